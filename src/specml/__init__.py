@@ -1,0 +1,3 @@
+"""specml: one YAML spec becomes DVC stages, judged evidence and a Ray Serve deployment."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,187 @@
+"""The bundle: a model as files that are verified, audited and only then used.
+
+A folder with ``model.onnx`` (preprocessing and model, one graph), ``contract.json`` (what goes in and
+comes out), ``reference.json`` (how the training rows were distributed) and ``manifest.json`` (the digests
+of the others). No file in it can run code. The bundle's digest is that of its manifest.
+
+``PROTOCOL`` counts the format. To change it: raise it by one, write down here what changed, teach
+``open_bundle`` to read the old form, and keep a bundle of the old form under ``tests/``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from specml.data import Column, Task
+from specml.errors import SpecmlError
+from specml.files import canonical_json, digest, folder_atomic
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    import onnxruntime
+
+PROTOCOL = 1
+
+FILES = ("model.onnx", "contract.json", "reference.json")
+
+OPERATORS = frozenset({
+    "Abs", "Add", "And", "ArgMax", "Cast", "Clip", "Concat", "Div", "Equal", "Exp", "Flatten", "Gather", "Gemm",
+    "Greater", "GreaterOrEqual", "Identity", "IsInf", "IsNaN", "LabelEncoder", "Less", "LessOrEqual", "Log", "MatMul",
+    "Max", "Min", "Mul", "Neg", "Not", "Or", "Pow", "ReduceSum", "Relu", "Reshape", "Sigmoid", "Slice", "Softmax",
+    "Sqrt", "Squeeze", "Sub", "Tanh", "TreeEnsembleRegressor", "Unsqueeze", "Where",
+})  # fmt: skip
+"""What a graph may contain: pure functions of their inputs; no control flow, no custom operators."""
+
+
+class Contract(BaseModel):
+    """What the model takes and gives."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    protocol: Literal[1] = 1
+    name: str
+    task: Task
+    target: str
+    inputs: tuple[Column, ...]
+    """Graph inputs by name, each a tensor [rows, 1]: float64 (NaN is missing) or, for categories, string."""
+    classes: tuple[str | int | float | bool, ...] = ()
+    """Labels in the order of ``probabilities``."""
+    threshold: float | None = None
+    """Binary: the positive class is decided from this probability on."""
+    candidate: str
+    """The candidate that was selected."""
+
+    def outputs(self) -> dict[str, Literal["float32", "string"]]:
+        """Graph outputs: ``probabilities`` [rows, classes] and ``label`` [rows], or ``prediction`` [rows]."""
+        return {"prediction": "float32"} if self.task == "regression" else {"probabilities": "float32", "label": "string"}
+
+
+class BundleError(SpecmlError):
+    """A bundle is incomplete, altered, or holds what no bundle may hold."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle: what was checked is what is used, for the files are read once."""
+
+    contract: Contract
+    reference: dict[str, Any]
+    model: bytes
+    digest: str
+    """``sha256:…`` of the manifest, the name of this bundle everywhere."""
+
+    def session(self, *, providers: list[str] | None = None, threads: int = 1) -> onnxruntime.InferenceSession:
+        """An onnxruntime session over the graph.
+
+        ``providers`` in order of preference, CPU by default; ``threads`` per call: one is fastest for
+        small batches, and replicas share the cores.
+        """
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        return onnxruntime.InferenceSession(self.model, options, providers=providers or ["CPUExecutionProvider"])
+
+
+def predict(session: onnxruntime.InferenceSession, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Run the graph on columns [n] or [n, 1], keyed by input name; returns its outputs by name."""
+    feeds = {name: array.reshape(-1, 1) for name, array in columns.items()}
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, feeds), strict=True))
+
+
+def write_bundle(folder: Path, contract: Contract, model: bytes, reference: dict[str, Any]) -> str:
+    """Write a bundle to ``folder``, whole or not at all; returns its digest."""
+    contents = {
+        "model.onnx": model,
+        "contract.json": canonical_json(contract.model_dump(mode="json")),
+        "reference.json": canonical_json(reference),
+    }
+    files = {name: {"sha256": digest(raw), "bytes": len(raw)} for name, raw in contents.items()}
+    manifest = canonical_json({"protocol": PROTOCOL, "files": files})
+    with folder_atomic(folder) as temporary:
+        for name, raw in {**contents, "manifest.json": manifest}.items():
+            (temporary / name).write_bytes(raw)
+    return digest(manifest)
+
+
+def open_bundle(folder: Path) -> Bundle:
+    """Read, verify and audit the bundle in ``folder``.
+
+    Raises:
+        BundleError: a file is missing, was added, or differs from the manifest; the format is of another
+            protocol; the graph holds an operator that is not allowed or data outside its file.
+    """
+    manifest, raw_manifest = _manifest(folder)
+    contents = {name: _verified(folder / name, manifest["files"][name]) for name in FILES}
+    strangers = sorted({entry.name for entry in folder.iterdir()} - {*FILES, "manifest.json"})
+    if strangers:
+        raise BundleError(f"holds {', '.join(strangers)}, which its manifest does not name.", where=str(folder))
+    _audit(contents["model.onnx"], where=str(folder / "model.onnx"))
+    import json
+
+    try:
+        contract = Contract.model_validate_json(contents["contract.json"])
+    except ValidationError as error:
+        raise BundleError(f"is no contract: {error.errors()[0]['msg']}.", where=str(folder / "contract.json")) from None
+    return Bundle(contract, json.loads(contents["reference.json"]), contents["model.onnx"], digest(raw_manifest))
+
+
+def _manifest(folder: Path) -> tuple[dict[str, Any], bytes]:
+    import json
+
+    path = folder / "manifest.json"
+    try:
+        raw = path.read_bytes()
+        manifest = json.loads(raw)
+        protocol, files = manifest["protocol"], manifest["files"]
+        expected = {name: (str(files[name]["sha256"]), int(files[name]["bytes"])) for name in files}
+    except FileNotFoundError:
+        raise BundleError(
+            "there is no bundle here.", where=str(folder), hint="`specml run` makes one, up to the stage `package`."
+        ) from None
+    except (ValueError, KeyError, TypeError):
+        raise BundleError("is not a manifest.", where=str(path), hint="Run `specml run` to make the bundle again.") from None
+    if protocol != PROTOCOL:
+        raise BundleError(f"is of protocol {protocol!r}; this specml reads {PROTOCOL}.", where=str(path))
+    if set(expected) != set(FILES):
+        raise BundleError(f"names {sorted(expected)}, not {sorted(FILES)}.", where=str(path))
+    return manifest, raw
+
+
+def _verified(path: Path, expected: dict[str, Any]) -> bytes:
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        raise BundleError("is missing from the bundle.", where=str(path)) from None
+    if digest(raw) != expected["sha256"]:
+        raise BundleError(
+            f"has digest {digest(raw)}, the manifest says {expected['sha256']}: it was altered or cut short.",
+            where=str(path),
+            hint="Delete the bundle and run `specml run`: it is made again.",
+        )
+    return raw
+
+
+def _audit(model: bytes, where: str) -> None:
+    import onnx
+
+    try:
+        graph = onnx.load_model_from_string(model).graph
+    except Exception as error:  # protobuf has no common base for what a bad message raises
+        raise BundleError(f"is not an ONNX model: {error}", where=where) from None
+    foreign = sorted({node.op_type for node in graph.node} - OPERATORS)
+    if foreign:
+        raise BundleError(f"holds operators that no bundle may hold: {', '.join(foreign)}.", where=where)
+    domains = sorted({node.domain for node in graph.node} - {"", "ai.onnx.ml"})
+    if domains:
+        raise BundleError(f"uses the operator domains {', '.join(domains)}.", where=where)
+    if any(tensor.external_data for tensor in graph.initializer):
+        raise BundleError("keeps tensors outside its file.", where=where)

@@ -1,0 +1,5 @@
+"""Candidates, one a file."""
+
+from specml.candidates import lightgbm, logistic_regression, ridge
+
+__all__ = ["lightgbm", "logistic_regression", "ridge"]

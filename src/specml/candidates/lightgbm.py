@@ -1,0 +1,124 @@
+"""Gradient-boosted trees by LightGBM."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+from typing_extensions import override
+
+from specml import trees
+from specml.kinds import Candidate, Model, Preference
+
+if TYPE_CHECKING:
+    import lightgbm
+    import numpy as np
+
+    from specml.data import Design, Task
+    from specml.graph import Graph
+
+OBJECTIVE: dict[Task, str] = {"binary": "binary", "multiclass": "multiclass", "regression": "regression"}
+
+
+class LightGBM(Candidate):
+    """Boosted trees; the number of rounds is found by early stopping on the folds, then refitted on all rows."""
+
+    tasks: ClassVar[tuple[Task, ...]] = ("binary", "multiclass", "regression")
+    prefers: ClassVar[Preference] = Preference(missing="native", scale="none", encode="ordinal")
+
+    type: Literal["lightgbm"] = "lightgbm"
+    n_estimators: Annotated[int, Field(ge=1, le=100_000)] = 1000
+    """Most boosting rounds; early stopping usually ends before."""
+    early_stopping: Annotated[int, Field(ge=0)] = 30
+    """Rounds without a better validation loss until a fold stops; 0 always trains all rounds."""
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 0.05
+    num_leaves: Annotated[int, Field(ge=2, le=4096)] = 31
+    min_child_samples: Annotated[int, Field(ge=1)] = 20
+    """Fewest training rows in a leaf."""
+    subsample: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """Share of rows drawn for each round."""
+    colsample_bytree: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """Share of columns drawn for each tree."""
+    reg_lambda: Annotated[float, Field(ge=0)] = 1.0
+    """L2 penalty of the leaf values."""
+
+    @override
+    def fit(self, train: Design, *, seed: int, threads: int, stop_on: Design | None = None) -> Model:
+        import lightgbm
+
+        stopping = stop_on is not None and self.early_stopping > 0
+        booster = lightgbm.train(
+            self._parameters(train, seed, threads),
+            lightgbm.Dataset(train.X, train.y, weight=train.weight),
+            num_boost_round=self.n_estimators,
+            valid_sets=[lightgbm.Dataset(stop_on.X, stop_on.y, weight=stop_on.weight)] if stopping and stop_on else None,
+            callbacks=[lightgbm.early_stopping(self.early_stopping, verbose=False)] if stopping else None,
+        )
+        rounds = booster.best_iteration if stopping else self.n_estimators
+        text = booster.model_to_string(num_iteration=rounds)
+        # The number of threads changes nothing in the model, so it must not change its text either.
+        text = re.sub(r"\[num_threads: \d+\]\n", "", text)
+        return BoosterModel(text, train.task, max(rounds, 1))
+
+    @override
+    def load(self, folder: Path, task: Task) -> Model:
+        text = (folder / "lightgbm.txt").read_text()
+        return BoosterModel(text, task, 0)
+
+    def _parameters(self, train: Design, seed: int, threads: int) -> dict[str, Any]:
+        options: dict[str, Any] = {
+            "objective": OBJECTIVE[train.task],
+            "learning_rate": self.learning_rate,
+            "num_leaves": self.num_leaves,
+            "min_child_samples": self.min_child_samples,
+            "bagging_fraction": self.subsample,
+            "bagging_freq": 1,
+            "feature_fraction": self.colsample_bytree,
+            "lambda_l2": self.reg_lambda,
+            "seed": seed,
+            "num_threads": threads,
+            "verbosity": -1,
+            # Together these make the model the same for any number of threads.
+            "deterministic": True,
+            "force_row_wise": True,
+        }
+        if train.task == "multiclass":
+            options["num_class"] = train.n_classes
+        return options
+
+
+class BoosterModel(Model):
+    """A LightGBM model in its own text format."""
+
+    def __init__(self, text: str, task: Task, rounds: int) -> None:
+        self.text = text
+        self.task = task
+        self.learned = {"n_estimators": rounds}
+
+    @property
+    def booster(self) -> lightgbm.Booster:
+        """The model, read from its text."""
+        import lightgbm
+
+        return lightgbm.Booster(model_str=self.text)
+
+    @override
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        import numpy as np
+
+        return np.asarray(self.booster.predict(X, num_threads=1), dtype=np.float64)
+
+    @override
+    def save(self, folder: Path) -> None:
+        (folder / "lightgbm.txt").write_text(self.text)
+
+    @override
+    def to_onnx(self, graph: Graph, X: str) -> str:
+        score = trees.from_lightgbm(self.booster.dump_model()).to_onnx(graph, X)
+        if self.task == "binary":
+            return graph.node("Sigmoid", score)
+        if self.task == "multiclass":
+            return graph.node("Softmax", score, axis=1)
+        return score

@@ -1,0 +1,48 @@
+"""Logistic regression."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import Field
+from typing_extensions import override
+
+from specml.kinds import Candidate, Model, Preference
+from specml.linear import LinearModel
+
+if TYPE_CHECKING:
+    from specml.data import Design, Task
+
+
+class LogisticRegression(Candidate):
+    """A linear model of the log-odds, L2-penalised (scikit-learn's, solver lbfgs)."""
+
+    tasks: ClassVar[tuple[Task, ...]] = ("binary", "multiclass")
+    prefers: ClassVar[Preference] = Preference(missing="median", scale="standard", encode="onehot")
+
+    type: Literal["logistic_regression"] = "logistic_regression"
+    C: Annotated[float, Field(gt=0)] = 1.0
+    """Inverse strength of the penalty."""
+    max_iter: Annotated[int, Field(ge=1)] = 1000
+    class_weight: Literal["balanced"] | None = None
+    """``balanced``: rows count in inverse proportion to their class's frequency."""
+
+    @override
+    def fit(self, train: Design, *, seed: int, threads: int, stop_on: Design | None = None) -> Model:
+        import warnings
+
+        import numpy as np
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.linear_model import LogisticRegression as Estimator
+
+        estimator = Estimator(C=self.C, max_iter=self.max_iter, class_weight=self.class_weight, random_state=seed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            estimator.fit(train.X.astype(np.float64), train.y, sample_weight=train.weight)
+        link: Literal["sigmoid", "softmax"] = "sigmoid" if train.task == "binary" else "softmax"
+        return LinearModel(estimator.coef_, estimator.intercept_, link)
+
+    @override
+    def load(self, folder: Path, task: Task) -> Model:
+        return LinearModel.load(folder)

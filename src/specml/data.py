@@ -1,0 +1,89 @@
+"""Tables, column roles and the model's view of them.
+
+A table is a polars frame; a *design* is what a candidate sees of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    import numpy as np
+    import polars as pl
+
+Task = Literal["binary", "multiclass", "regression"]
+Role = Literal["feature", "target", "id", "protected", "weight", "time", "ignore"]
+DType = Literal["float", "int", "bool", "category", "datetime"]
+
+MISSING = "__missing__"
+"""What a missing category is called, everywhere: in the stored tables, the graph and a request."""
+
+
+class Column(BaseModel):
+    """One feature as the model knows it: the same facts in the tables, the contract and the server."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    kind: Literal["numeric", "boolean", "categorical"]
+    integral: bool = False
+    """Whole numbers only in the data that the model was trained on."""
+    nullable: bool = False
+    """Whether a value may be missing."""
+    minimum: float | None = None
+    """Smallest value in the training rows; None for categories and empty columns."""
+    maximum: float | None = None
+    categories: tuple[str, ...] = ()
+    """Categories in the training rows, sorted, without the missing one; at most ``max_categories`` of them."""
+
+
+class Layout(BaseModel):
+    """How the prepared tables are to be read."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    task: Task
+    target: str
+    classes: tuple[str | int | float | bool, ...] = ()
+    """The labels as the user writes them, in the order of the model's outputs; binary: negative, positive."""
+    features: tuple[Column, ...]
+    protected: tuple[str, ...] = ()
+    weight: str | None = None
+
+    @property
+    def n_outputs(self) -> int:
+        """Width of a prediction: 1 for binary (probability of the positive class) and regression."""
+        return len(self.classes) if self.task == "multiclass" else 1
+
+
+@dataclass(frozen=True)
+class Design:
+    """Rows as a candidate trains on them.
+
+    ``X`` float32 [n, d]; ``y`` int64 class indices or float64 targets [n]; ``weight`` float64 [n] or None.
+    """
+
+    X: np.ndarray
+    y: np.ndarray
+    weight: np.ndarray | None
+    task: Task
+    n_classes: int
+
+    def rows(self, index: np.ndarray) -> Design:
+        """The rows at ``index``."""
+        weight = None if self.weight is None else self.weight[index]
+        return Design(self.X[index], self.y[index], weight, self.task, self.n_classes)
+
+
+def feature_array(table: pl.DataFrame, column: Column) -> np.ndarray:
+    """A feature as the graph takes it: float64 [n] with NaN for missing, or str objects [n] with ``MISSING``."""
+    import numpy as np
+    import polars as pl
+
+    values = table[column.name]
+    if column.kind == "categorical":
+        return np.asarray(values.fill_null(MISSING).to_list(), dtype=object)
+    return values.cast(pl.Float64).fill_null(float("nan")).to_numpy().astype(np.float64)

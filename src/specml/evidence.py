@@ -1,0 +1,130 @@
+"""Measured facts and what follows from them: metrics, intervals, slices and verdicts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from specml.data import Task
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Outcome = Literal["holds", "refused", "not measured"]
+
+class Interval(BaseModel):
+    """A two-sided confidence interval."""
+
+    model_config = ConfigDict(frozen=True)
+
+    low: float
+    high: float
+    confidence: float
+    method: str
+
+
+class Slice(BaseModel):
+    """A measured group of rows."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    n: int
+    value: float | None = None
+    interval: Interval | None = None
+    outcome: Outcome = "holds"
+    note: str = ""
+
+
+class Verdict(BaseModel):
+    """What a gate concluded, and all that a reader needs to check it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    outcome: Outcome
+    reason: str
+    """One sentence with the figures in it."""
+    value: float | None = None
+    interval: Interval | None = None
+    n: int = 0
+    threshold: str = ""
+    """The bound in words, as ``≥ 0.8``."""
+    slices: tuple[Slice, ...] = ()
+    blocking: bool = True
+    """False when ``not measured`` is allowed to pass by the gate's own policy."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The rows that no training stage has read, and what the packaged model said of them.
+
+    ``scores`` float64 [n] (probability of the positive class, or the prediction) or [n, k] (multiclass);
+    ``native`` the same from the unpackaged model; ``decisions`` int64 class indices [n] (classification);
+    ``prior`` the scores of the naive model (training prior or mean).
+    """
+
+    task: Task
+    y: np.ndarray
+    scores: np.ndarray
+    decisions: np.ndarray | None
+    native: np.ndarray
+    prior: np.ndarray
+    weight: np.ndarray | None = None
+    favourable: int = 1
+    """Index of the class that a person wants."""
+    groups: dict[str, np.ndarray] = field(default_factory=dict)
+    """Protected columns: group names as str objects [n]."""
+    seed: int = 0
+
+    def at(self, rows: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None]:
+        """``y, scores, decisions, weight`` of some rows: what ``Metric.measure`` takes."""
+        decisions = None if self.decisions is None else self.decisions[rows]
+        return self.y[rows], self.scores[rows], decisions, None if self.weight is None else self.weight[rows]
+
+
+def bounded(
+    name: str,
+    value: float,
+    interval: Interval | None,
+    n: int,
+    *,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    strict: bool = False,
+) -> Verdict:
+    """The verdict on a value whose confidence bound must meet ``minimum`` or stay within ``maximum``.
+
+    ``strict``: the bound itself is not enough, it must be passed.
+    """
+    if minimum is not None:
+        threshold = f"{'>' if strict else '≥'} {minimum:g}"
+    else:
+        threshold = f"≤ {maximum:g}"
+    if interval is None or not math.isfinite(value):
+        return Verdict(
+            outcome="not measured", reason=f"{name} could not be measured on {n} rows.", n=n, threshold=threshold
+        )
+    bound = interval.low if minimum is not None else interval.high
+    if minimum is not None:
+        holds = bound > minimum if strict else bound >= minimum
+    else:
+        holds = maximum is not None and bound <= maximum
+    side = "lower" if minimum is not None else "upper"
+    reason = f"{name} is {value:.4g}; its {side} {interval.confidence:.0%} bound {bound:.4g} is {'' if holds else 'not '}{threshold}."
+    return Verdict(
+        outcome="holds" if holds else "refused", reason=reason, value=value, interval=interval, n=n, threshold=threshold
+    )
+
+
+def wilson(successes: int, n: int, confidence: float) -> Interval:
+    """Wilson's score interval for a proportion (Wilson 1927; Newcombe 1998, method 3)."""
+    from scipy.stats import norm
+
+    z = float(norm.ppf(0.5 + confidence / 2))
+    p = successes / n
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return Interval(low=max(0.0, centre - half), high=min(1.0, centre + half), confidence=confidence, method="wilson")

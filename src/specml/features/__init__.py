@@ -1,0 +1,5 @@
+"""Features, one a file."""
+
+from specml.features import boolean, categorical, numeric
+
+__all__ = ["boolean", "categorical", "numeric"]

@@ -1,0 +1,34 @@
+"""True and false."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from typing_extensions import override
+
+from specml.features.numeric import FittedNumeric
+from specml.kinds import Feature, Preference
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from specml.data import Column
+
+
+class Boolean(Feature):
+    """0, 1 and, where the model can't take a missing value, the commoner of the two in its place."""
+
+    kinds: ClassVar[tuple[str, ...]] = ("boolean",)
+
+    type: Literal["boolean"] = "boolean"
+    missing: Literal["auto", "native", "mode"] = "auto"
+    """``native`` leaves a missing value to the model (trees); ``auto``: native for trees, mode otherwise."""
+
+    @override
+    def fit(self, column: Column, values: np.ndarray, prefers: Preference) -> FittedNumeric:
+        import numpy as np
+
+        native = self.missing == "native" or (self.missing == "auto" and prefers.missing == "native")
+        known = values[np.isfinite(values)]
+        commoner = float(len(known) > 0 and np.mean(known) >= 0.5)
+        return FittedNumeric((column.name,), None if native else commoner, 0.0, 1.0)

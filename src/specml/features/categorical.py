@@ -1,0 +1,86 @@
+"""Categories: one column each, or one code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+from typing_extensions import override
+
+from specml.data import MISSING
+from specml.kinds import Feature, FittedFeature, Preference
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from specml.data import Column
+    from specml.graph import Graph
+
+
+class Categorical(Feature):
+    """Encode text; a missing value is a category like any other when it was seen in training."""
+
+    kinds: ClassVar[tuple[str, ...]] = ("categorical",)
+
+    type: Literal["categorical"] = "categorical"
+    encode: Literal["auto", "onehot", "ordinal"] = "auto"
+    """``onehot``: a 0/1 column for each category, all 0 for one never seen; ``ordinal``: its place in the
+    alphabet, -1 for one never seen. ``auto``: ordinal for trees, onehot for linear models."""
+    max_categories: Annotated[int, Field(ge=2, le=10_000)] = 100
+    """The commonest this many are kept; the others count as never seen."""
+
+    @override
+    def fit(self, column: Column, values: np.ndarray, prefers: Preference) -> FittedCategorical:
+        from collections import Counter
+
+        counts = Counter(values.tolist())
+        commonest = sorted(counts, key=lambda category: (-counts[category], category))[: self.max_categories]
+        encode = prefers.encode if self.encode == "auto" else self.encode
+        categories = tuple(sorted(commonest))
+        names = (
+            tuple(f"{column.name}={'missing' if c == MISSING else c}" for c in categories)
+            if encode == "onehot"
+            else (column.name,)
+        )
+        return FittedCategorical(names, categories, encode)
+
+
+@dataclass(frozen=True)
+class FittedCategorical(FittedFeature):
+    """The categories in alphabetical order, and how they are told to the model."""
+
+    names: tuple[str, ...]
+    categories: tuple[str, ...]
+    encode: Literal["onehot", "ordinal"]
+
+    @override
+    def transform(self, values: np.ndarray) -> np.ndarray:
+        import numpy as np
+
+        place = {category: index for index, category in enumerate(self.categories)}
+        codes = np.array([place.get(value, -1) for value in values.tolist()], dtype=np.int64).reshape(-1, 1)
+        if self.encode == "ordinal":
+            return codes.astype(np.float32)
+        return (codes == np.arange(len(self.categories))).astype(np.float32)
+
+    @override
+    def to_onnx(self, graph: Graph, value: str) -> str:
+        import numpy as np
+        from onnx import TensorProto
+
+        codes = graph.node(
+            "LabelEncoder",
+            value,
+            domain="ai.onnx.ml",
+            keys_strings=list(self.categories),
+            values_int64s=list(range(len(self.categories))),
+            default_int64=-1,
+        )
+        if self.encode == "onehot":
+            codes = graph.node("Equal", codes, graph.constant(np.arange(len(self.categories), dtype=np.int64)))
+        return graph.node("Cast", codes, to=TensorProto.FLOAT)
+
+    @override
+    def to_json(self) -> dict[str, Any]:
+        return {"type": "categorical", "categories": list(self.categories), "encode": self.encode}

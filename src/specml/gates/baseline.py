@@ -1,0 +1,43 @@
+"""Better than knowing nothing."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+from typing_extensions import override
+
+from specml.evidence import Evidence, Verdict, bounded
+from specml.kinds import Gate
+from specml.metrics import TABLE, bootstrap
+
+SCORE = {"binary": "log_loss", "multiclass": "log_loss", "regression": "root_mean_squared_error"}
+
+
+class Baseline(Gate):
+    """The model beats the prior (class frequencies, or the mean, of the training rows) on the same holdout rows.
+
+    Judged by log loss or root mean squared error, which the prior minimises among constants, on the paired
+    bootstrap interval of the difference.
+    """
+
+    type: Literal["baseline"] = "baseline"
+    min: float = 0.0
+    """The lower bound of the improvement must exceed it; in the metric's unit."""
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    """Of the two-sided interval."""
+
+    @override
+    def check(self, evidence: Evidence) -> Verdict:
+        metric = TABLE[SCORE[evidence.task]]
+
+        def improvement(rows: object) -> float:
+            y, scores, decisions, weight = evidence.at(rows)
+            return metric.gain(
+                metric.measure(y, scores, decisions, weight), metric.measure(y, evidence.prior[rows], None, weight)  # type: ignore[index]
+            )
+
+        n = len(evidence.y)
+        interval = bootstrap(improvement, n, self.confidence, evidence.seed) if n > 1 else None
+        name = f"improvement in {metric.name} over the prior"
+        return bounded(name, improvement(slice(None)), interval, n, minimum=self.min, strict=True)

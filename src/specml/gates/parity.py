@@ -1,0 +1,52 @@
+"""The packaged model is the trained one."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+from typing_extensions import override
+
+from specml.evidence import Evidence, Verdict
+from specml.kinds import Gate
+
+
+class Parity(Gate):
+    """The ONNX graph and the library that trained the model agree on every holdout row.
+
+    Every row is compared, so there is no interval. Regression is compared relative to the size of the
+    prediction (``|a - b| / max(1, |b|)``), since the graph answers in float32.
+    """
+
+    type: Literal["parity"] = "parity"
+    max: Annotated[float, Field(gt=0)] = 1e-5
+    """Largest difference allowed on any row; float32 arithmetic alone makes some 1e-7."""
+
+    @override
+    def check(self, evidence: Evidence) -> Verdict:
+        import numpy as np
+
+        n = len(evidence.y)
+        threshold = f"≤ {self.max:g}"
+        if n == 0:
+            return Verdict(outcome="not measured", reason="there are no holdout rows.", threshold=threshold)
+        difference = np.abs(evidence.scores - evidence.native)
+        if evidence.task == "regression":
+            difference = difference / np.maximum(1.0, np.abs(evidence.native))
+        per_row = difference.reshape(n, -1).max(axis=1)
+        if not np.isfinite(per_row).all():
+            return Verdict(
+                outcome="refused",
+                reason=f"{int((~np.isfinite(per_row)).sum())} of {n} rows have no finite answer.",
+                n=n,
+                threshold=threshold,
+            )
+        worst = float(per_row.max())
+        beyond = int((per_row > self.max).sum())
+        return Verdict(
+            outcome="refused" if beyond else "holds",
+            reason=f"{beyond} of {n} rows differ by more than {self.max:g}; the largest difference is {worst:.2g}.",
+            value=worst,
+            n=n,
+            threshold=threshold,
+        )

@@ -1,0 +1,188 @@
+"""The seven kinds of component: the whole extension surface on one page.
+
+To add a component, subclass one of these in a file of its own, with ``type: Literal["its_name"]``.
+Methods are documented here once; implementations carry ``@override``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from specml.component import Component
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    import numpy as np
+    import polars as pl
+
+    from specml.data import Column, Design, Task
+    from specml.evidence import Evidence, Verdict
+    from specml.graph import Graph
+    from specml.plan import Plan
+    from specml.spec import Spec
+
+
+class Source(Component):
+    """Where rows come from."""
+
+    @abstractmethod
+    def files(self) -> tuple[str, ...]:
+        """The files it reads, relative to the project: DVC re-reads them only when they change."""
+
+    @abstractmethod
+    def read(self, folder: Path) -> pl.DataFrame:
+        """All rows, in a stable order.
+
+        Raises:
+            DataCheckFailed: a file is missing or can't be read as this type.
+        """
+
+
+class Feature(Component):
+    """How one column becomes numbers, in Python and in the graph alike."""
+
+    kinds: ClassVar[tuple[str, ...]]
+    """The kinds of column (see ``data.Column``) that it can treat."""
+
+    @abstractmethod
+    def fit(self, column: Column, values: np.ndarray, prefers: Preference) -> FittedFeature:
+        """Learn from training ``values`` (see ``data.feature_array``); ``prefers`` decides what is ``auto``."""
+
+
+@dataclass(frozen=True)
+class Preference:
+    """What a candidate wants of features that the spec leaves to ``auto``."""
+
+    missing: Literal["native", "median"]
+    scale: Literal["none", "standard"]
+    encode: Literal["ordinal", "onehot"]
+
+
+class FittedFeature(ABC):
+    """A feature with what it learned; ``transform`` and ``to_onnx`` are the same function."""
+
+    names: tuple[str, ...]
+    """Names of the resulting columns of the design."""
+
+    @abstractmethod
+    def transform(self, values: np.ndarray) -> np.ndarray:
+        """``values`` [n] as float32 [n, len(names)]."""
+
+    @abstractmethod
+    def to_onnx(self, graph: Graph, value: str) -> str:
+        """The same on the graph's ``value`` [n, 1]; returns a float32 value [n, len(names)]."""
+
+    @abstractmethod
+    def to_json(self) -> dict[str, Any]:
+        """What it learned, as plain values; with it the feature can be made again."""
+
+
+class Candidate(Component):
+    """A family of models that competes to solve the problem."""
+
+    tasks: ClassVar[tuple[Task, ...]]
+    prefers: ClassVar[Preference]
+
+    @abstractmethod
+    def fit(self, train: Design, *, seed: int, threads: int, stop_on: Design | None = None) -> Model:
+        """Train on ``train``.
+
+        ``stop_on``: rows of the validation fold that a family with early stopping may watch.
+        The same arguments give the same model, whatever ``threads`` is.
+        """
+
+    @abstractmethod
+    def load(self, folder: Path, task: Task) -> Model:
+        """The model that ``Model.save`` wrote to ``folder``; no code is run from there."""
+
+
+class Model(ABC):
+    """A trained candidate."""
+
+    learned: dict[str, int]
+    """Options of the candidate that the fit found (rounds until early stopping, say);
+    the refit on all rows takes their mean over the folds."""
+
+    @abstractmethod
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        """float64: probability of the positive class [n], of every class [n, k], or the prediction [n]."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write the model as data (text, JSON, npz): the same model, the same bytes."""
+
+    @abstractmethod
+    def to_onnx(self, graph: Graph, X: str) -> str:
+        """Add the model to the graph; returns a float32 value [n, 1] or [n, k], as ``predict`` gives."""
+
+
+class Gate(Component):
+    """A condition for a release, judged on evidence that no training stage has seen."""
+
+    level: Literal["fail", "warn"] = "fail"
+    """Whether a refusal stops the release or is only told."""
+
+    @abstractmethod
+    def check(self, evidence: Evidence) -> Verdict:
+        """Judge; deterministic. What can't be computed is ``not measured``, never ``holds``."""
+
+
+class Signal(Component):
+    """Something watched while the model is live."""
+
+    @abstractmethod
+    def judge(self, reference: dict[str, Any], window: dict[str, Any]) -> Verdict:
+        """Compare a window of live rows with the reference distribution."""
+
+
+class Rule(Component):
+    """A law or policy as a change of the plan; it never runs by itself."""
+
+    @abstractmethod
+    def apply(self, plan: Plan) -> Plan:
+        """The plan with what the rule demands; only adds, and adds nothing the second time."""
+
+
+class Target(Component):
+    """Where a bundle is served."""
+
+    @abstractmethod
+    def emit(self, spec: Spec) -> dict[str, str]:
+        """The target's configuration files: content by path relative to the project."""
+
+    @abstractmethod
+    def deploy(self, spec: Spec, project: Path, say: Callable[[str], None]) -> Deployment:
+        """Serve the project's bundle; returns once it answers. Deploying what is already live does nothing.
+
+        ``say`` takes lines of progress.
+
+        Raises:
+            DeployFailed: the server can't be started, or does not get ready in time.
+        """
+
+    @abstractmethod
+    def status(self, spec: Spec, project: Path) -> Deployment | None:
+        """What is live, asked of the server itself; None when nothing is."""
+
+    @abstractmethod
+    def stop(self, project: Path) -> bool:
+        """Stop what ``deploy`` started; False when nothing was running."""
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A live server."""
+
+    url: str
+    bundle: str
+    """Digest of the bundle that it answers from."""
+    replicas: int
+    devices: tuple[str, ...]
+    """The execution provider of each replica's session."""
+    unguarded: tuple[str, ...] = ()
+    """Listening sockets that are not bound to loopback, each with what protects it."""
+

@@ -1,0 +1,46 @@
+"""The plan: what will be done. Frozen values, no logic, no input or output."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One DVC stage.
+
+    Paths are relative to the project folder and use ``/``; ``params`` are dotted keys of params.yaml,
+    the only part of the spec that the stage's work may read.
+    """
+
+    name: str
+    summary: str
+    params: tuple[str, ...] = ()
+    deps: tuple[str, ...] = ()
+    outs: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
+    plots: tuple[Plot, ...] = ()
+    each: str = ""
+    """The spec's map that the stage is repeated over (``candidates``); ``${key}`` in the paths is its key."""
+    keys: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A data file that ``dvc plots`` draws with one of its stock templates."""
+
+    path: str
+    template: str
+    x: str
+    y: str
+    title: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that one spec compiles to, before any of it is written."""
+
+    name: str
+    stages: tuple[Stage, ...]
+    params: dict[str, object] = field(default_factory=dict)
+    """The content of params.yaml: the spec with every default."""

@@ -1,0 +1,5 @@
+"""Sources, one a file."""
+
+from specml.sources import csv, parquet
+
+__all__ = ["csv", "parquet"]

@@ -1,0 +1,52 @@
+"""Comma- (or otherwise) separated text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+from typing_extensions import override
+
+from specml.errors import DataCheckFailed
+from specml.files import inside
+from specml.kinds import Source
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+class Csv(Source):
+    """A CSV file with a header line, in UTF-8."""
+
+    type: Literal["csv"] = "csv"
+    path: str
+    """The file, relative to the project folder."""
+    separator: Annotated[str, Field(min_length=1, max_length=1)] = ","
+    missing: tuple[str, ...] = ("", "NA", "NaN", "nan", "null", "NULL", "?")
+    """Texts that stand for a missing value, in any column."""
+    allow_outside: bool = False
+    """Whether the file may lie outside the project folder."""
+
+    @override
+    def files(self) -> tuple[str, ...]:
+        return (self.path,)
+
+    @override
+    def read(self, folder: Path) -> pl.DataFrame:
+        import polars as pl
+
+        path = inside(folder, self.path, allow_outside=self.allow_outside)
+        try:
+            return pl.read_csv(
+                path,
+                separator=self.separator,
+                null_values=list(self.missing),
+                infer_schema_length=None,
+                encoding="utf8",
+            )
+        except FileNotFoundError:
+            raise DataCheckFailed("there is no such file.", where=self.path) from None
+        except pl.exceptions.PolarsError as error:
+            reason = str(error).strip().splitlines()[0]
+            raise DataCheckFailed(f"can't be read as CSV: {reason}", where=self.path) from None

@@ -1,0 +1,5 @@
+"""Targets, one a file."""
+
+from specml.targets import local
+
+__all__ = ["local"]
