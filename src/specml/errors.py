@@ -18,7 +18,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -35,7 +35,7 @@ class SpecmlError(Exception):
         where: file, ``file:line:column``, or the override at fault.
     """
 
-    status: ClassVar[int] = 1
+    status: int = 1
 
     def __init__(self, what: str, *, hint: str = "", where: str = "") -> None:
         super().__init__(what)
@@ -105,9 +105,16 @@ class NotEnoughData(SpecmlError):
 
 
 class StageFailed(SpecmlError):
-    """A stage ended in an error; its log says why."""
+    """A stage ended in an error; its log says why.
+
+    ``status``: that of the error which the stage itself told, if it told one.
+    """
 
     status = 8
+
+    def __init__(self, what: str, *, hint: str = "", where: str = "", status: int = 8) -> None:
+        super().__init__(what, hint=hint, where=where)
+        self.status = status
 
 
 class DeployFailed(SpecmlError):

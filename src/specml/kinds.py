@@ -45,12 +45,17 @@ class Source(Component):
 class Feature(Component):
     """How one column becomes numbers, in Python and in the graph alike."""
 
-    kinds: ClassVar[tuple[str, ...]]
+    treats: ClassVar[tuple[str, ...]]
     """The kinds of column (see ``data.Column``) that it can treat."""
 
     @abstractmethod
     def fit(self, column: Column, values: np.ndarray, prefers: Preference) -> FittedFeature:
         """Learn from training ``values`` (see ``data.feature_array``); ``prefers`` decides what is ``auto``."""
+
+    @classmethod
+    @abstractmethod
+    def restore(cls, state: dict[str, Any]) -> FittedFeature:
+        """What ``FittedFeature.state`` was taken from."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +82,8 @@ class FittedFeature(ABC):
         """The same on the graph's ``value`` [n, 1]; returns a float32 value [n, len(names)]."""
 
     @abstractmethod
-    def to_json(self) -> dict[str, Any]:
-        """What it learned, as plain values; with it the feature can be made again."""
+    def state(self) -> dict[str, Any]:
+        """What it learned, as JSON values."""
 
 
 class Candidate(Component):

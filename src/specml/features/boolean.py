@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from typing_extensions import override
 
-from specml.features.numeric import FittedNumeric
+from specml.features.numeric import FittedNumeric, Numeric
 from specml.kinds import Feature, Preference
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Boolean(Feature):
     """0, 1 and, where the model can't take a missing value, the commoner of the two in its place."""
 
-    kinds: ClassVar[tuple[str, ...]] = ("boolean",)
+    treats: ClassVar[tuple[str, ...]] = ("boolean",)
 
     type: Literal["boolean"] = "boolean"
     missing: Literal["auto", "native", "mode"] = "auto"
@@ -32,3 +32,8 @@ class Boolean(Feature):
         known = values[np.isfinite(values)]
         commoner = float(len(known) > 0 and np.mean(known) >= 0.5)
         return FittedNumeric((column.name,), None if native else commoner, 0.0, 1.0)
+
+    @classmethod
+    @override
+    def restore(cls, state: dict[str, Any]) -> FittedNumeric:
+        return Numeric.restore(state)

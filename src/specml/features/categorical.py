@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class Categorical(Feature):
     """Encode text; a missing value is a category like any other when it was seen in training."""
 
-    kinds: ClassVar[tuple[str, ...]] = ("categorical",)
+    treats: ClassVar[tuple[str, ...]] = ("categorical",)
 
     type: Literal["categorical"] = "categorical"
     encode: Literal["auto", "onehot", "ordinal"] = "auto"
@@ -37,22 +37,28 @@ class Categorical(Feature):
         counts = Counter(values.tolist())
         commonest = sorted(counts, key=lambda category: (-counts[category], category))[: self.max_categories]
         encode = prefers.encode if self.encode == "auto" else self.encode
-        categories = tuple(sorted(commonest))
-        names = (
-            tuple(f"{column.name}={'missing' if c == MISSING else c}" for c in categories)
-            if encode == "onehot"
-            else (column.name,)
-        )
-        return FittedCategorical(names, categories, encode)
+        return FittedCategorical(column.name, tuple(sorted(commonest)), encode)
+
+    @classmethod
+    @override
+    def restore(cls, state: dict[str, Any]) -> FittedCategorical:
+        return FittedCategorical(state["name"], tuple(state["categories"]), state["encode"])
 
 
 @dataclass(frozen=True)
 class FittedCategorical(FittedFeature):
     """The categories in alphabetical order, and how they are told to the model."""
 
-    names: tuple[str, ...]
+    name: str
     categories: tuple[str, ...]
     encode: Literal["onehot", "ordinal"]
+
+    @property
+    @override
+    def names(self) -> tuple[str, ...]:  # type: ignore[override]
+        if self.encode == "ordinal":
+            return (self.name,)
+        return tuple(f"{self.name}={'missing' if one == MISSING else one}" for one in self.categories)
 
     @override
     def transform(self, values: np.ndarray) -> np.ndarray:
@@ -82,5 +88,5 @@ class FittedCategorical(FittedFeature):
         return graph.node("Cast", codes, to=TensorProto.FLOAT)
 
     @override
-    def to_json(self) -> dict[str, Any]:
-        return {"type": "categorical", "categories": list(self.categories), "encode": self.encode}
+    def state(self) -> dict[str, Any]:
+        return {"name": self.name, "categories": list(self.categories), "encode": self.encode}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class Numeric(Feature):
     """Fill missing values and scale, in float64; the result is float32."""
 
-    kinds: ClassVar[tuple[str, ...]] = ("numeric",)
+    treats: ClassVar[tuple[str, ...]] = ("numeric",)
 
     type: Literal["numeric"] = "numeric"
     missing: Literal["auto", "native", "median", "mean"] = "auto"
@@ -45,6 +45,11 @@ class Numeric(Feature):
             spread = float(np.std(filled))
             factor = 1.0 / spread if spread > 0 else 1.0
         return FittedNumeric((column.name,), fill, offset, factor)
+
+    @classmethod
+    @override
+    def restore(cls, state: dict[str, Any]) -> FittedNumeric:
+        return FittedNumeric((state["name"],), state["fill"], state["offset"], state["factor"])
 
 
 @dataclass(frozen=True)
@@ -89,5 +94,5 @@ class FittedNumeric(FittedFeature):
         return graph.node("Cast", value, to=TensorProto.FLOAT)
 
     @override
-    def to_json(self) -> dict[str, Any]:
-        return {"type": "numeric", "fill": self.fill, "offset": self.offset, "factor": self.factor}
+    def state(self) -> dict[str, Any]:
+        return {"name": self.names[0], "fill": self.fill, "offset": self.offset, "factor": self.factor}

@@ -1,0 +1,127 @@
+"""The command line: one file per verb, imported when the verb is used."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from typing_extensions import override
+
+from specml import __version__
+from specml.errors import INTERRUPTED, SpecmlError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+VERBS = {
+    "check": "Say whether a spec is valid, and every problem if not.",
+    "plan": "Say what would run, and why; write nothing.",
+    "compile": "Write dvc.yaml, params.yaml and serve.yaml.",
+    "run": "Carry the spec through: compile, train, judge, release, deploy.",
+    "deploy": "Serve the released model.",
+    "status": "Say what is live.",
+    "predict": "Ask the model about the rows of a file.",
+    "stop": "Stop what is live.",
+    "render": "Print the full spec, with every default and where each value came from.",
+    "schema": "Print the JSON Schema of specs, for editors.",
+}
+HIDDEN = ("stage",)
+
+TELEMETRY_OFF = {
+    "DVC_NO_ANALYTICS": "1",
+    "ITERATIVE_DO_NOT_TRACK": "1",
+    "WHYLOGS_NO_ANALYTICS": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+
+class Verbs(click.Group):
+    """Knows the verbs without importing them, so that ``--help`` is instant."""
+
+    @override
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    @override
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS and cmd_name not in HIDDEN:
+            return None
+        command = importlib.import_module(f"specml.cli.{cmd_name}").command
+        assert isinstance(command, click.Command)
+        return command
+
+    @override
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Verbs"):
+            formatter.write_dl(list(VERBS.items()))
+
+    @override
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in VERBS and args[0] not in HIDDEN and not args[0].startswith("-"):
+            from difflib import get_close_matches
+
+            close = get_close_matches(args[0], VERBS, 1)
+            hint = f" Did you mean {close[0]!r}?" if close else " See `specml --help`."
+            ctx.fail(f"{args[0]!r} is no verb.{hint}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="specml")
+def cli() -> None:
+    """One YAML spec becomes a trained, judged and live model."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with its status; see ``errors`` for what each status means."""
+    for name, value in TELEMETRY_OFF.items():
+        os.environ.setdefault(name, value)
+    sys.exit(_status(arguments))
+
+
+def _status(arguments: Sequence[str] | None) -> int:
+    try:
+        return int(cli.main(args=arguments, standalone_mode=False) or 0)
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except SpecmlError as error:
+        print(error, file=sys.stderr)
+        return error.status
+    except (KeyboardInterrupt, click.Abort):
+        print("interrupted; the same command carries on from what was finished.", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader (head, less) has gone: nothing is wrong, and nothing more can be told.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        print(_told(error), file=sys.stderr)
+        return 1
+    except Exception:
+        path = _crash_report()
+        print(f"this is a bug in specml; please report it with the file {path}", file=sys.stderr)
+        return 1
+
+
+def _told(error: OSError) -> str:
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}"
+
+
+def _crash_report() -> Path:
+    import tempfile
+    import traceback
+
+    handle, name = tempfile.mkstemp(prefix="specml-crash-", suffix=".txt")
+    with os.fdopen(handle, "w") as file:
+        file.write(f"specml {__version__}, Python {sys.version}\n\n{traceback.format_exc()}")
+    return Path(name)

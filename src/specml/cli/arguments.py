@@ -1,0 +1,25 @@
+"""``[SPEC] [OVERRIDES]…``: the arguments that most verbs share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def spec_and_overrides(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the parameters ``spec`` (Path or None) and ``overrides`` (tuple of str)."""
+    return click.argument("arguments", nargs=-1, metavar="[SPEC] [KEY=VALUE]...")(function)
+
+
+def parse(arguments: tuple[str, ...]) -> tuple[Path | None, tuple[str, ...]]:
+    """The spec's path, if one is given, and the overrides."""
+    overrides = tuple(one for one in arguments if "=" in one or one.startswith(("~", "+")))
+    paths = [one for one in arguments if one not in overrides]
+    if len(paths) > 1:
+        raise click.UsageError(f"one spec at a time; {' and '.join(map(repr, paths))} are given.")
+    return (Path(paths[0]) if paths else None), overrides

@@ -1,0 +1,30 @@
+"""``specml compile``: write what DVC and Ray Serve read."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from specml.cli.arguments import parse, spec_and_overrides
+from specml.errors import StaleCompile
+
+
+@click.command("compile")
+@spec_and_overrides
+@click.option("--check", is_flag=True, help="Write nothing; exit with 3 when a file is out of date.")
+@click.option("--force", is_flag=True, help="Give up values that were changed in params.yaml itself.")
+def command(arguments: tuple[str, ...], check: bool, force: bool) -> None:
+    """Write dvc.yaml, params.yaml, .gitignore and serve.yaml from the spec."""
+    from specml.compile.write import compiled
+    from specml.load import load
+
+    result = compiled(load(*parse(arguments)), force=force)
+    changed = result.changed
+    if check:
+        if changed:
+            raise StaleCompile(f"out of date: {', '.join(changed)}.", hint="Run `specml compile`.")
+        print("up to date")
+        return
+    result.write()
+    print(f"wrote {', '.join(changed)}" if changed else "up to date; nothing written", file=sys.stderr)

@@ -1,0 +1,100 @@
+"""``specml plan``: what would run, and why."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from specml.cli.arguments import parse, spec_and_overrides
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from specml.compile.write import Compiled
+    from specml.plan import Stage
+
+
+@click.command("plan")
+@spec_and_overrides
+@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+def command(arguments: tuple[str, ...], as_json: bool) -> None:
+    """Say what would run, and why; nothing is written."""
+    from specml import repro
+    from specml.compile.write import compiled
+    from specml.load import load
+
+    loaded = load(*parse(arguments))
+    result = compiled(loaded, force=True)
+    rows = steps(result, loaded.folder)
+    seconds = repro.durations(loaded.folder)
+    for row in rows:
+        row["last_seconds"] = seconds.get(row["stage"])
+    if as_json:
+        print(json.dumps({"schema_version": 1, "name": loaded.spec.name, "files": result.changed, "stages": rows}, indent=1))
+        return
+    _show(loaded.spec.name, loaded.spec.problem.goal, result, rows)
+
+
+def steps(result: Compiled, folder: Path) -> list[dict[str, Any]]:
+    """Each stage: whether it would run, and why."""
+    from specml import repro
+    from specml.compile.dvc import read_params
+    from specml.compile.write import differences
+
+    current = folder / "params.yaml"
+    before = read_params(current.read_text(encoding="utf-8"))[0] if current.exists() else {}
+    edited = [key for key, *_ in differences(before, result.plan.params)] if before else []
+    in_place = (folder / ".dvc").is_dir() and (folder / "dvc.yaml").exists()
+    changed = repro.changes(folder) if in_place else {}
+    rows: list[dict[str, Any]] = []
+    rerun: set[str] = set()
+    for stage in result.plan.stages:
+        for key in stage.keys or ("",):
+            label = f"{stage.name}@{key}" if key else stage.name
+            why = _why(stage, key, edited, rerun, changed.get(label) if in_place else [{"": "never ran"}])
+            outs = {out.replace("${key}", key) for out in stage.outs}
+            if why:
+                rerun |= outs
+            rows.append({"stage": label, "runs": bool(why), "why": why or "unchanged"})
+    return rows
+
+
+def _why(stage: Stage, key: str, edited: list[str], rerun: set[str], told: Any) -> str:
+    declared = [name.replace("${key}", key) for name in stage.params]
+    touched = [e for e in edited if any(e == d or e.startswith(f"{d}.") or d.startswith(f"{e}.") for d in declared)]
+    if touched:
+        return f"{', '.join(touched[:3])} changed"
+    upstream = sorted({dep.replace("${key}", key) for dep in stage.deps} & rerun)
+    if told:
+        return _dvc_reason(told)
+    return f"may follow {upstream[0]}" if upstream else ""
+
+
+def _dvc_reason(told: Any) -> str:
+    for part in told:
+        if not isinstance(part, dict):
+            return str(part)
+        for sort, items in part.items():
+            if not sort:
+                return str(items)
+            names = ", ".join(f"{name} {state}" for name, state in list(items.items())[:2]) if isinstance(items, dict) else items
+            return f"{sort}: {names}"
+    return "changed"
+
+
+def _show(name: str, goal: str, result: Compiled, rows: list[dict[str, Any]]) -> None:
+    print(f"{name}: {goal}" if goal else name)
+    width = max(len(row["stage"]) for row in rows)
+    for row in rows:
+        last = f"{row['last_seconds']:.1f}s" if row["last_seconds"] is not None else ""
+        print(f"  {row['stage']:<{width}}  {'run ' if row['runs'] else 'skip'}  {last:>7}  {row['why']}")
+    running = [row for row in rows if row["runs"]]
+    known = sum(row["last_seconds"] or 0 for row in running)
+    about = f", about {known:.0f} s" if known and all(row["last_seconds"] is not None for row in running) else ""
+    print(f"{len(running)} of {len(rows)} stages to run{about}.")
+    if result.changed:
+        print(f"compile would write {', '.join(result.changed)}.")
+    print("Nothing was written.")
+

@@ -1,0 +1,158 @@
+"""``specml run``: the whole way, from the spec to the live model."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from specml.cli.arguments import parse, spec_and_overrides
+from specml.errors import GateRefused, SpecmlError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from specml.load import Loaded
+
+LAST = "release"
+
+
+@dataclass
+class Outcome:
+    """What a run came to; printed as JSON with ``--json``."""
+
+    name: str
+    folder: Path
+    stages_run: list[str] = field(default_factory=list)
+    leaderboard: list[dict[str, Any]] = field(default_factory=list)
+    gates: dict[str, Any] = field(default_factory=dict)
+    bundle: str = ""
+    url: str = ""
+    error: SpecmlError | None = None
+
+    def document(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {
+            "schema_version": 1,
+            "name": self.name,
+            "exit_status": self.error.status if self.error else 0,
+            "error": str(self.error) if self.error else None,
+            "stages_run": self.stages_run,
+            "leaderboard": self.leaderboard,
+            "gates": self.gates,
+            "bundle": self.bundle,
+            "url": self.url,
+        }
+
+
+@click.command("run")
+@spec_and_overrides
+@click.option("--until", metavar="STAGE", help="Stop after this stage.")
+@click.option("--only", metavar="STAGE", help="Run this stage only, as train@gbm.")
+@click.option("--no-deploy", is_flag=True, help="Stop at the release.")
+@click.option("--force", is_flag=True, help="Give up values that were changed in params.yaml itself.")
+@click.option("-q", "--quiet", is_flag=True, help="Only the outcome, and errors.")
+@click.option("--json", "as_json", is_flag=True, help="The outcome as one JSON document on standard output.")
+def command(
+    arguments: tuple[str, ...],
+    until: str | None,
+    only: str | None,
+    no_deploy: bool,
+    force: bool,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Carry the spec through: compile, train, judge, release, deploy."""
+    from specml.cli.progress import console
+    from specml.load import load
+
+    if until and only:
+        raise click.UsageError("--until and --only exclude each other.")
+    loaded = load(*parse(arguments))
+    out = console()
+    outcome = Outcome(loaded.spec.name, loaded.folder)
+    try:
+        _carry(loaded, outcome, out, target=until or only, alone=only is not None, force=force, quiet=quiet or as_json)
+        if not (until or only or no_deploy):
+            _deploy(loaded, outcome, out, quiet=quiet or as_json)
+    except SpecmlError as error:
+        outcome.error = error
+    if as_json:
+        print(json.dumps(outcome.document(), indent=1))
+    if outcome.error:
+        raise outcome.error
+
+
+def _carry(
+    loaded: Loaded, outcome: Outcome, out: Console, *, target: str | None, alone: bool, force: bool, quiet: bool
+) -> None:
+    """Compile and reproduce."""
+    from specml import repro
+    from specml.cli.progress import Follow
+    from specml.compile.write import compiled
+
+    folder = loaded.folder
+    result = compiled(loaded, force=force)
+    _known(target, result.plan.stages)
+    written = result.write()
+    if not quiet:
+        out.print(f"specml · {loaded.spec.name} · {loaded.path}", markup=False)
+        if written:
+            out.print(f"compiled {', '.join(written)}", markup=False)
+    repro.set_up(folder)
+    changes = repro.changes(folder, [target] if target else [])
+    if not changes and not alone:
+        if not quiet:
+            out.print("nothing to do: every stage is up to date", markup=False)
+        _tell(outcome, out, folder, quiet=True)
+        return
+    arguments = (["--single-item"] if alone else []) + ([target] if target else [])
+    with Follow(out, repro.durations(folder), quiet=quiet) as follow:
+        try:
+            outcome.stages_run = repro.run(folder, arguments, follow)
+        except SpecmlError as error:
+            follow.__exit__(None, None, None)
+            if error.status == GateRefused.status:
+                _tell(outcome, out, folder, quiet=quiet)
+            raise
+    if target is None or target == LAST:
+        _tell(outcome, out, folder, quiet=quiet)
+    elif not quiet:
+        out.print(f"done up to {target}; go on with `specml run`", markup=False)
+
+
+def _known(target: str | None, stages: tuple[Any, ...]) -> None:
+    if target is None:
+        return
+    names = [name for stage in stages for name in (stage.name, *(f"{stage.name}@{key}" for key in stage.keys))]
+    if target not in names:
+        raise click.UsageError(f"there is no stage {target!r}; stages: {', '.join(names)}.")
+
+
+def _tell(outcome: Outcome, out: Console, folder: Path, *, quiet: bool) -> None:
+    """Candidates, verdicts, and where each file lies."""
+    from specml.cli import tables
+    from specml.files import digest
+
+    outcome.leaderboard, outcome.gates = tables.leaderboard(folder), tables.gates(folder)
+    outcome.bundle = digest(folder / "artifacts/bundle/manifest.json")
+    if quiet:
+        return
+    out.print(tables.candidates_table(outcome.leaderboard))
+    out.print(tables.gates_table(outcome.gates))
+    for what, where in (("bundle", "artifacts/bundle"), ("card", "artifacts/release/card.md"), ("logs", ".specml/log")):
+        out.print(f"{what:<7} {folder / where}", markup=False)
+
+
+def _deploy(loaded: Loaded, outcome: Outcome, out: Console, *, quiet: bool) -> None:
+    """Serve the released bundle."""
+
+    def say(text: str) -> None:
+        if not quiet:
+            out.print(text, markup=False)
+
+    deployment = loaded.spec.deployment.target.deploy(loaded.spec, loaded.folder, say)
+    outcome.url = deployment.url

@@ -1,0 +1,109 @@
+"""``specml stage NAME [KEY]``: what the commands in dvc.yaml call. Not for people."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from specml import stages
+from specml.compile.dvc import compiled_digest, read_params
+from specml.errors import SpecmlError, StageFailed, StaleCompile
+from specml.events import Events
+from specml.stages.work import Work, narrowed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@click.command("stage", hidden=True)
+@click.argument("name")
+@click.argument("key", default="")
+def command(name: str, key: str) -> None:
+    """Do the work of one stage in the current folder."""
+    folder = Path.cwd()
+    label = f"{name}@{key}" if key else name
+    events = Events.from_environment(label)
+    started = time.monotonic()
+    events.tell("start")
+    try:
+        with _logged(folder / ".specml" / "log" / f"{label}.log"):
+            _work(name, key, folder, events)
+    except SpecmlError as error:
+        events.tell("error", text=str(error), status=error.status)
+        raise
+    except MemoryError:
+        text = "out of memory; use fewer rows, or a machine with more."
+        events.tell("error", text=text, status=StageFailed.status)
+        raise StageFailed(text, where=label) from None
+    except OSError as error:
+        text = f"{error.filename or folder}: {error.strerror or error}"
+        events.tell("error", text=text, status=StageFailed.status)
+        raise StageFailed(text, where=label) from None
+    except Exception:
+        log = folder / ".specml" / "log" / f"{label}.log"
+        with log.open("a") as file:
+            file.write(traceback.format_exc())
+        text = f"ended in an error that specml does not know; see {log.relative_to(folder)}"
+        events.tell("error", text=text, status=StageFailed.status)
+        raise StageFailed(text, where=label) from None
+    events.tell("done", seconds=round(time.monotonic() - started, 2))
+
+
+def _work(name: str, key: str, folder: Path, events: Events) -> None:
+    from specml.load import validate
+
+    if name not in stages.STAGES:
+        raise StageFailed(f"there is no stage {name!r}.", hint=f"Stages: {', '.join(stages.STAGES)}.")
+    module = stages.STAGES[name]
+    tree, compiled, overrides = read_params((folder / "params.yaml").read_text(encoding="utf-8"))
+    spec = validate(tree, _where, folder)
+    stage = module.declare(spec)
+    if key and key not in stage.keys:
+        raise StageFailed(f"params.yaml has no {stage.each}.{key}.", where=name, hint="Run `specml compile`.")
+    if name == "guard":
+        _compare(folder, compiled, overrides)
+    module.work(Work(stage, folder, narrowed(spec, stage, key), events.say, key))
+
+
+def _where(path: tuple[Any, ...]) -> str:
+    return "params.yaml"
+
+
+def _compare(folder: Path, compiled: str, overrides: tuple[str, ...]) -> None:
+    from specml.compile import parameters
+    from specml.load import load
+
+    if compiled_digest(parameters(load(folder, overrides).spec)) != compiled:
+        raise StaleCompile(
+            "the spec was edited after the last compile.",
+            where="params.yaml",
+            hint="Run `specml compile`, or `specml run`, which does it.",
+        )
+
+
+@contextlib.contextmanager
+def _logged(path: Path) -> Iterator[None]:
+    """Send whatever the libraries print to a file; DVC's own output stays readable."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = os.dup(1), os.dup(2)
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    try:
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.dup2(kept[0], 1)
+        os.dup2(kept[1], 2)
+        for descriptor in (log, *kept):
+            os.close(descriptor)

@@ -1,0 +1,28 @@
+"""Spec → plan: pure. No file is read or written, no clock is asked, no ML library is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from specml.plan import Plan, Stage
+from specml.stages import STAGES
+
+if TYPE_CHECKING:
+    from specml.spec import Spec
+
+
+def compile_plan(spec: Spec, files: tuple[str, ...] = ()) -> Plan:
+    """What ``spec`` asks for; ``files`` are those it was composed from, relative to the project."""
+    stages = tuple(_stage(name, spec, files) for name in STAGES)
+    return Plan(name=spec.name, stages=stages, params=parameters(spec))
+
+
+def parameters(spec: Spec) -> dict[str, Any]:
+    """The content of params.yaml: the spec with every default; secrets stay references."""
+    return spec.model_dump(mode="json")
+
+
+def _stage(name: str, spec: Spec, files: tuple[str, ...]) -> Stage:
+    stage = STAGES[name].declare(spec)
+    return replace(stage, deps=(*files, *stage.deps)) if name == "guard" else stage

@@ -1,0 +1,90 @@
+"""Write what a plan compiles to, and tell what has parted from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from specml.compile import compile_plan
+from specml.compile.dvc import compiled_digest, dvc_yaml, gitignore, params_yaml, read_params
+from specml.errors import StaleCompile
+from specml.files import write_atomic
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from specml.load import Loaded
+    from specml.plan import Plan
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """The files that a spec compiles to, beside what stands in the project now."""
+
+    plan: Plan
+    folder: Path
+    contents: dict[str, str]
+
+    @property
+    def changed(self) -> tuple[str, ...]:
+        """Files that would be written, sorted."""
+        return tuple(sorted(name for name, text in self.contents.items() if _text(self.folder / name) != text))
+
+    def write(self) -> tuple[str, ...]:
+        """Write the files that differ; returns their names."""
+        changed = self.changed
+        for name in changed:
+            write_atomic(self.folder / name, self.contents[name])
+        return changed
+
+
+def compiled(loaded: Loaded, *, force: bool = False) -> Compiled:
+    """What ``loaded`` compiles to.
+
+    Raises:
+        StaleCompile: params.yaml was edited by something else (``dvc exp apply``, a person) since the last
+            compile; the keys are named. ``force`` gives them up.
+    """
+    plan = compile_plan(loaded.spec, loaded.files)
+    folder = loaded.folder
+    if not force:
+        _refuse_foreign_edits(folder, plan)
+    contents = {
+        ".gitignore": gitignore(_text(folder / ".gitignore")),
+        "dvc.yaml": dvc_yaml(plan, _text(folder / "dvc.yaml")),
+        "params.yaml": params_yaml(plan, loaded.overrides),
+        **loaded.spec.deployment.target.emit(loaded.spec),
+    }
+    return Compiled(plan, folder, contents)
+
+
+def differences(a: Any, b: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Leaves in which two trees differ: (dotted key, value in ``a``, value in ``b``)."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        for key in sorted({*a, *b}):
+            yield from differences(a.get(key), b.get(key), f"{path}.{key}" if path else str(key))
+    elif a != b:
+        yield path, a, b
+
+
+def _refuse_foreign_edits(folder: Path, plan: Plan) -> None:
+    text = _text(folder / "params.yaml")
+    if not text:
+        return
+    found, mark, _ = read_params(text)
+    if not mark or compiled_digest(found) in (mark, compiled_digest(plan.params)):
+        return
+    lines = [f"{key}: {here!r} in params.yaml, {spec!r} in the spec" for key, here, spec in differences(found, plan.params)]
+    raise StaleCompile(
+        "was changed behind the spec's back:\n      " + "\n      ".join(lines),
+        hint="Write the values you want into the spec, or give params.yaml's up with `specml compile --force`.",
+        where="params.yaml",
+    )
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ""

@@ -1,0 +1,149 @@
+"""Have DVC do the plan: set the project up, ask what changed, run ``dvc repro`` and follow it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from specml import events
+from specml.errors import SpecmlError, StageFailed
+from specml.files import canonical_json, read_json, write_atomic
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+DURATIONS = ".specml/durations.json"
+EVENTS = ".specml/events.jsonl"
+LOG = ".specml/log/dvc.log"
+GRACE = 1.5
+"""Seconds that children get to end by themselves after an interrupt."""
+
+
+def set_up(folder: Path) -> bool:
+    """Make the folder a DVC project unless it is one; telemetry off. Returns whether it had to."""
+    if (folder / ".dvc").is_dir():
+        return False
+    options = [] if (folder / ".git").exists() else ["--subdir"] if _in_git(folder) else ["--no-scm"]
+    done = _dvc(folder, "init", "--quiet", *options)
+    if done.returncode:
+        raise SpecmlError(f"`dvc init` failed: {_last_line(done.stderr)}", where=str(folder))
+    for option in ("core.analytics", "core.check_update"):
+        _dvc(folder, "config", option, "false")
+    return True
+
+
+def changes(folder: Path, targets: Sequence[str] = ()) -> dict[str, Any]:
+    """What DVC would run again and why, by stage; empty when everything is up to date.
+
+    Asked inside this process: DVC's command line costs twice as much.
+    """
+    import logging
+
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    logging.getLogger("dvc").setLevel(logging.ERROR)
+    try:
+        with Repo(str(folder)) as repo:
+            return dict(repo.status(targets=list(targets) or None))
+    except DvcException as error:
+        raise SpecmlError(f"DVC can't read the project: {error}", where=str(folder)) from None
+
+
+def run(folder: Path, arguments: Sequence[str], follow: Callable[[dict[str, Any]], None]) -> list[str]:
+    """``dvc repro`` with ``arguments``; ``follow`` is given each event. Returns the stages that ran.
+
+    Raises:
+        SpecmlError: a stage failed; of the class and with the words of the stage's own error.
+    """
+    log, stream = folder / LOG, folder / EVENTS
+    log.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(stream, b"")
+    seen: list[dict[str, Any]] = []
+    offset = 0
+    with log.open("wb") as output:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "dvc", "repro", *arguments],
+            cwd=folder,
+            env=environment({events.VARIABLE: str(stream)}),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            while True:
+                code = child.poll()
+                fresh, offset = events.read(stream, offset)
+                for event in fresh:
+                    follow(event)
+                seen += fresh
+                if code is not None:
+                    break
+                time.sleep(0.05)
+        except BaseException:
+            _end(child)
+            raise
+    _remember(folder, seen)
+    if code:
+        raise _failure(seen, log)
+    return [event["stage"] for event in seen if event["event"] == "done"]
+
+
+def durations(folder: Path) -> dict[str, float]:
+    """Seconds that each stage took the last time it ran here."""
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        return dict(read_json(folder / DURATIONS))
+    return {}
+
+
+def environment(extra: dict[str, str] | None = None) -> dict[str, str]:
+    """The environment for DVC: this installation's commands first, so that stages find `specml`."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    return {**os.environ, "DVC_NO_ANALYTICS": "1", "PATH": path, **(extra or {})}
+
+
+def _remember(folder: Path, seen: list[dict[str, Any]]) -> None:
+    told = {event["stage"]: event["seconds"] for event in seen if event["event"] == "done"}
+    write_atomic(folder / DURATIONS, canonical_json({**durations(folder), **told}))
+
+
+def _failure(seen: list[dict[str, Any]], log: Path) -> SpecmlError:
+    for event in reversed(seen):
+        if event["event"] == "error":
+            return StageFailed(event["text"], where=f"stage {event['stage']}", status=event["status"])
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.startswith("ERROR")]
+    return StageFailed(lines[-1].removeprefix("ERROR: ") if lines else "dvc repro failed.", hint=f"See {log}.")
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """End DVC and its stages: first asked, then made to."""
+    for sort, patience in ((signal.SIGTERM, GRACE), (signal.SIGKILL, None)):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, sort)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(patience)
+            if sort is signal.SIGKILL:
+                return
+
+
+def _dvc(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "dvc", *arguments],
+        cwd=folder, env=environment(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def _in_git(folder: Path) -> bool:
+    return any((parent / ".git").exists() for parent in folder.resolve().parents)
+
+
+def _last_line(text: str) -> str:
+    lines = text.strip().splitlines()
+    return lines[-1] if lines else "no reason given"

@@ -1,0 +1,85 @@
+"""Describe the training rows: what a person should know before believing a model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from specml.data import MISSING, Layout
+from specml.files import canonical_json, write_atomic
+from specml.plan import Plot, Stage
+from specml.stages import prepare
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from specml.spec import Spec
+    from specml.stages.work import Work
+
+OUT = "artifacts/explore/columns.json"
+TARGET = "plots/target.csv"
+BINS = 20
+
+
+def declare(spec: Spec) -> Stage:
+    """Looks at the training rows only."""
+    template, y = ("bar_horizontal", "value") if spec.problem.task != "regression" else ("simple", "rows")
+    x = "rows" if spec.problem.task != "regression" else "value"
+    return Stage(
+        name="explore",
+        summary="describe the training rows",
+        deps=(prepare.TRAIN, prepare.LAYOUT),
+        outs=(OUT,),
+        plots=(Plot(TARGET, template, x, y, f"Training rows by {spec.problem.target}"),),
+    )
+
+
+def work(work: Work) -> None:
+    """Columns → their distributions; target → a plot."""
+    import polars as pl
+
+    layout = Layout.model_validate_json(work.path(prepare.LAYOUT).read_bytes())
+    train = pl.read_parquet(work.path(prepare.TRAIN))
+    columns = {column.name: describe(train[column.name]) for column in layout.features}
+    write_atomic(work.path(OUT), canonical_json(columns))
+    write_atomic(work.path(TARGET), _target(layout, train))
+    gaps = [name for name, told in columns.items() if told["missing"] > 0]
+    work.say(f"{len(columns)} columns described, {len(gaps)} with missing values")
+
+
+def describe(values: pl.Series) -> dict[str, Any]:
+    """A column's distribution: ``missing`` (share), and quantiles at twentieths, or the shares of categories."""
+    import polars as pl
+
+    n = len(values)
+    if values.dtype == pl.String:
+        counts = values.value_counts(sort=False).sort(["count", values.name], descending=[True, False])
+        shares = {str(name): count / n for name, count in counts.rows() if name != MISSING}
+        return {
+            "kind": "categorical",
+            "missing": float((values == MISSING).mean() or 0.0),
+            "distinct": len(shares),
+            "shares": dict(list(shares.items())[:100]),
+        }
+    known = values.cast(pl.Float64).drop_nulls()
+    quantiles = [float(known.quantile(i / BINS, "linear") or 0.0) for i in range(BINS + 1)] if len(known) else []
+    return {
+        "kind": "numeric",
+        "missing": values.null_count() / n,
+        "distinct": known.n_unique(),
+        "mean": float(known.mean() or 0.0),  # type: ignore[arg-type]
+        "std": float(known.std(ddof=0) or 0.0),  # type: ignore[arg-type]
+        "quantiles": quantiles,
+    }
+
+
+def _target(layout: Layout, train: pl.DataFrame) -> str:
+    import numpy as np
+
+    values = train[layout.target].to_numpy()
+    if layout.task == "regression":
+        counts, edges = np.histogram(values, bins=BINS)
+        rows = [(f"{(a + b) / 2:g}", int(c)) for c, a, b in zip(counts, edges, edges[1:], strict=False)]
+    else:
+        counts = np.bincount(values, minlength=len(layout.classes))
+        rows = [(str(label), int(c)) for label, c in zip(layout.classes, counts, strict=True)]
+    return "value,rows\n" + "".join(f"{value},{count}\n" for value, count in rows)

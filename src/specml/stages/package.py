@@ -1,0 +1,86 @@
+"""Package the chosen model: preprocessing, model and decision as one ONNX graph, with its contract."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from specml.bundle import Contract, write_bundle
+from specml.data import Layout
+from specml.files import read_json
+from specml.graph import Graph
+from specml.plan import Stage
+from specml.stages import explore, prepare, select, train
+
+if TYPE_CHECKING:
+    from specml.kinds import Model
+    from specml.preprocessing import Preprocessing
+    from specml.spec import Spec
+    from specml.stages.work import Work
+
+OUT = "artifacts/bundle"
+
+
+def declare(spec: Spec) -> Stage:
+    """Which candidate is packaged stands in a file, so every candidate's model is a dependency."""
+    return Stage(
+        name="package",
+        summary="one ONNX graph, its contract and the reference distribution",
+        params=("candidates", "name"),
+        deps=(
+            prepare.LAYOUT,
+            explore.OUT,
+            select.OUT,
+            *(train.OUT.replace("${key}", name) for name in sorted(spec.candidates)),
+        ),
+        outs=(OUT,),
+    )
+
+
+def work(work: Work) -> None:
+    """The chosen model → a bundle, named by its digest."""
+    layout = Layout.model_validate_json(work.path(prepare.LAYOUT).read_bytes())
+    choice = read_json(work.path(select.OUT))
+    name = choice["candidate"]
+    folder = train.OUT.replace("${key}", name)
+    preprocessing, model = train.load_model(work, layout, work.spec.candidates[name], folder)
+    contract = Contract(
+        name=work.spec.name,
+        task=layout.task,
+        target=layout.target,
+        inputs=layout.features,
+        classes=layout.classes,
+        threshold=choice["threshold"],
+        candidate=name,
+    )
+    graph = build(contract, preprocessing, model)
+    reference = {"columns": read_json(work.path(explore.OUT)), "prior": choice["prior"]}
+    digest = write_bundle(work.path(OUT), contract, graph, reference)
+    work.say(f"{name} packaged: {len(graph):,} bytes, {digest[:19]}")
+
+
+def build(contract: Contract, preprocessing: Preprocessing, model: Model) -> bytes:
+    """The graph: named columns in; ``probabilities`` and ``label``, or ``prediction``, out."""
+    graph = Graph(contract.name)
+    answer = model.to_onnx(graph, preprocessing.to_onnx(graph))
+    if contract.task == "regression":
+        graph.output("prediction", graph.node("Squeeze", answer, graph.constant(np.array([1]))), "float32")
+        return graph.to_bytes()
+    if contract.task == "binary":
+        positive = graph.node("GreaterOrEqual", answer, graph.constant(np.array(contract.threshold, dtype=np.float32)))
+        index = graph.node("Squeeze", graph.node("Cast", positive, to=7), graph.constant(np.array([1])))
+        negative = graph.node("Sub", graph.constant(np.array(1, dtype=np.float32)), answer)
+        answer = graph.node("Concat", negative, answer, axis=1)
+    else:
+        index = graph.node("ArgMax", answer, axis=1, keepdims=0)
+    label = graph.node(
+        "LabelEncoder",
+        index,
+        domain="ai.onnx.ml",
+        keys_int64s=list(range(len(contract.classes))),
+        values_strings=[str(one) for one in contract.classes],
+    )
+    graph.output("probabilities", answer, "float32", len(contract.classes))
+    graph.output("label", label, "string")
+    return graph.to_bytes()

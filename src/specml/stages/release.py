@@ -1,0 +1,73 @@
+"""Admit the bundle, or refuse it: the card and the profile name the bundle's digest either way."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from specml.data import Layout
+from specml.errors import GateRefused, SpecmlError
+from specml.files import canonical_json, digest, read_json, write_atomic
+from specml.plan import Stage
+from specml.stages import package, prepare, select, validate
+
+if TYPE_CHECKING:
+    from specml.spec import Spec
+    from specml.stages.work import Work
+
+OUT = "artifacts/release/release.json"
+CARD = "artifacts/release/card.md"
+PROFILE = "artifacts/release/profile.bin"
+
+
+def declare(spec: Spec) -> Stage:
+    """Nothing depends on it: what is random in the profile feeds no digest."""
+    return Stage(
+        name="release",
+        summary="admit or refuse the bundle; its card and profile",
+        params=("name", "problem"),
+        deps=(package.OUT, prepare.LAYOUT, prepare.TRAIN, select.OUT, validate.OUT),
+        outs=(OUT, CARD, PROFILE),
+    )
+
+
+def work(work: Work) -> None:
+    """Verdicts → a release.
+
+    Raises:
+        GateRefused: a gate with ``level: fail`` refused, or could not be measured and its policy blocks.
+    """
+    import polars as pl
+
+    from specml.card import card
+    from specml.profile import profile
+
+    evidence = read_json(work.path(validate.OUT))
+    choice = read_json(work.path(select.OUT))
+    layout = Layout.model_validate_json(work.path(prepare.LAYOUT).read_bytes())
+    manifest = digest(work.path(package.OUT) / "manifest.json")
+    if evidence["bundle"] != manifest:
+        raise SpecmlError(f"the evidence is about {evidence['bundle']}, the bundle is {manifest}.", where=validate.OUT)
+    refusals = blocking(evidence["gates"])
+    release = {
+        "name": work.spec.name,
+        "bundle": manifest,
+        "candidate": choice["candidate"],
+        "admitted": not refusals,
+        "gates": {name: gate["outcome"] for name, gate in evidence["gates"].items()},
+    }
+    write_atomic(work.path(CARD), card(work.spec, layout, choice, evidence))
+    train = pl.read_parquet(work.path(prepare.TRAIN), columns=[column.name for column in layout.features])
+    write_atomic(work.path(PROFILE), profile(train))
+    write_atomic(work.path(OUT), canonical_json(release))
+    if refusals:
+        raise GateRefused(
+            "\n".join(f"gate {name}: {evidence['gates'][name]['reason']}" for name in refusals),
+            where=f"{work.spec.name} is not released",
+            hint=f"See {CARD} for all verdicts.",
+        )
+    work.say(f"{choice['candidate']} released as {manifest[:19]}")
+
+
+def blocking(gates: dict[str, Any]) -> list[str]:
+    """Names of the gates that stop the release."""
+    return sorted(name for name, gate in gates.items() if gate["level"] == "fail" and not gate["passes"])

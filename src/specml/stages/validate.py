@@ -1,0 +1,174 @@
+"""Measure the packaged model on the held-out rows, and let every gate judge.
+
+Ends well even when a gate refuses, so that DVC keeps the evidence; ``release`` is what refuses.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from specml import bundle
+from specml.data import Layout, feature_array
+from specml.evidence import Evidence, Verdict
+from specml.files import canonical_json, read_json, write_atomic
+from specml.metrics import TABLE
+from specml.plan import Plot, Stage
+from specml.stages import package, prepare, select, train
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import polars as pl
+
+    from specml.spec import Spec
+    from specml.stages.work import Work
+
+OUT = "artifacts/validate/verdicts.json"
+METRICS = "metrics/holdout.json"
+CONFUSION = "plots/confusion.csv"
+ROC = "plots/roc.csv"
+PREDICTIONS = "plots/predictions.csv"
+POINTS = 200
+"""Points of a drawn curve; more can't be told apart on a screen."""
+
+
+def declare(spec: Spec) -> Stage:
+    """The only stage that reads the test rows."""
+    plots = {
+        "binary": (
+            Plot(CONFUSION, "confusion", "predicted", "actual", "Holdout decisions"),
+            Plot(ROC, "simple", "false_positive_rate", "true_positive_rate", "Holdout ROC curve"),
+        ),
+        "multiclass": (Plot(CONFUSION, "confusion", "predicted", "actual", "Holdout decisions"),),
+        "regression": (Plot(PREDICTIONS, "scatter", "predicted", "actual", "Holdout predictions"),),
+    }
+    return Stage(
+        name="validate",
+        summary="measure the bundle on the held-out rows; judge every gate",
+        params=("candidates", "gates", "problem.favourable_class", "problem.task", "search.seed"),
+        deps=(
+            package.OUT,
+            prepare.TEST,
+            prepare.LAYOUT,
+            select.OUT,
+            *(train.OUT.replace("${key}", name) for name in sorted(spec.candidates)),
+        ),
+        outs=(OUT,),
+        metrics=(METRICS,),
+        plots=plots[spec.problem.task],
+    )
+
+
+def work(work: Work) -> None:
+    """Bundle and test rows → evidence, verdicts, metrics and plots."""
+    import polars as pl
+
+    layout = Layout.model_validate_json(work.path(prepare.LAYOUT).read_bytes())
+    test = pl.read_parquet(work.path(prepare.TEST))
+    opened = bundle.open_bundle(work.path(package.OUT))
+    evidence = gather(work, layout, test, opened)
+    measured = {
+        name: value
+        for name, metric in TABLE.items()
+        if layout.task in metric.tasks
+        if np.isfinite(value := metric.measure(*evidence.at(slice(None))))
+    }
+    work.say(", ".join(f"{name} {value:.4f}" for name, value in list(measured.items())[:3]), done=0.3)
+    verdicts: dict[str, Any] = {}
+    gates = work.spec.gates
+    for number, (name, gate) in enumerate(sorted(gates.items())):
+        verdict: Verdict = gate.check(evidence)
+        verdicts[name] = {
+            "type": gate.type,  # type: ignore[attr-defined]
+            "level": gate.level,
+            "passes": passes(verdict),
+            **verdict.model_dump(mode="json"),
+        }
+        work.say(f"{name}: {verdict.outcome} · {verdict.reason}", done=0.3 + 0.7 * (number + 1) / len(gates))
+    write_atomic(
+        work.path(OUT), canonical_json({"bundle": opened.digest, "rows": test.height, "metrics": measured, "gates": verdicts})
+    )
+    write_atomic(work.path(METRICS), canonical_json(measured))
+    for plot in work.stage.plots:
+        write_atomic(work.path(plot.path), _drawn(plot.path, layout, evidence))
+
+
+def passes(verdict: Verdict) -> bool:
+    """Whether a verdict lets a release through: missing evidence does so only where the gate's policy says."""
+    return verdict.outcome == "holds" or (verdict.outcome == "not measured" and not verdict.blocking)
+
+
+def gather(work: Work, layout: Layout, test: pl.DataFrame, opened: bundle.Bundle) -> Evidence:
+    """What the packaged and the trained model say of every held-out row."""
+    choice = read_json(work.path(select.OUT))
+    name = choice["candidate"]
+    folder = train.OUT.replace("${key}", name)
+    preprocessing, model = train.load_model(work, layout, work.spec.candidates[name], folder)
+    answers = [bundle.predict(session, part) for session, part in _parts(opened, test)]
+    scores, decisions = _scores(layout, answers)
+    prior = np.array(choice["prior"])
+    rows = test.height
+    return Evidence(
+        task=layout.task,
+        y=test[layout.target].to_numpy(),
+        scores=scores,
+        decisions=decisions,
+        native=model.predict(preprocessing.transform(test)),
+        prior=np.full(rows, prior[0]) if len(prior) == 1 else np.tile(prior, (rows, 1)),
+        weight=test[layout.weight].to_numpy().astype(np.float64) if layout.weight else None,
+        favourable=_favourable(work.spec, layout),
+        groups={name: np.asarray(test[name].to_list(), dtype=object) for name in layout.protected},
+        seed=work.spec.search.seed,
+    )
+
+
+def _parts(opened: bundle.Bundle, test: pl.DataFrame, rows: int = 4096) -> Iterator[tuple[Any, dict[str, np.ndarray]]]:
+    session = opened.session()
+    for part in test.iter_slices(rows):
+        yield session, {column.name: feature_array(part, column) for column in opened.contract.inputs}
+
+
+def _scores(layout: Layout, answers: list[dict[str, np.ndarray]]) -> tuple[np.ndarray, np.ndarray | None]:
+    if layout.task == "regression":
+        return np.concatenate([a["prediction"] for a in answers]).astype(np.float64), None
+    probabilities = np.concatenate([a["probabilities"] for a in answers]).astype(np.float64)
+    labels = np.concatenate([a["label"] for a in answers])
+    place = {str(label): index for index, label in enumerate(layout.classes)}
+    decisions = np.array([place[label] for label in labels.tolist()])
+    return (probabilities[:, 1] if layout.task == "binary" else probabilities), decisions
+
+
+def _favourable(spec: Spec, layout: Layout) -> int:
+    wanted = spec.problem.favourable_class
+    if wanted is None or layout.task == "regression":
+        return 1
+    for index, label in enumerate(layout.classes):
+        if label == wanted:
+            return index
+    from specml.errors import DataCheckFailed
+
+    raise DataCheckFailed(
+        f"is {wanted!r}, but the classes are {', '.join(map(repr, layout.classes))}.", where="problem.favourable_class"
+    )
+
+
+def _drawn(path: str, layout: Layout, evidence: Evidence) -> str:
+    if path == ROC:
+        from sklearn.metrics import roc_curve
+
+        with contextlib.suppress(ValueError):
+            x, y, _ = roc_curve(evidence.y, evidence.scores)
+            kept = np.unique(np.linspace(0, len(x) - 1, min(POINTS, len(x))).astype(int))
+            rows = [f"{x[i]:.6f},{y[i]:.6f}\n" for i in kept]
+            return "false_positive_rate,true_positive_rate\n" + "".join(rows)
+        return "false_positive_rate,true_positive_rate\n"
+    if path == PREDICTIONS:
+        kept = np.linspace(0, len(evidence.y) - 1, min(1000, len(evidence.y))).astype(int)
+        return "actual,predicted\n" + "".join(f"{evidence.y[i]:g},{evidence.scores[i]:g}\n" for i in kept)
+    assert evidence.decisions is not None
+    names = ['"' + str(label).replace('"', '""') + '"' for label in layout.classes]
+    pairs = zip(evidence.y.tolist(), evidence.decisions.tolist(), strict=True)
+    return "actual,predicted\n" + "".join(f"{names[a]},{names[p]}\n" for a, p in pairs)
