@@ -1,0 +1,308 @@
+"""Presets, spec and overrides, composed by Hydra, each value with its origin.
+
+Hydra is given the shape of the files only: in the place of every value stands the mark of the layer that
+sets it (``L0`` for a file, ``O0`` for an override). What Hydra composes then says which layer won at each
+path, and neither its YAML 1.1 nor its interpolations nor its ``_target_`` ever meet a user's text.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path as File
+from typing import TYPE_CHECKING, Any
+
+from specml.errors import Problem, SpecError
+from specml.load.document import Path
+from specml.load.known import child, is_component
+from specml.load.overrides import Setting, parse
+from specml.load.presets import Presets, defaults_of
+from specml.load.reference import dotted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from specml.load.document import Document
+
+ORDER = "__specml__"
+"""The root key under which each file signs: it tells the order in which Hydra merged them."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What one file or one override sets."""
+
+    mark: str
+    tree: dict[str, Any]
+    places: Mapping[Path, str]
+    root: Path = ()
+    """Above it, its mappings only lead to what it sets."""
+
+    def holds(self, path: Path) -> Any:
+        """The value that it sets at ``path``; None when it sets none."""
+        node: Any = self.tree
+        for key in path:
+            node = child(node, key)
+        return node
+
+    def place(self, path: Path) -> str:
+        """Where it does so: at the path itself, or at what it is written in."""
+        while path not in self.places and path:
+            path = path[:-1]
+        return self.places.get(path) or next(iter(self.places.values()))
+
+
+@dataclass(frozen=True)
+class Composed:
+    """The tree of values, and where each of them was set."""
+
+    tree: dict[str, Any]
+    origins: dict[Path, str]
+    files: frozenset[str]
+    """The project's preset files that were read, relative to its folder."""
+
+
+def compose(spec: Document, folder: File, overrides: Sequence[str]) -> Composed:
+    """``spec`` with the presets that it lists and with ``overrides``.
+
+    Raises:
+        SpecError: a preset or an override can't be used.
+    """
+    presets = Presets(folder)
+    listed = defaults_of(spec, presets)
+    settings, choices = _settings(overrides, presets, dict(listed))
+    files: list[Layer] = []
+    names: dict[tuple[str, str], Layer] = {}
+    for group, options in choices.items():
+        for option in options:
+            preset = presets.read(group, option)
+            names[group, option] = Layer(f"L{len(files)}", _long(preset.tree), preset.places)
+            files.append(names[group, option])
+    own = {key: value for key, value in spec.tree.items() if key != "defaults"}
+    files.append(Layer(f"L{len(files)}", _long(own), spec.places))
+    set_by = [
+        Layer(f"O{index}", _long(_nested(setting.path, setting.value)), {setting.path: setting.where}, setting.path)
+        for index, setting in enumerate(settings)
+    ]
+    with tempfile.TemporaryDirectory(prefix="specml-") as scratch:
+        for (group, option), layer in names.items():
+            _write(File(scratch, group, f"{option}.yaml"), layer, [])
+        defaults = [*({group: list(options)} for group, options in listed.items()), "_self_"]
+        _write(File(scratch, "spec.yaml"), files[-1], defaults)
+        marks = _composed_by_hydra(File(scratch), settings, set_by, listed, files[-1].tree)
+    order = list(marks.pop(ORDER))
+    files.sort(key=lambda layer: order.index(layer.mark))
+    valued = [one for one, by in zip(set_by, settings, strict=True) if not by.deletes and by.options is None]
+    layers = [*files, *valued]
+    ranks = {layer.mark: min(rank, len(files)) for rank, layer in enumerate(layers)}
+    _drop_old_variants(marks, (), layers, ranks)
+    origins = {setting.path: setting.where for setting in settings if setting.deletes}
+    tree = _values(marks, (), layers, origins)
+    return Composed(tree, origins, frozenset(presets.files))
+
+
+def _settings(
+    overrides: Sequence[str], presets: Presets, choices: dict[str, tuple[str, ...]]
+) -> tuple[list[Setting], dict[str, tuple[str, ...]]]:
+    """The overrides read, and the presets chosen after them."""
+    settings: list[Setting] = []
+    problems: list[Problem] = []
+    for text in overrides:
+        found = parse(text, presets, choices)
+        if isinstance(found, Problem):
+            problems.append(found)
+            continue
+        settings.append(found)
+        if found.options is not None:
+            choices[str(found.path[0])] = found.options
+    if problems:
+        raise SpecError(problems)
+    return settings, choices
+
+
+def _nested(path: Path, value: Any) -> dict[str, Any]:
+    for key in reversed(path):
+        value = {str(key): value}
+    return dict(value)
+
+
+def _long(tree: dict[str, Any], path: Path = ()) -> dict[str, Any]:
+    """``gbm: lightgbm`` as ``gbm: {type: lightgbm}``, so that options can be merged into it."""
+    long: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            value = _long(value, (*path, key))
+        elif isinstance(value, str) and "${" not in value and is_component((*path, key)):
+            value = {"type": value}
+        long[key] = value
+    return long
+
+
+def _marked(node: Any, mark: str) -> Any:
+    return {key: _marked(item, mark) for key, item in node.items()} if isinstance(node, dict) else mark
+
+
+def _write(file: File, layer: Layer, defaults: list[Any]) -> None:
+    """The shape of a layer as a file for Hydra; its groups need no packages since all paths start at the root."""
+    file.parent.mkdir(exist_ok=True)
+    shape = {**_marked(layer.tree, layer.mark), ORDER: {layer.mark: layer.mark}}
+    if defaults:
+        shape["defaults"] = defaults
+    file.write_text(f"# @package _global_\n{json.dumps(shape)}\n", encoding="utf-8")
+
+
+def _line(setting: Setting, layer: Layer, listed: Mapping[str, Any]) -> str:
+    """An override as Hydra is given it: with marks for values, and without the need of a ``+``."""
+    from hydra.core.override_parser.types import Override
+
+    key = dotted(setting.path)
+    if setting.options is not None:
+        if not setting.options:
+            return f"~{key}"
+        return f"{'' if key in listed else '+'}{key}=[{','.join(setting.options)}]"
+    if setting.deletes:
+        return f"~{key}"
+    return f"++{key}={Override._get_value_element_as_str(_marked(layer.holds(setting.path), layer.mark))}"
+
+
+def _composed_by_hydra(
+    scratch: File, settings: list[Setting], set_by: list[Layer], listed: Mapping[str, Any], own: dict[str, Any]
+) -> dict[str, Any]:
+    lines = [_line(setting, layer, listed) for setting, layer in zip(settings, set_by, strict=True)]
+    chosen = [line for line, setting in zip(lines, settings, strict=True) if setting.options is not None]
+    # Of several choices in one group the last counts; Hydra takes each group once.
+    last = {line.lstrip("+~").partition("=")[0]: line for line in chosen}
+    kept = [line for line in lines if line not in chosen or last[line.lstrip("+~").partition("=")[0]] == line]
+    try:
+        return _hydra(scratch, kept)
+    except _Uncomposed as error:
+        raise SpecError([_culprit(scratch, settings, lines, error)]) from None
+
+
+class _Uncomposed(Exception):
+    """Hydra can't apply the overrides."""
+
+
+def _hydra(scratch: File, lines: list[str]) -> dict[str, Any]:
+    """What Hydra composes of the shapes.
+
+    Raises:
+        _Uncomposed: an override can't be applied.
+    """
+    from hydra import compose as compose_by_hydra
+    from hydra import initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    with _no_trace(), initialize_config_dir(str(scratch), job_name="specml", version_base="1.3"):
+        try:
+            config = compose_by_hydra("spec", lines)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise _Uncomposed(str(error).splitlines()[0]) from None
+        found = OmegaConf.to_container(config, resolve=False)
+    return _textual(found)
+
+
+def _textual(node: Any) -> Any:
+    return {str(key): _textual(item) for key, item in node.items()} if isinstance(node, dict) else node
+
+
+@contextlib.contextmanager
+def _no_trace() -> Iterator[None]:
+    """Hydra sets resolvers and a version for the whole process: put back what was there."""
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.version import VersionBase
+    from omegaconf import OmegaConf
+
+    GlobalHydra.instance()
+    resolvers = {name for name in ("now", "hydra", "python_version") if OmegaConf.has_resolver(name)}
+    version = VersionBase.instance().version_base
+    try:
+        yield
+    finally:
+        VersionBase.instance().version_base = version
+        for name in {"now", "hydra", "python_version"} - resolvers:
+            OmegaConf.clear_resolver(name)
+
+
+def _culprit(scratch: File, settings: list[Setting], lines: list[str], error: Exception) -> Problem:
+    """The first override that Hydra can't apply, in our words."""
+    for count, setting in enumerate(settings, start=1):
+        before = {setting.path for setting in settings[: count - 1] if setting.options is not None}
+        if setting.path in before:
+            continue
+        try:
+            marks = _hydra(scratch, lines[: count - 1])
+            _hydra(scratch, lines[:count])
+        except _Uncomposed as refused:
+            return _told(setting, marks, str(refused))
+    return Problem("overrides", "", f"can't be applied: {error}")
+
+
+def _told(setting: Setting, marks: dict[str, Any], reason: str) -> Problem:
+    node: Any = marks
+    for depth, key in enumerate(setting.path):
+        if not isinstance(node, dict):
+            above = dotted(setting.path[:depth])
+            what, hint = f"can't be set: {above} is a value or a list, not a mapping.", f"Set it whole, as {above}=…"
+            return Problem(setting.where, dotted(setting.path), what, hint)
+        if key not in node and setting.deletes:
+            near = get_close_matches(str(key), [name for name in node if name != ORDER], n=1)
+            hint = f"Did you mean {dotted((*setting.path[:depth], near[0]))!r}?" if near else ""
+            return Problem(setting.where, dotted(setting.path), "is not there, so it can't be deleted.", hint)
+        node = node.get(key, {})
+    return Problem(setting.where, dotted(setting.path), f"can't be applied: {reason}")
+
+
+def _drop_old_variants(marks: dict[str, Any], path: Path, layers: list[Layer], ranks: Mapping[str, int]) -> None:
+    """Where a later layer changes a ``type``, forget the options that earlier layers gave the old one."""
+    if isinstance(marks.get("type"), str):
+        cut, before = 0, None
+        for layer in layers:
+            now = layer.holds((*path, "type"))
+            if isinstance(now, str):
+                cut = ranks[layer.mark] if before not in (None, now) else cut
+                before = now
+        _forget(marks, cut, ranks)
+    for key, node in marks.items():
+        if isinstance(node, dict):
+            _drop_old_variants(node, (*path, key), layers, ranks)
+
+
+def _forget(marks: dict[str, Any], cut: int, ranks: Mapping[str, int]) -> None:
+    for key, node in list(marks.items()):
+        if isinstance(node, dict) and node:
+            _forget(node, cut, ranks)
+            if not node:
+                del marks[key]
+        elif isinstance(node, str) and ranks[node] < cut:
+            del marks[key]
+
+
+def _values(marks: dict[str, Any], path: Path, layers: list[Layer], origins: dict[Path, str]) -> dict[str, Any]:
+    """The tree that the marks stand for; its origins go into ``origins``."""
+    holders = [layer for layer in layers if isinstance(layer.holds(path), dict)]
+    own = [layer for layer in holders if path[: len(layer.root)] == layer.root]
+    if holders:
+        origins[path] = (own or holders)[-1].place(path)
+    tree: dict[str, Any] = {}
+    for key, node in marks.items():
+        here = (*path, key)
+        if isinstance(node, dict):
+            tree[key] = _values(node, here, layers, origins)
+        else:
+            layer = next(layer for layer in layers if layer.mark == node)
+            tree[key] = layer.holds(here)
+            _place(tree[key], here, layer, origins)
+    return tree
+
+
+def _place(value: Any, path: Path, layer: Layer, origins: dict[Path, str]) -> None:
+    origins[path] = layer.place(path)
+    if isinstance(value, (dict, list)):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            _place(item, (*path, key), layer, origins)
