@@ -58,7 +58,9 @@ class Contract(BaseModel):
 
     def outputs(self) -> dict[str, Literal["float32", "string"]]:
         """Graph outputs: ``probabilities`` [rows, classes] and ``label`` [rows], or ``prediction`` [rows]."""
-        return {"prediction": "float32"} if self.task == "regression" else {"probabilities": "float32", "label": "string"}
+        return (
+            {"prediction": "float32"} if self.task == "regression" else {"probabilities": "float32", "label": "string"}
+        )
 
 
 class BundleError(SpecmlError):
@@ -148,7 +150,9 @@ def _manifest(folder: Path) -> tuple[dict[str, Any], bytes]:
             "there is no bundle here.", where=str(folder), hint="`specml run` makes one, up to the stage `package`."
         ) from None
     except (ValueError, KeyError, TypeError):
-        raise BundleError("is not a manifest.", where=str(path), hint="Run `specml run` to make the bundle again.") from None
+        raise BundleError(
+            "is not a manifest.", where=str(path), hint="Run `specml run` to make the bundle again."
+        ) from None
     if protocol != PROTOCOL:
         raise BundleError(f"is of protocol {protocol!r}; this specml reads {PROTOCOL}.", where=str(path))
     if set(expected) != set(FILES):

@@ -23,7 +23,7 @@ def _head(spec: Spec, layout: Layout, choice: dict[str, Any], evidence: dict[str
     yield problem.goal or "Goal: not stated."
     yield ""
     yield f"- Bundle: `{evidence['bundle']}`"
-    yield f"- Model: {choice['candidate']}, {layout.task}, predicts `{layout.target}` from {len(layout.features)} columns"
+    yield f"- Model: {choice['candidate']}, {layout.task}; `{layout.target}` from {len(layout.features)} columns"
     yield f"- Decision threshold: {choice['threshold']}" if choice["threshold"] else "- Decision threshold: none"
     yield f"- Intended use: {problem.intended_use or 'not stated'}"
     yield f"- Out of scope: {'; '.join(problem.out_of_scope) or 'not stated'}"
@@ -46,7 +46,15 @@ def _verdicts(evidence: dict[str, Any]) -> Iterator[str]:
     yield "| gate | verdict | value | interval | n | threshold | reason |"
     yield "|---|---|---|---|---|---|---|"
     for name, gate in sorted(evidence["gates"].items()):
-        cells = (name, outcome(gate), number(gate["value"]), interval(gate), gate["n"], gate["threshold"], gate["reason"])
+        cells = (
+            name,
+            outcome(gate),
+            number(gate["value"]),
+            interval(gate),
+            gate["n"],
+            gate["threshold"],
+            gate["reason"],
+        )
         yield "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
     yield ""
     for name, gate in sorted(evidence["gates"].items()):
@@ -56,8 +64,7 @@ def _verdicts(evidence: dict[str, Any]) -> Iterator[str]:
             yield "| group | n | value | interval | verdict | note |"
             yield "|---|---|---|---|---|---|"
             for one in gate["slices"]:
-                cells = (one["name"], one["n"], number(one["value"]), interval(one), one["outcome"], one["note"])
-                yield "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
+                yield _row(one["name"], one["n"], number(one["value"]), interval(one), one["outcome"], one["note"])
             yield ""
 
 
@@ -70,6 +77,10 @@ def _leaderboard(choice: dict[str, Any]) -> Iterator[str]:
     yield "|---|---|---|"
     for row in choice["leaderboard"]:
         yield f"| {row['candidate']} | {row['mean']:.4f} | {row['std']:.4f} |"
+
+
+def _row(*cells: Any) -> str:
+    return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
 
 
 def outcome(gate: dict[str, Any]) -> str:
@@ -90,5 +101,5 @@ def interval(measured: dict[str, Any]) -> str:
     """``low to high (confidence, method)``."""
     found = measured["interval"]
     if not found:
-        return "–"
+        return "-"
     return f"{found['low']:.4g} to {found['high']:.4g} ({found['confidence']:.3g}, {found['method']})"

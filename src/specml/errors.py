@@ -20,6 +20,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from typing_extensions import override
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -43,6 +45,7 @@ class SpecmlError(Exception):
         self.hint = hint
         self.where = where
 
+    @override
     def __str__(self) -> str:
         lines = [f"{self.where}:"] if self.where else []
         indent = "    " if self.where else ""
@@ -65,6 +68,7 @@ class Problem:
     what: str
     hint: str = ""
 
+    @override
     def __str__(self) -> str:
         head = f"{self.where}: {self.key}" if self.key else self.where
         return "\n".join([head, f"    {self.what}", *([f"    {self.hint}"] if self.hint else [])])

@@ -52,4 +52,3 @@ def read(path: Path, offset: int) -> tuple[list[dict[str, Any]], int]:
         raw = file.read()
     end = raw.rfind(b"\n") + 1
     return [json.loads(line) for line in raw[:end].splitlines()], offset + end
-

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 Outcome = Literal["holds", "refused", "not measured"]
 
+
 class Interval(BaseModel):
     """A two-sided confidence interval."""
 
@@ -99,10 +100,8 @@ def bounded(
 
     ``strict``: the bound itself is not enough, it must be passed.
     """
-    if minimum is not None:
-        threshold = f"{'>' if strict else '≥'} {minimum:g}"
-    else:
-        threshold = f"≤ {maximum:g}"
+    sign = ">" if strict else "≥"
+    threshold = f"{sign} {minimum:g}" if minimum is not None else f"≤ {maximum:g}"
     if interval is None or not math.isfinite(value):
         return Verdict(
             outcome="not measured", reason=f"{name} could not be measured on {n} rows.", n=n, threshold=threshold
@@ -113,7 +112,8 @@ def bounded(
     else:
         holds = maximum is not None and bound <= maximum
     side = "lower" if minimum is not None else "upper"
-    reason = f"{name} is {value:.4g}; its {side} {interval.confidence:.0%} bound {bound:.4g} is {'' if holds else 'not '}{threshold}."
+    is_or_not = "is" if holds else "is not"
+    reason = f"{name} is {value:.4g}; its {side} {interval.confidence:.0%} bound {bound:.4g} {is_or_not} {threshold}."
     return Verdict(
         outcome="holds" if holds else "refused", reason=reason, value=value, interval=interval, n=n, threshold=threshold
     )

@@ -63,9 +63,7 @@ class Graph:
         import onnx
         from onnx import helper
 
-        graph = helper.make_graph(
-            self._nodes, self.name, self._inputs, self._outputs, initializer=self._constants
-        )
+        graph = helper.make_graph(self._nodes, self.name, self._inputs, self._outputs, initializer=self._constants)
         model = helper.make_model(
             graph,
             ir_version=IR_VERSION,
@@ -73,7 +71,7 @@ class Graph:
             opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", ML_OPSET)],
         )
         onnx.checker.check_model(model, full_check=True)
-        return model.SerializeToString(deterministic=True)
+        return bytes(model.SerializeToString(deterministic=True))
 
     def _fresh(self, prefix: str) -> str:
         self._count += 1

@@ -190,4 +190,3 @@ class Deployment:
     """The execution provider of each replica's session."""
     unguarded: tuple[str, ...] = ()
     """Listening sockets that are not bound to loopback, each with what protects it."""
-

@@ -58,7 +58,11 @@ class Metric:
         if self.name == "roc_auc_ovr":
             options["labels"] = np.arange(scores.shape[1])
             judged = judged / judged.sum(axis=1, keepdims=True)
-        if self.of == "scores" and self.name in ("roc_auc", "average_precision", "roc_auc_ovr") and len(set(y.tolist())) < 2:
+        if (
+            self.of == "scores"
+            and self.name in ("roc_auc", "average_precision", "roc_auc_ovr")
+            and len(set(y.tolist())) < 2
+        ):
             return float("nan")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

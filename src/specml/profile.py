@@ -59,5 +59,5 @@ def _column(values: pl.Series) -> Any:
     else:
         rows.numpy.floats = known.cast(pl.Float64).to_numpy()
     column = ColumnProfile(values.name, ColumnSchema(dtype=object, resolver=Metrics(), type_mapper=AnyColumn()), 1024)
-    column._process_extracted_column(rows)  # noqa: SLF001 - whylogs has no public way in that avoids pandas
+    column._process_extracted_column(rows)
     return column.view()

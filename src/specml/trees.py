@@ -92,7 +92,7 @@ def _add(ensemble: Ensemble, tree: int, target: int, root: dict[str, Any]) -> No
             continue
         if node["decision_type"] != "<=" or node["missing_type"] == "Zero":
             raise ValueError(f"split {node['decision_type']!r} with missing type {node['missing_type']!r}")
-        threshold = float(node["threshold"])
+        threshold = _threshold(node)
         # With missing type None, LightGBM reads NaN as 0.
         goes_left = node["default_left"] if node["missing_type"] == "NaN" else threshold >= 0.0
         ensemble.feature.append(int(node["split_feature"]))
@@ -103,6 +103,12 @@ def _add(ensemble: Ensemble, tree: int, target: int, root: dict[str, Any]) -> No
         ensemble.missing_goes_left.append(int(goes_left))
         waiting += [(node["left_child"], count), (node["right_child"], count + 1)]
         count += 2
+
+
+def _threshold(node: dict[str, Any]) -> float:
+    """The split's threshold; ``dump_model`` writes an infinite one, which parts only missing values, as 1e300."""
+    threshold = float(node["threshold"])
+    return float(np.copysign(np.inf, threshold)) if abs(threshold) >= 1e300 else threshold
 
 
 def _add_leaf(ensemble: Ensemble, tree: int, number: int, target: int, value: float) -> None:

@@ -53,7 +53,9 @@ class LightGBM(Candidate):
             self._parameters(train, seed, threads),
             lightgbm.Dataset(train.X, train.y, weight=train.weight),
             num_boost_round=self.n_estimators,
-            valid_sets=[lightgbm.Dataset(stop_on.X, stop_on.y, weight=stop_on.weight)] if stopping and stop_on else None,
+            valid_sets=[lightgbm.Dataset(stop_on.X, stop_on.y, weight=stop_on.weight)]
+            if stopping and stop_on
+            else None,
             callbacks=[lightgbm.early_stopping(self.early_stopping, verbose=False)] if stopping else None,
         )
         rounds = booster.best_iteration if stopping else self.n_estimators

@@ -32,7 +32,11 @@ def command(arguments: tuple[str, ...], as_json: bool) -> None:
     for row in rows:
         row["last_seconds"] = seconds.get(row["stage"])
     if as_json:
-        print(json.dumps({"schema_version": 1, "name": loaded.spec.name, "files": result.changed, "stages": rows}, indent=1))
+        print(
+            json.dumps(
+                {"schema_version": 1, "name": loaded.spec.name, "files": result.changed, "stages": rows}, indent=1
+            )
+        )
         return
     _show(loaded.spec.name, loaded.spec.problem.goal, result, rows)
 
@@ -79,7 +83,11 @@ def _dvc_reason(told: Any) -> str:
         for sort, items in part.items():
             if not sort:
                 return str(items)
-            names = ", ".join(f"{name} {state}" for name, state in list(items.items())[:2]) if isinstance(items, dict) else items
+            names = (
+                ", ".join(f"{name} {state}" for name, state in list(items.items())[:2])
+                if isinstance(items, dict)
+                else items
+            )
             return f"{sort}: {names}"
     return "changed"
 
@@ -97,4 +105,3 @@ def _show(name: str, goal: str, result: Compiled, rows: list[dict[str, Any]]) ->
     if result.changed:
         print(f"compile would write {', '.join(result.changed)}.")
     print("Nothing was written.")
-

@@ -45,7 +45,9 @@ class Follow:
             self.bars.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self.bars:
             self.bars.stop()
 
@@ -66,7 +68,9 @@ class Follow:
         elif sort == "say" and event.get("done") is not None:
             self.out.print(f"{_clock(event)} {stage} {event['text']}{self._left(event)}", markup=False)
         elif sort == "done":
-            self.out.print(f"{_clock(event)} {stage} ok {event['seconds']:.1f}s {self.text.get(stage, '')}", markup=False)
+            self.out.print(
+                f"{_clock(event)} {stage} ok {event['seconds']:.1f}s {self.text.get(stage, '')}", markup=False
+            )
 
     def _bar(self, event: dict[str, Any]) -> None:
         assert self.bars is not None

@@ -37,7 +37,9 @@ def candidates_table(rows: list[dict[str, Any]]) -> Table:
     for row in rows:
         learned = ", ".join(f"{name} {value}" for name, value in row["learned"].items())
         size = f"{row['bytes'] / 1024:.0f} KiB"
-        table.add_row(row["candidate"], f"{row['mean']:.4f}", f"{row['std']:.4f}", learned, f"{row['seconds']:.1f}s", size)
+        table.add_row(
+            row["candidate"], f"{row['mean']:.4f}", f"{row['std']:.4f}", learned, f"{row['seconds']:.1f}s", size
+        )
     return table
 
 
@@ -59,5 +61,4 @@ def _table(*columns: str) -> Table:
     from rich.box import SIMPLE
     from rich.table import Table
 
-    table = Table(*columns, box=SIMPLE, pad_edge=False, show_edge=False)
-    return table
+    return Table(*columns, box=SIMPLE, pad_edge=False, show_edge=False)

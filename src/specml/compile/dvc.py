@@ -38,9 +38,11 @@ def dvc_yaml(plan: Plan, existing: str) -> str:
     if not isinstance(before, dict) or not isinstance(before.get("stages", {}), dict):
         raise SpecmlError("is not a mapping with stages.", where="dvc.yaml", hint="Move it away and compile again.")
     stages = before.setdefault("stages", {})
-    for name, entry in ours.items():
+    for name in ours:
         if name in stages and not _is_ours(stages[name]):
-            raise SpecmlError(f"has a stage {name!r} of your own, which specml needs.", where="dvc.yaml", hint="Rename it.")
+            raise SpecmlError(
+                f"has a stage {name!r} of your own, which specml needs.", where="dvc.yaml", hint="Rename it."
+            )
     if {name: entry for name, entry in stages.items() if _is_ours(entry)} == ours:
         return existing
     for name in [name for name, entry in stages.items() if _is_ours(entry) and name not in ours]:

@@ -75,7 +75,9 @@ def _refuse_foreign_edits(folder: Path, plan: Plan) -> None:
     found, mark, _ = read_params(text)
     if not mark or compiled_digest(found) in (mark, compiled_digest(plan.params)):
         return
-    lines = [f"{key}: {here!r} in params.yaml, {spec!r} in the spec" for key, here, spec in differences(found, plan.params)]
+    lines = [
+        f"{key}: {here!r} in params.yaml, {spec!r} in the spec" for key, here, spec in differences(found, plan.params)
+    ]
     raise StaleCompile(
         "was changed behind the spec's back:\n      " + "\n      ".join(lines),
         hint="Write the values you want into the spec, or give params.yaml's up with `specml compile --force`.",

@@ -68,7 +68,7 @@ class FittedCategorical(FittedFeature):
         codes = np.array([place.get(value, -1) for value in values.tolist()], dtype=np.int64).reshape(-1, 1)
         if self.encode == "ordinal":
             return codes.astype(np.float32)
-        return (codes == np.arange(len(self.categories))).astype(np.float32)
+        return np.asarray(codes == np.arange(len(self.categories)), dtype=np.float32)
 
     @override
     def to_onnx(self, graph: Graph, value: str) -> str:

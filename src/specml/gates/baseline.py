@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from typing_extensions import override
@@ -31,11 +31,10 @@ class Baseline(Gate):
     def check(self, evidence: Evidence) -> Verdict:
         metric = TABLE[SCORE[evidence.task]]
 
-        def improvement(rows: object) -> float:
+        def improvement(rows: Any) -> float:
             y, scores, decisions, weight = evidence.at(rows)
-            return metric.gain(
-                metric.measure(y, scores, decisions, weight), metric.measure(y, evidence.prior[rows], None, weight)  # type: ignore[index]
-            )
+            prior = metric.measure(y, evidence.prior[rows], None, weight)
+            return metric.gain(metric.measure(y, scores, decisions, weight), prior)
 
         n = len(evidence.y)
         interval = bootstrap(improvement, n, self.confidence, evidence.seed) if n > 1 else None

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
-from typing_extensions import Self, override
+from typing_extensions import override
 
 from specml.component import Disagreement
 from specml.evidence import Evidence, Interval, Outcome, Slice, Verdict, wilson
@@ -22,8 +22,9 @@ Policy = Literal["block", "warn"]
 
 
 class GroupDisparity(Gate):
-    """A rate of each protected group beside the highest such rate: the confidence bound of the smallest ratio,
-    or of the largest difference, meets the threshold.
+    """A rate of each protected group stays close to the highest such rate.
+
+    Judged on the confidence bound of the smallest ratio, or of the largest difference.
 
     Three verdicts. *Holds*: the bound meets the threshold for every group. *Refused*: for some group the whole
     interval lies beyond it. *Not measured*: the rows can't tell, because a group has fewer than
@@ -66,7 +67,9 @@ class GroupDisparity(Gate):
         bound, other = ("min", "max") if self.metric.endswith("ratio") else ("max", "min")
         if getattr(self, bound) is None or getattr(self, other) is not None:
             kind = "ratio" if bound == "min" else "difference"
-            raise PydanticCustomError("bound", "needs {bound}, and only that: it judges a {kind}.", {"bound": bound, "kind": kind})
+            raise PydanticCustomError(
+                "bound", "needs {bound}, and only that: it judges a {kind}.", {"bound": bound, "kind": kind}
+            )
         return self
 
     @override
@@ -82,7 +85,9 @@ class GroupDisparity(Gate):
                 )
         for group in self.group_policy:
             if group.partition("=")[0] not in self.by:
-                yield Disagreement(key=("group_policy", group), what="names no group of a column in `by`; write column=group.")
+                yield Disagreement(
+                    key=("group_policy", group), what="names no group of a column in `by`; write column=group."
+                )
 
     @override
     def check(self, evidence: Evidence) -> Verdict:
@@ -155,14 +160,14 @@ class GroupDisparity(Gate):
 
 
 class Rate(NamedTuple):
-    """``count`` of ``n`` rows."""
+    """``hits`` of ``n`` rows."""
 
-    count: int
+    hits: int
     n: int
 
     @property
     def value(self) -> float:
-        return self.count / self.n if self.n else float("nan")
+        return self.hits / self.n if self.n else float("nan")
 
 
 def difference(a: Rate, b: Rate, confidence: float) -> tuple[float, Interval]:
@@ -175,7 +180,7 @@ def difference(a: Rate, b: Rate, confidence: float) -> tuple[float, Interval]:
 
 def ratio(a: Rate, b: Rate, confidence: float) -> tuple[float | None, Interval | None]:
     """``a / b`` with the MOVER interval from two Wilson intervals; None when ``b`` is 0."""
-    if b.count == 0:
+    if b.hits == 0:
         return None, None
     wa, wb = wilson(*a, confidence), wilson(*b, confidence)
     p, q, product = a.value, b.value, a.value * b.value

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
-from typing_extensions import Self, override
+from typing_extensions import override
 
 from specml.component import Disagreement
 from specml.evidence import Evidence, Verdict, bounded
@@ -67,7 +67,7 @@ class MetricGate(Gate):
         metric = TABLE[self.metric]
         n = len(evidence.y)
 
-        def score(rows: object) -> float:
+        def score(rows: Any) -> float:
             return metric.measure(*evidence.at(rows))
 
         value = score(slice(None))

@@ -56,12 +56,12 @@ def describe(values: pl.Series) -> dict[str, Any]:
         shares = {str(name): count / n for name, count in counts.rows() if name != MISSING}
         return {
             "kind": "categorical",
-            "missing": float((values == MISSING).mean() or 0.0),
+            "missing": (values == MISSING).sum() / n,
             "distinct": len(shares),
             "shares": dict(list(shares.items())[:100]),
         }
     known = values.cast(pl.Float64).drop_nulls()
-    quantiles = [float(known.quantile(i / BINS, "linear") or 0.0) for i in range(BINS + 1)] if len(known) else []
+    quantiles = [known.quantile(i / BINS, "linear") or 0.0 for i in range(BINS + 1)] if len(known) else []
     return {
         "kind": "numeric",
         "missing": values.null_count() / n,

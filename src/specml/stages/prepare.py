@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -196,7 +197,9 @@ def _target(spec: Spec, table: pl.DataFrame) -> tuple[pl.DataFrame, tuple[Any, .
     values = table[problem.target]
     if problem.task == "regression":
         if not values.dtype.is_numeric():
-            raise DataCheckFailed(f"holds {values.dtype} values, not numbers.", where=f"problem.target: {problem.target}")
+            raise DataCheckFailed(
+                f"holds {values.dtype} values, not numbers.", where=f"problem.target: {problem.target}"
+            )
         return table.with_columns(values.cast(pl.Float64)), ()
     if values.dtype.is_float() and (values == values.round()).all():
         values = values.cast(pl.Int64)
@@ -230,7 +233,9 @@ def _binary(spec: Spec, classes: list[Any]) -> list[Any]:
             hint=f"Add problem.positive_class: {classes[1]!r}",
             where="problem.positive_class",
         )
-    matching = [label for label in classes if label == positive and isinstance(label, bool) == isinstance(positive, bool)]
+    matching = [
+        label for label in classes if label == positive and isinstance(label, bool) == isinstance(positive, bool)
+    ]
     if not matching:
         raise DataCheckFailed(
             f"is {positive!r}, but {spec.problem.target!r} has the values {classes[0]!r} and {classes[1]!r}.",
@@ -250,15 +255,19 @@ def _protected(spec: Spec, table: pl.DataFrame) -> pl.DataFrame:
             if not values.dtype.is_numeric():
                 raise DataCheckFailed(f"holds {values.dtype} values, not numbers.", where=f"data.columns.{name}.bands")
             edges = declared.bands
-            between = [f"{low:g} to {high:g}" for low, high in zip(edges, edges[1:], strict=False)]
+            between = [f"{low:g} to {high:g}" for low, high in pairwise(edges)]
             names = [f"under {edges[0]:g}", *between, f"{edges[-1]:g} and over"]
-            places = np.searchsorted(np.array(edges), values.cast(pl.Float64).fill_null(float("nan")).to_numpy(), side="right")
+            places = np.searchsorted(
+                np.array(edges), values.cast(pl.Float64).fill_null(float("nan")).to_numpy(), side="right"
+            )
             missing = values.is_null().to_list()
             groups = [MISSING if gone else names[p] for p, gone in zip(places.tolist(), missing, strict=True)]
             values = pl.Series(name, groups, dtype=pl.String)
         elif declared.groups:
             texts = _text(values)
-            named = {str(_text(pl.Series([v]))[0]): group for group, members in declared.groups.items() for v in members}
+            named = {
+                str(_text(pl.Series([v]))[0]): group for group, members in declared.groups.items() for v in members
+            }
             known = {**named, MISSING: MISSING}
             values = texts.replace_strict(known, default="other", return_dtype=pl.String)
         else:
@@ -283,7 +292,9 @@ def split(spec: Spec, table: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
         stratify = table[spec.problem.target].to_numpy()
         rarest = int(np.bincount(stratify).min())
         if rarest < 2:
-            raise NotEnoughData("the rarest class has one row: it can't be on both sides of the split.", where="data.split")
+            raise NotEnoughData(
+                "the rarest class has one row: it can't be on both sides of the split.", where="data.split"
+            )
     try:
         train, test = train_test_split(
             np.arange(n), test_size=declared.test, random_state=declared.seed, stratify=stratify
@@ -317,7 +328,7 @@ def _feasible(spec: Spec, train: pl.DataFrame, test: pl.DataFrame, classes: tupl
         rarest = int(counts.argmin())
         if counts[rarest] < wanted.min_rows_per_class:
             raise NotEnoughData(
-                f"class {classes[rarest]!r} has {counts[rarest]} training rows, {wanted.min_rows_per_class} are needed.",
+                f"class {classes[rarest]!r} has {counts[rarest]} training rows of {wanted.min_rows_per_class} needed.",
                 where="problem.feasibility.min_rows_per_class",
             )
     if test.height == 0:

@@ -89,7 +89,8 @@ def work(work: Work) -> None:
         }
         work.say(f"{name}: {verdict.outcome} · {verdict.reason}", done=0.3 + 0.7 * (number + 1) / len(gates))
     write_atomic(
-        work.path(OUT), canonical_json({"bundle": opened.digest, "rows": test.height, "metrics": measured, "gates": verdicts})
+        work.path(OUT),
+        canonical_json({"bundle": opened.digest, "rows": test.height, "metrics": measured, "gates": verdicts}),
     )
     write_atomic(work.path(METRICS), canonical_json(measured))
     for plot in work.stage.plots:

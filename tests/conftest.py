@@ -1,0 +1,93 @@
+"""What several tests need: small real tables, specs from a dictionary, and projects to run in."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from specml.data import Column, Design
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from specml.data import Task
+    from specml.spec import Spec
+
+ROOT = Path(__file__).resolve().parents[1]
+EXAMPLES = ROOT / "examples"
+
+
+def tree(**changes: Any) -> dict[str, Any]:
+    """A small valid spec as plain values; sections are replaced whole."""
+    base: dict[str, Any] = {
+        "name": "small",
+        "problem": {"task": "binary", "target": "y"},
+        "data": {"sources": {"rows": {"type": "csv", "path": "rows.csv"}}},
+        "candidates": {"line": {"type": "logistic_regression"}},
+    }
+    return {**base, **changes}
+
+
+def spec_of(**changes: Any) -> Spec:
+    """The same, validated."""
+    from specml.spec import Spec
+
+    return Spec.model_validate(tree(**changes))
+
+
+def design(task: Task, n: int = 400, seed: int = 0, d: int = 6) -> Design:
+    """Rows with a signal, some noise, ties and missing values."""
+    generator = np.random.default_rng(seed)
+    X = generator.normal(size=(n, d)).astype(np.float32)
+    X[:, 0] = np.round(X[:, 0] * 2) / 2
+    X[:, 1] = generator.integers(0, 5, n)
+    signal = X[:, 0] + 0.5 * X[:, 1] - X[:, 2] ** 2 + generator.normal(scale=0.3, size=n)
+    X[generator.random((n, d)) < 0.05] = np.nan
+    if task == "regression":
+        return Design(X, signal.astype(np.float64), None, task, 2)
+    k = 2 if task == "binary" else 3
+    edges = np.quantile(signal, np.linspace(0, 1, k + 1)[1:-1])
+    return Design(X, np.searchsorted(edges, signal).astype(np.int64), None, task, k)
+
+
+def column(name: str, kind: Any = "numeric", **facts: Any) -> Column:
+    """A feature column."""
+    return Column(name=name, kind=kind, nullable=True, **facts)
+
+
+def specml(*arguments: str, folder: Path, status: int | None = 0, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line as a person would; fails the test when the exit status is another."""
+    done = subprocess.run(
+        [sys.executable, "-m", "specml", *arguments],
+        cwd=folder,
+        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=400,
+    )
+    told = f"{done.stdout}\n{done.stderr}"
+    assert "Traceback" not in told, told
+    if status is not None:
+        assert done.returncode == status, told
+    return done
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Callable[[str], Path]:
+    """Copy an example into a folder of its own, without git."""
+
+    def copy(name: str) -> Path:
+        folder = tmp_path / name
+        leave = shutil.ignore_patterns("artifacts", "metrics", "plots", ".specml", ".dvc", "dvc.lock")
+        shutil.copytree(EXAMPLES / name, folder, ignore=leave)
+        return folder
+
+    return copy
