@@ -75,9 +75,17 @@ class ByType:
         if not choices:
             return core_schema.is_instance_schema(kind)
         union = core_schema.tagged_union_schema(choices, discriminator="type")
+        short = [
+            name
+            for name in choices
+            if not any(field.is_required() for field in kind.table[name].model_fields.values())
+        ]
         return core_schema.no_info_before_validator_function(
             lambda value: {"type": value} if isinstance(value, str) else value,
             union,
+            json_schema_input_schema=core_schema.union_schema([union, core_schema.literal_schema(short)])
+            if short
+            else union,
         )
 
 

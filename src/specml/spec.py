@@ -314,6 +314,7 @@ class Spec(Block):
         """Every pair of values that can't both be meant; keys are paths from the root."""
         yield from _problem(self)
         yield from _data(self)
+        yield from _candidates(self)
         yield from _serving(self)
         parts: Iterable[tuple[tuple[str | int, ...], Any]] = [
             *((("data", "sources", name), part) for name, part in self.data.sources.items()),
@@ -338,8 +339,9 @@ def _problem(spec: Spec) -> Iterator[Disagreement]:
             hint=f"Known: {known}.",
         )
     if problem.task != "binary":
-        for key in ("positive_class", "decision"):
-            if key in problem.model_fields_set:
+        # Compared with the defaults, not by what was written: the rendered spec writes everything.
+        for key, unset in (("positive_class", None), ("decision", Decision())):
+            if getattr(problem, key) != unset:
                 yield Disagreement(key=("problem", key), what=f"has no effect on a {problem.task} problem.")
     if problem.task == "regression" and problem.favourable_class is not None:
         yield Disagreement(key=("problem", "favourable_class"), what="has no effect on a regression problem.")
@@ -388,6 +390,18 @@ def _data(spec: Spec) -> Iterator[Disagreement]:
         if spec.column(name).role != "feature":
             yield Disagreement(
                 key=("features", "columns", name), what=f"has no effect: the column's role is {spec.column(name).role}."
+            )
+
+
+def _candidates(spec: Spec) -> Iterator[Disagreement]:
+    task = spec.problem.task
+    for name, candidate in spec.candidates.items():
+        if task not in candidate.tasks:
+            known = ", ".join(sorted(kind for kind, other in Candidate.table.items() if task in getattr(other, "tasks", ())))
+            yield Disagreement(
+                key=("candidates", name, "type"),
+                what=f"solves {' and '.join(candidate.tasks)} problems, not {task} ones.",
+                hint=f"Known: {known}.",
             )
 
 

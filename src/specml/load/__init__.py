@@ -96,9 +96,7 @@ def validate(tree: dict[str, Any], where: Callable[[Keys], str], folder: Path) -
     except ValidationError as error:
         found = wording.problems(error.errors(include_url=False), tree, where)
         raise SpecError(_sorted(found.values())) from None
-    contradictions = [
-        Problem(where(one.key), dotted(one.key), one.what, one.hint) for one in spec.contradictions()
-    ]
+    contradictions = [Problem(where(one.key), dotted(one.key), one.what, one.hint) for one in spec.contradictions()]
     if contradictions:
         raise SpecError(_sorted(contradictions))
     return spec
@@ -111,7 +109,9 @@ def _find(path: Path | None) -> Path:
             if (start / name).is_file():
                 return (start / name).resolve()
         what = f"holds no spec: neither {' nor '.join(map(str, NAMES))}."
-        raise SpecError([Problem(str(path or "this folder"), "", what, "Name the file, or run it in the project's folder.")])
+        raise SpecError(
+            [Problem(str(path or "this folder"), "", what, "Name the file, or run it in the project's folder.")]
+        )
     if not start.exists():
         raise SpecError([Problem(str(start), "", "there is no such file.")])
     return start.resolve()

@@ -79,7 +79,7 @@ def compose(spec: Document, folder: File, overrides: Sequence[str]) -> Composed:
     for group, options in choices.items():
         for option in options:
             preset = presets.read(group, option)
-            names[group, option] = Layer(f"L{len(files)}", _long(preset.tree), preset.places)
+            names[group, option] = Layer(f"L{len(files)}", _long(preset.tree), preset.places, (group,))
             files.append(names[group, option])
     own = {key: value for key, value in spec.tree.items() if key != "defaults"}
     files.append(Layer(f"L{len(files)}", _long(own), spec.places))

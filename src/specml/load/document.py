@@ -138,7 +138,9 @@ class _Builder:
             _refuse(f"{self.name}:1:1", "is empty.", "A spec needs at least name, problem, data and candidates.")
         version = getattr(start, "version", None)
         if version is not None and tuple(version) != (1, 2):
-            self.refuse(start, f"asks for YAML {'.'.join(map(str, version))}; specs are YAML 1.2.", "Remove the directive.")
+            self.refuse(
+                start, f"asks for YAML {'.'.join(map(str, version))}; specs are YAML 1.2.", "Remove the directive."
+            )
         event = next(self.events)
         if type(event).__name__ != "MappingStartEvent":
             kind = "a list" if type(event).__name__ == "SequenceStartEvent" else "a single value"
@@ -166,7 +168,10 @@ class _Builder:
         except ReaderError as error:
             before = self.text[: error.position]
             line, column = before.count("\n") + 1, error.position - before.rfind("\n")
-            _refuse(f"{self.name}:{line}:{column}", f"holds the character U+{ord(self.text[error.position]):04X}, which YAML forbids.")
+            _refuse(
+                f"{self.name}:{line}:{column}",
+                f"holds the character U+{ord(self.text[error.position]):04X}, which YAML forbids.",
+            )
         except YAMLError as error:
             _refuse(f"{self.name}:1:1", f"is not YAML: {error}")
 
@@ -242,7 +247,9 @@ class _Builder:
         if event.tag is not None and str(event.tag) not in TAGS:
             self.refuse(event, f"carries the tag {event.tag}; a spec holds plain values only.", "Remove the tag.", key)
         if key == "<<":
-            self.refuse(event, "merges mappings, which YAML 1.2 doesn't know.", "Repeat the keys, or use a preset.", key)
+            self.refuse(
+                event, "merges mappings, which YAML 1.2 doesn't know.", "Repeat the keys, or use a preset.", key
+            )
         if key in CODE_KEYS:
             self.refuse(event, "has no place in a spec: a spec names types, never code.", "", key)
         if key in node.value:
@@ -274,7 +281,10 @@ def _wording(error: Any, text: str, line: int) -> tuple[str, str]:
     if "\t" in at_fault and ("'\\t'" in problem or re.match(r" *\t", at_fault)):
         return "is indented with a tab.", "YAML is indented with spaces."
     if "mapping values are not allowed" in problem:
-        return "is not YAML: a second ': ' in one value.", "Put a text that holds ': ' in quotes, or check the indentation."
+        return (
+            "is not YAML: a second ': ' in one value.",
+            "Put a text that holds ': ' in quotes, or check the indentation.",
+        )
     if "block end" in problem or "did not find expected" in problem:
         return "is not YAML: the indentation fits no line above.", "Keys of one mapping start in one column."
     context = f"{error.context}: " if error.context else ""

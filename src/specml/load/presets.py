@@ -118,5 +118,3 @@ def defaults_of(spec: Document, presets: Presets) -> dict[str, tuple[str, ...]]:
     if problems:
         raise SpecError(problems)
     return choices
-
-

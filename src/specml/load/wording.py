@@ -121,7 +121,12 @@ def _wanted(error: Mapping[str, Any]) -> str:
         return PATTERNS.get(context["pattern"], f"text that matches {context['pattern']}")
     if kind in LIMITS:
         name, words = LIMITS[kind]
-        unit = {"too_short": " entries", "too_long": " entries", "string_too_short": " characters", "string_too_long": " characters"}
+        unit = {
+            "too_short": " entries",
+            "too_long": " entries",
+            "string_too_short": " characters",
+            "string_too_long": " characters",
+        }
         number = context[name]
         units = unit.get(kind, "")
         if number == 1:
@@ -140,7 +145,12 @@ def _type(error: Mapping[str, Any], annotation: Any, shown: str) -> tuple[str, s
     kind = next(member for member in known.members(annotation) if known.is_kind(member))
     noun = kind.__name__.lower()
     if error["type"] == "union_tag_not_found":
-        return f"lacks its type: one of {', '.join(kind.table)}." if shown == "a mapping" else f"must be a {noun}: {', '.join(kind.table)}; it is {shown}.", ""
+        return (
+            f"lacks its type: one of {', '.join(kind.table)}."
+            if shown == "a mapping"
+            else f"must be a {noun}: {', '.join(kind.table)}; it is {shown}.",
+            "",
+        )
     value = error["input"]
     tag = value.get("type") if isinstance(value, dict) else value
     return f"{tag!r} is no {noun} known here: {', '.join(kind.table)}.", near(str(tag), list(kind.table), listed=False)

@@ -1,0 +1,74 @@
+"""A loaded spec written out in full, every default included."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+from specml.load.document import Path, plain
+from specml.spec import Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from specml.load import Loaded
+    from specml.spec import Spec
+
+PLAIN = re.compile(r"[A-Za-z0-9_./]([A-Za-z0-9_./+ -]*[A-Za-z0-9_./+-])?")
+COMMENT_COLUMN = 60
+
+
+def values(spec: Spec) -> dict[str, Any]:
+    """The whole spec as plain values: JSON types only, secrets as references."""
+    found = spec.model_dump(mode="json")
+    return {key: _escaped(value) for key, value in found.items()}
+
+
+def render(loaded: Loaded) -> str:
+    """The whole spec as YAML; behind each value stands where it came from."""
+    lines: list[str] = []
+    _mapping(values(loaded.spec), (), loaded.origins, lines)
+    return "\n".join(lines) + "\n"
+
+
+def _escaped(value: Any) -> Any:
+    """``value`` with its texts written so that they are not taken for references."""
+    if isinstance(value, dict):
+        return {key: _escaped(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_escaped(item) for item in value]
+    if isinstance(value, str) and not Secret.PATTERN.match(value):
+        return value.replace("${", "\\${")
+    return value
+
+
+def _mapping(tree: dict[str, Any], path: Path, origins: Mapping[Path, str], lines: list[str]) -> None:
+    indent = "  " * len(path)
+    for key, value in tree.items():
+        here = (*path, key)
+        if isinstance(value, dict) and value:
+            lines.append(f"{indent}{_scalar(key)}:")
+            _mapping(value, here, origins, lines)
+        else:
+            text = f"{indent}{_scalar(key)}: {_flow(value)}"
+            lines.append(f"{text:<{COMMENT_COLUMN}}  # {origins.get(here, 'default')}")
+
+
+def _flow(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_scalar(key)}: {_flow(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_flow, value)) + "]"
+    return _scalar(value)
+
+
+def _scalar(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, (int, float)):
+        return repr(value)
+    if PLAIN.fullmatch(value) and plain(value) == value:
+        return str(value)
+    quoted = json.dumps(value, ensure_ascii=False)
+    return "".join(one if one.isprintable() else f"\\U{ord(one):08X}" for one in quoted)
