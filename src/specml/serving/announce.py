@@ -1,0 +1,57 @@
+"""What a person needs to ask the live server: a plausible row, and a curl line that works as pasted."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from specml.bundle import Contract
+    from specml.data import Column
+    from specml.kinds import Deployment
+
+
+def example_row(contract: Contract) -> dict[str, Any]:
+    """A row with every column: the middle of its range, its first category."""
+    return {column.name: example(column) for column in contract.inputs}
+
+
+def example(column: Column) -> Any:
+    """A plausible value of a column."""
+    if column.kind == "boolean":
+        return True
+    if column.kind == "categorical":
+        return column.categories[0] if column.categories else "any"
+    if column.minimum is None or column.maximum is None:
+        return 0 if column.integral else 0.0
+    middle = column.minimum / 2 + column.maximum / 2
+    return round(middle) if column.integral else float(f"{middle:.4g}")
+
+
+def curl_line(url: str, contract: Contract, *, token_variable: str = "") -> str:
+    """A line for a POSIX shell that asks the server for one prediction.
+
+    ``token_variable``: the environment variable whose first token it sends; none when the server is open.
+    """
+    body = shlex.quote(json.dumps({"rows": [example_row(contract)]}, ensure_ascii=False))
+    # The shell cuts the list of tokens at its first comma; the token itself never stands in the line.
+    bearer = f' -H "Authorization: Bearer ${{{token_variable}%%,*}}"' if token_variable else ""
+    return f"curl -sS {url}/predict -H 'Content-Type: application/json'{bearer} -d {body}"
+
+
+def announcement(live: Deployment, contract: Contract, *, token_variable: str = "", stop: str = "specml stop") -> str:
+    """What is live, how to ask it and how to stop it: some lines for a terminal."""
+    replicas = f"{live.replicas} replica{'s' if live.replicas != 1 else ''}"
+    devices = ", ".join(sorted({device.removesuffix("ExecutionProvider") for device in live.devices}))
+    lines = [
+        f"{contract.name} is live at {live.url} ({replicas} on {devices}, bundle {live.bundle[7:19]})",
+        "",
+        "Ask it:",
+        f"  {curl_line(live.url, contract, token_variable=token_variable)}",
+        f"  Its columns and limits: {live.url}/openapi.json",
+        f"Stop it:  {stop}",
+    ]
+    if live.unguarded:
+        lines += ["", "Listening beyond loopback:", *(f"  {socket}" for socket in live.unguarded)]
+    return "\n".join(lines)

@@ -1,0 +1,187 @@
+"""The server as a Ray Serve application: ``specml.serving.app:build``."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from specml.bundle import open_bundle
+from specml.errors import DeployFailed
+from specml.serving.auth import salted
+from specml.serving.refusal import Refused
+from specml.serving.service import Reply, Service, too_large
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, MutableMapping
+
+    from ray.serve import Application
+
+    Message = MutableMapping[str, Any]
+    Receive = Callable[[], Awaitable[Message]]
+    Send = Callable[[Message], Awaitable[None]]
+
+
+class _Args(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class BatchingArgs(_Args):
+    """How a replica batches; sizes in rows, ``max_wait`` in seconds."""
+
+    max_batch_size: Annotated[int, Field(ge=1)] = 256
+    max_wait: Annotated[float, Field(ge=0)] = 0.0
+    max_queue: Annotated[int, Field(ge=1)] = 2048
+
+
+class AuthArgs(_Args):
+    """Which bearer tokens are accepted."""
+
+    tokens_env: str
+    """The environment variable that holds them, separated by commas."""
+    digests: tuple[str, ...] = ()
+    """Their salted digests; the variable is read where these are not given."""
+
+    def accepted(self) -> tuple[str, ...]:
+        """The digests, given or made from the environment.
+
+        Raises:
+            DeployFailed: the variable is not set: an open server was not asked for.
+        """
+        if self.digests:
+            return self.digests
+        tokens = [token.strip() for token in os.environ.get(self.tokens_env, "").split(",") if token.strip()]
+        if not tokens:
+            raise DeployFailed(
+                f"the environment variable {self.tokens_env} holds no token.", where="serving.auth.tokens"
+            )
+        salt = secrets.token_hex(16)
+        return tuple(f"{salt}${salted(token, salt)}" for token in tokens)
+
+
+class Args(_Args):
+    """What ``build`` takes: the ``args`` of the application in serve.yaml."""
+
+    bundle: str
+    """The bundle's folder; absolute, for replicas start where Ray likes."""
+    digest: str = ""
+    """The digest that the bundle must have; any when empty."""
+    revision: str = ""
+    """Names bundle and options, so that a deploy can tell whether it is live."""
+    batching: BatchingArgs = BatchingArgs()
+    max_rows: Annotated[int, Field(ge=1)] = 10_000
+    max_body: Annotated[int, Field(ge=1)] = 16_777_216
+    gpus: Annotated[float, Field(ge=0)] = 0.0
+    """GPUs that a replica reserves; 0 keeps the session on the CPU."""
+    auth: AuthArgs | None = None
+
+    def service(self, replica: str) -> Service:
+        """Open the bundle behind its routes.
+
+        Raises:
+            BundleError: it is no valid bundle.
+            DeployFailed: it is not the one that was deployed.
+        """
+        bundle = open_bundle(Path(self.bundle))
+        if self.digest not in ("", bundle.digest):
+            raise DeployFailed(f"holds {bundle.digest}, deployed was {self.digest}.", where=self.bundle)
+        return Service(
+            bundle,
+            **self.batching.model_dump(),
+            max_rows=self.max_rows,
+            max_body=self.max_body,
+            gpu=self.gpus > 0,
+            token_digests=self.auth.accepted() if self.auth else (),
+            revision=self.revision,
+            replica=replica,
+        )
+
+
+class Http:
+    """A service as an ASGI application."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1003})
+        elif scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        else:
+            await _send(scope, send, await self._reply(scope, receive))
+
+    async def _reply(self, scope: Message, receive: Receive) -> Reply:
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        try:
+            route = self._service.admit(scope["method"], scope["path"], headers)
+            body = await _body(receive, route.most) if route.method == "POST" else b""
+        except Refused as refusal:
+            return self._service.refuse(refusal)
+        return await self._service.answer(route, body, headers)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.shutdown":
+                self._service.close()
+            await send({"type": f"{message['type']}.complete"})
+            if message["type"] == "lifespan.shutdown":
+                return
+
+
+async def _body(receive: Receive, most: int) -> bytes:
+    """The body, or the refusal of it as soon as it is too large."""
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Refused(400, "the client went away inside its body.")
+        part = message.get("body", b"")
+        size += len(part)
+        if size > most:
+            raise too_large(most)
+        parts.append(part)
+        if not message.get("more_body", False):
+            return b"".join(parts)
+
+
+async def _send(scope: Message, send: Send, reply: Reply) -> None:
+    headers = [
+        *((name.encode(), value.encode("latin-1", "replace")) for name, value in reply.headers.items()),
+        (b"content-length", str(len(reply.body)).encode()),
+    ]
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    body = b"" if scope["method"] == "HEAD" else reply.body
+    await send({"type": "http.response.body", "body": body})
+
+
+def build(args: Args | dict[str, Any]) -> Application:
+    """The Ray Serve application: replicas that each hold the bundle and answer HTTP themselves."""
+    from ray import serve
+
+    # Ray turns ``args`` into the model itself only where annotations are no texts.
+    checked = Args.model_validate(args)
+    return serve.deployment(serve.ingress()(Replica), name="model").bind(checked.model_dump())
+
+
+class Replica:
+    """One copy of the model, with HTTP, batcher and session in one process."""
+
+    def __init__(self, args: dict[str, Any]) -> None:
+        from ray import serve
+
+        self._service = Args.model_validate(args).service(serve.get_replica_context().replica_id.unique_id)
+
+    def __serve_build_asgi_app__(self) -> Http:
+        """What answers HTTP; Ray Serve asks for it once this object stands."""
+        return Http(self._service)
+
+    def check_health(self) -> None:
+        """Ray Serve replaces the replica when this raises."""
+        self._service.check_health()

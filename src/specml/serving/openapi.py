@@ -1,0 +1,128 @@
+"""The server's interface as OpenAPI 3.1, typed from the contract."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from specml.serving.announce import example, example_row
+
+if TYPE_CHECKING:
+    from specml.bundle import Contract
+    from specml.data import Column
+
+TOLD = 20
+"""Most categories told of a column."""
+
+
+def openapi(contract: Contract, *, version: str, max_rows: int, secured: bool) -> dict[str, Any]:
+    """The document that ``/openapi.json`` answers."""
+    row = {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {column.name: _column(column) for column in contract.inputs},
+        "required": [column.name for column in contract.inputs if not column.nullable],
+    }
+    rows = {"type": "array", "minItems": 1, "maxItems": max_rows, "items": row}
+    asked = {
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["rows"],
+        "properties": {"rows": rows},
+        "examples": [{"rows": [example_row(contract)]}],
+    }
+    given = {
+        "type": "object",
+        "required": ["model", "bundle", "predictions"],
+        "properties": {
+            "model": {"type": "string"},
+            "bundle": {"type": "string", "description": "Digest of the bundle that answered."},
+            "predictions": {"type": "array", "items": _prediction(contract)},
+        },
+    }
+    model = f"/v2/models/{contract.name}"
+    document: dict[str, Any] = {
+        "openapi": "3.1.0",
+        "info": {
+            "title": contract.name,
+            "version": version,
+            "description": f"Predicts {contract.target} ({contract.task}) with {contract.candidate}.",
+        },
+        "paths": {
+            "/predict": {"post": _operation("Predict rows of named columns.", given, body=asked)},
+            "/openapi.json": {"get": _operation("This document.", {"type": "object"})},
+            "/metrics": {"get": _operation("What this replica has done, as Prometheus text.", None)},
+            "/healthz": {"get": _operation("What this replica serves.", {"type": "object"}, open_to_all=True)},
+            "/v2": {"get": _operation("The server (Open Inference Protocol v2).", {"type": "object"})},
+            "/v2/health/live": {
+                "get": _operation("Whether the server is alive.", {"type": "object"}, open_to_all=True)
+            },
+            "/v2/health/ready": {
+                "get": _operation("Whether it answers requests.", {"type": "object"}, open_to_all=True)
+            },
+            model: {"get": _operation("The model's tensors.", {"type": "object"})},
+            f"{model}/ready": {"get": _operation("Whether the model answers requests.", {"type": "object"})},
+            f"{model}/infer": {
+                "post": _operation(
+                    "Predict tensors.", {"type": "object"}, body={"type": "object", "required": ["inputs"]}
+                )
+            },
+        },
+        "components": {
+            "schemas": {"Error": {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}}
+        },
+    }
+    if secured:
+        document["components"]["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
+        document["security"] = [{"bearer": []}]
+    return document
+
+
+def _operation(
+    summary: str, answer: dict[str, Any] | None, *, body: dict[str, Any] | None = None, open_to_all: bool = False
+) -> dict[str, Any]:
+    content = {"application/json": {"schema": answer}} if answer is not None else {"text/plain": {}}
+    error = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+    operation: dict[str, Any] = {
+        "summary": summary,
+        "responses": {
+            "200": {"description": "The answer.", "content": content},
+            "4XX": {"description": "The request is refused; the error says why.", "content": error},
+            "503": {"description": "The server is not ready.", "content": error},
+        },
+    }
+    if body is not None:
+        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
+    if open_to_all:
+        operation["security"] = []
+    return operation
+
+
+def _column(column: Column) -> dict[str, Any]:
+    types = {"numeric": ["number"], "boolean": ["boolean"], "categorical": ["string", "number", "boolean"]}[column.kind]
+    about = []
+    if column.kind == "numeric" and column.minimum is not None and column.maximum is not None:
+        whole = " whole numbers" if column.integral else ""
+        about.append(f"Seen in training:{whole} from {column.minimum:g} to {column.maximum:g}.")
+    if column.categories:
+        more = f" and {len(column.categories) - TOLD} more" if len(column.categories) > TOLD else ""
+        about.append(f"Seen in training: {', '.join(column.categories[:TOLD])}{more}.")
+    if column.nullable:
+        types.append("null")
+        about.append("May be left out or null when missing.")
+    schema: dict[str, Any] = {"type": types[0] if len(types) == 1 else types, "examples": [example(column)]}
+    if about:
+        schema["description"] = " ".join(about)
+    return schema
+
+
+def _prediction(contract: Contract) -> dict[str, Any]:
+    if contract.task == "regression":
+        return {"type": "object", "required": ["prediction"], "properties": {"prediction": {"type": "number"}}}
+    probability = {"type": "number", "minimum": 0, "maximum": 1}
+    properties: dict[str, Any] = {
+        "label": {"enum": list(contract.classes)},
+        "probabilities": {"type": "object", "additionalProperties": probability},
+    }
+    if contract.task == "binary":
+        properties["probability"] = {**probability, "description": f"Of the class {contract.classes[-1]!r}."}
+    return {"type": "object", "required": list(properties), "properties": properties}

@@ -1,0 +1,201 @@
+"""A body of named rows, checked against the contract, as columns for the graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import orjson
+
+from specml.data import MISSING
+from specml.serving.refusal import Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from specml.bundle import Contract
+    from specml.data import Column
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of a request: an array [n] of every graph input, float64 or object (str)."""
+
+    n: int
+    columns: dict[str, np.ndarray]
+
+
+def read_object(raw: bytes) -> dict[str, Any]:
+    """The JSON object in ``raw``.
+
+    Raises:
+        Refused: 400; it is no JSON object, or says one key twice.
+    """
+    try:
+        value = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise Refused(400, f"the body is no valid JSON: {error}.") from None
+    if not isinstance(value, dict):
+        raise Refused(400, f"the body is a JSON {_json_type(value)}, not an object.")
+    # orjson keeps the last of two equal keys. Every key has a colon: as many colons as keys means that
+    # none was lost; colons inside texts only lead to the slower, exact check.
+    try:
+        if raw.count(b":") != _keys(value):
+            _refuse_duplicates(raw)
+    except RecursionError:
+        raise Refused(400, "the body is nested too deep.") from None
+    return value
+
+
+def read_rows(raw: bytes, contract: Contract, max_rows: int) -> Rows:
+    """The rows of ``{"rows": [{column: value, …}, …]}``.
+
+    A column left out, or null, is missing. Numbers for a category become its text.
+
+    Raises:
+        Refused: 400 for what is no JSON object, 413 for too many rows, 422 for rows that break the contract.
+    """
+    body = read_object(raw)
+    for key in body.keys() - {"rows"}:
+        raise Refused(422, f'{key!r} is no key known here: the body is {{"rows": [...]}}.')
+    rows = body.get("rows")
+    if not isinstance(rows, list):
+        raise Refused(422, 'the body needs "rows": a list of objects, one for each row.')
+    if not rows:
+        raise Refused(422, "rows is empty.")
+    if len(rows) > max_rows:
+        raise too_many_rows(len(rows), max_rows)
+    return named(rows, contract)
+
+
+def named(rows: list[Any], contract: Contract) -> Rows:
+    """``rows``, objects with values by column name, as columns.
+
+    Raises:
+        Refused: 422; the message names row and column.
+    """
+    known = {column.name for column in contract.inputs}
+    for index, row in enumerate(rows):
+        if not isinstance(row, dict):
+            raise Refused(422, f"rows[{index}] is a JSON {_json_type(row)}, not an object.")
+        if not row.keys() <= known:
+            stranger = min(row.keys() - known)
+            raise Refused(
+                422, f"rows[{index}].{_short(stranger)} is no column of this model.{did_you_mean(stranger, known)}"
+            )
+    columns = {}
+    for column in contract.inputs:
+        name = column.name
+        columns[name] = _READ[column.kind](column, [row.get(name) for row in rows])
+    return Rows(len(rows), columns)
+
+
+def too_many_rows(rows: int, limit: int) -> Refused:
+    """The refusal of a request with more rows than the server takes."""
+    return Refused(413, f"the request has {rows} rows; at most {limit} are taken. Send them in parts.")
+
+
+def did_you_mean(name: str, known: set[str]) -> str:
+    """A hint with the known name closest to ``name``; empty when none is near."""
+    near = get_close_matches(name[:64], known, n=1)
+    return f" Did you mean {near[0]!r}?" if near else f" Its columns: {_short(', '.join(sorted(known)), 500)}."
+
+
+def text(value: str | float | bool) -> str:
+    """What a category is called in the tables: ``1`` and ``1.0`` are ``"1"``, ``true`` is ``"true"``."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)
+
+
+def _numbers(column: Column, values: list[Any]) -> np.ndarray:
+    found = set(map(type, values))
+    if not found <= {int, float, type(None)}:
+        raise _wrong(column, values, (int, float), "a number")
+    if type(None) in found:
+        _refuse_missing(column, values)
+        values = [np.nan if value is None else value for value in values]
+    return np.array(values, dtype=np.float64)
+
+
+def _booleans(column: Column, values: list[Any]) -> np.ndarray:
+    found = set(map(type, values))
+    if not found <= {bool, type(None)}:
+        raise _wrong(column, values, (bool,), "true or false")
+    if type(None) in found:
+        _refuse_missing(column, values)
+        values = [np.nan if value is None else value for value in values]
+    return np.array(values, dtype=np.float64)
+
+
+def _categories(column: Column, values: list[Any]) -> np.ndarray:
+    found = set(map(type, values))
+    if not found <= {str, int, float, bool, type(None)}:
+        raise _wrong(column, values, (str, int, float, bool), "a text")
+    if found != {str}:
+        values = [MISSING if value is None else text(value) for value in values]
+    if not column.nullable and MISSING in values:
+        raise _missing(column, values.index(MISSING))
+    array = np.empty(len(values), dtype=object)
+    array[:] = values
+    return array
+
+
+_READ: dict[str, Callable[[Column, list[Any]], np.ndarray]] = {
+    "numeric": _numbers,
+    "boolean": _booleans,
+    "categorical": _categories,
+}
+
+
+def _refuse_missing(column: Column, values: list[Any]) -> None:
+    if not column.nullable:
+        raise _missing(column, values.index(None))
+
+
+def _missing(column: Column, row: int) -> Refused:
+    return Refused(422, f"rows[{row}].{column.name} is missing; this column always needs a value.")
+
+
+def _wrong(column: Column, values: list[Any], allowed: tuple[type, ...], wanted: str) -> Refused:
+    row = next(index for index, value in enumerate(values) if value is not None and type(value) not in allowed)
+    seen = _short(orjson.dumps(values[row]).decode())
+    return Refused(422, f"rows[{row}].{column.name} is {seen}; the column takes {wanted}.")
+
+
+def _short(value: str, most: int = 80) -> str:
+    return value if len(value) <= most else f"{value[:most]}…"
+
+
+def _json_type(value: object) -> str:
+    names = {dict: "object", list: "array", str: "string", bool: "boolean", type(None): "null"}
+    return names.get(type(value), "number")
+
+
+def _keys(value: Any) -> int:
+    """How many keys the objects in a JSON value have."""
+    if isinstance(value, dict):
+        return len(value) + sum(_keys(part) for part in value.values() if isinstance(part, (dict, list)))
+    if isinstance(value, list):
+        return sum(_keys(part) for part in value if isinstance(part, (dict, list)))
+    return 0
+
+
+def _refuse_duplicates(raw: bytes) -> None:
+    import json
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in found:
+                raise Refused(400, f"the key {_short(key)!r} stands twice in one JSON object.")
+            found[key] = value
+        return found
+
+    json.loads(raw, object_pairs_hook=unique)

@@ -1,0 +1,253 @@
+"""What the server answers, without any HTTP library: a request's parts in, status and body out.
+
+Whatever carries HTTP calls ``admit`` with a request's head, reads the body within ``Route.most`` bytes,
+and calls ``answer``. Everything else is here and below.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import orjson
+
+from specml.serving import infer
+from specml.serving.answer import predict_body
+from specml.serving.auth import Tokens
+from specml.serving.batcher import Batcher
+from specml.serving.counters import Counters
+from specml.serving.openapi import openapi
+from specml.serving.refusal import Refused
+from specml.serving.request import read_rows
+from specml.serving.session import Session
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from specml.bundle import Bundle
+
+LOG = logging.getLogger("ray.serve")
+
+JSON = {"content-type": "application/json"}
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer to a request."""
+
+    status: int
+    body: bytes
+    headers: dict[str, str] = field(default_factory=lambda: JSON)
+    rows: int = 0
+
+
+class Route(NamedTuple):
+    """What answers a path."""
+
+    name: str
+    """The path with its variable parts named: a label in the metrics."""
+    method: str
+    answer: Callable[[bytes, Mapping[str, str]], Awaitable[Reply]]
+    most: int
+    """Largest body in bytes."""
+
+
+class Service:
+    """One replica's model behind its routes.
+
+    Args:
+        gpu: whether the session may open on a GPU.
+        token_digests: see ``auth.Tokens``; none when everyone may ask.
+        revision: names the deployment (bundle and options), so that a deploy can tell whether it is live.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        max_batch_size: int,
+        max_wait: float,
+        max_queue: int,
+        max_rows: int,
+        max_body: int,
+        gpu: bool = False,
+        token_digests: tuple[str, ...] = (),
+        revision: str = "",
+        replica: str = "local",
+    ) -> None:
+        self._bundle = bundle
+        self._contract = bundle.contract
+        self._version = bundle.digest.removeprefix("sha256:")[:12]
+        self._max_rows = max_rows
+        self._max_body = max_body
+        self._tokens = Tokens(token_digests) if token_digests else None
+        self._revision = revision
+        self._replica = replica
+        self.session = Session(bundle, gpu=gpu)
+        self.session.warm_up((1, max_batch_size))
+        self.counters = Counters()
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
+        self._batcher = Batcher(
+            self.session.run,
+            self._executor,
+            self.counters,
+            max_batch_size=max_batch_size,
+            max_wait=max_wait,
+            max_queue=max_queue,
+        )
+        self.draining = False
+        self._routes = self._table()
+        LOG.info("Serving %s on %s: %s.", bundle.digest, self.session.provider, self.session.why)
+
+    def close(self) -> None:
+        """Let what runs finish, and take no more."""
+        self.draining = True
+        self._executor.shutdown(wait=False)
+
+    def check_health(self) -> None:
+        """Run one row; whatever the session raises, Ray Serve replaces the replica."""
+        self.session.warm_up((1,))
+
+    def admit(self, method: str, path: str, headers: Mapping[str, str]) -> Route:
+        """The route that answers, from a request's head alone: its body need not be read when this raises.
+
+        Raises:
+            Refused: 401, 404, 405, 413, 415 or 503.
+        """
+        if self._tokens is not None:
+            self._tokens.check(path, headers.get("authorization"))
+        route = self._routes.get(path)
+        if route is None:
+            raise self._unknown(path)
+        if method != route.method and (method, route.method) != ("HEAD", "GET"):
+            allowed = route.method
+            raise Refused(405, f"{method[:20]} is not answered here; {allowed} is.", headers={"allow": allowed})
+        if self.draining and route.name != "/v2/health/live":
+            raise Refused(503, "this replica is going down; try again.", headers={"retry-after": "1"})
+        if route.method == "POST":
+            self._check_body(route, headers)
+        return route
+
+    async def answer(self, route: Route, body: bytes, headers: Mapping[str, str]) -> Reply:
+        """The answer to an admitted request; never raises for what a client sent."""
+        began = time.perf_counter()
+        try:
+            reply = await route.answer(body, headers)
+        except Refused as refusal:
+            reply = refused(refusal)
+        except Exception:
+            LOG.exception("A request to %s could not be answered.", route.name)
+            reply = refused(Refused(500, "the server failed; its log says why."))
+        self.counters.request(route.name, reply.status, time.perf_counter() - began, reply.rows)
+        return reply
+
+    def refuse(self, refusal: Refused) -> Reply:
+        """The answer to a request that was not admitted."""
+        self.counters.request("refused", refusal.http, 0.0, 0)
+        return refused(refusal)
+
+    # The routes
+
+    async def _predict(self, body: bytes, headers: Mapping[str, str]) -> Reply:
+        rows = read_rows(body, self._contract, self._max_rows)
+        outputs = await self._batcher.submit(rows)
+        return Reply(200, predict_body(outputs, self._contract, self._bundle.digest), rows=rows.n)
+
+    async def _infer(self, body: bytes, headers: Mapping[str, str]) -> Reply:
+        request = infer.read_infer(body, headers.get(infer.HEADER_LENGTH), self._contract, self._max_rows)
+        outputs = await self._batcher.submit(request.rows)
+        raw, told = infer.write_infer(request, outputs, model=self._contract.name, version=self._version)
+        return Reply(200, raw, told, rows=request.rows.n)
+
+    async def _metrics(self, body: bytes, headers: Mapping[str, str]) -> Reply:
+        told = self.counters.text(
+            replica=self._replica,
+            model=self._contract.name,
+            bundle=self._bundle.digest,
+            provider=self.session.provider,
+            waiting_rows=self._batcher.waiting_rows,
+        )
+        return Reply(200, told.encode(), {"content-type": "text/plain; version=0.0.4; charset=utf-8"})
+
+    def _table(self) -> dict[str, Route]:
+        name = self._contract.name
+        server = {
+            "name": "specml",
+            "version": self._version,
+            "extensions": ["binary_tensor_data"],
+            "model": name,
+            "device": self.session.provider,
+            "device_reason": self.session.why,
+        }
+        health = {
+            "ready": True,
+            "model": name,
+            "bundle": self._bundle.digest,
+            "revision": self._revision,
+            "replica": self._replica,
+            "device": self.session.provider,
+        }
+        paths = ["/predict", "/openapi.json", "/metrics", "/healthz", "/v2", f"/v2/models/{name}"]
+        index = {"model": name, "bundle": self._bundle.digest, "paths": paths}
+        document = openapi(
+            self._contract, version=self._version, max_rows=self._max_rows, secured=self._tokens is not None
+        )
+        routes = {
+            "/": self._fixed("/", index),
+            "/healthz": self._fixed("/healthz", health),
+            "/openapi.json": self._fixed("/openapi.json", document),
+            "/metrics": Route("/metrics", "GET", self._metrics, 0),
+            "/predict": Route("/predict", "POST", self._predict, self._max_body),
+            "/v2": self._fixed("/v2", server),
+            "/v2/health/live": self._fixed("/v2/health/live", {"live": True}),
+            "/v2/health/ready": self._fixed("/v2/health/ready", {"ready": True}),
+        }
+        described = infer.metadata(self._contract, self._version)
+        for model in (f"/v2/models/{name}", f"/v2/models/{name}/versions/{self._version}"):
+            routes[model] = self._fixed("/v2/models/{model}", described)
+            routes[f"{model}/ready"] = self._fixed("/v2/models/{model}/ready", {"name": name, "ready": True})
+            routes[f"{model}/infer"] = Route("/v2/models/{model}/infer", "POST", self._infer, self._max_body)
+        return routes
+
+    def _fixed(self, name: str, value: dict[str, Any]) -> Route:
+        reply = Reply(200, orjson.dumps(value))
+
+        async def same(body: bytes, headers: Mapping[str, str]) -> Reply:
+            return reply
+
+        return Route(name, "GET", same, 0)
+
+    def _unknown(self, path: str) -> Refused:
+        parts = path.split("/")
+        if path.startswith("/v2/models/") and parts[3] != self._contract.name:
+            return Refused(404, f"there is no model {parts[3][:80]!r}; this server has {self._contract.name!r}.")
+        if parts[4:5] == ["versions"] and parts[5:6] != [self._version]:
+            return Refused(404, f"there is no version {''.join(parts[5:6])[:80]!r}; the live one is {self._version!r}.")
+        return Refused(404, f"{path[:80]!r} is no path of this server; GET / names them.")
+
+    def _check_body(self, route: Route, headers: Mapping[str, str]) -> None:
+        encoding = headers.get("content-encoding", "identity")
+        if encoding != "identity":
+            raise Refused(415, f"the content encoding {encoding[:40]!r} is not understood; send the body as it is.")
+        allowed = (
+            ["application/json"] if route.name == "/predict" else ["application/json", "application/octet-stream", ""]
+        )
+        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind not in allowed:
+            raise Refused(415, f"the content type {kind[:80]!r} is not taken; send {allowed[0]}.")
+        length = headers.get("content-length", "")
+        if length.isascii() and length.isdigit() and (len(length) > 15 or int(length) > route.most):
+            raise too_large(route.most)
+
+
+def refused(refusal: Refused) -> Reply:
+    """A refusal as an answer."""
+    return Reply(refusal.http, orjson.dumps({"error": refusal.what}), {**JSON, **refusal.headers})
+
+
+def too_large(most: int) -> Refused:
+    """The refusal of a body over the limit."""
+    return Refused(413, f"the body is larger than {most} bytes; send the rows in parts.")

@@ -1,0 +1,275 @@
+"""The Ray cluster that ``deploy`` started for a project: launched, looked at, stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import http.client
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from specml.errors import DeployFailed
+from specml.files import canonical_json, read_json, write_atomic
+from specml.kinds import Deployment
+
+if TYPE_CHECKING:
+    import psutil
+
+LAUNCHER = "specml.serving.launch"
+"""Starts the cluster; known by name only."""
+
+MARK = "SPECML_SERVING"
+"""An environment variable that every process of a cluster inherits: by its value they are found again,
+whatever happened to the process that started them, and nobody else's ever are."""
+
+PORTS = 500
+"""Ports of a cluster's own, beside the one for HTTP."""
+
+READY_WITHIN = 180.0
+"""Seconds."""
+
+
+@dataclass
+class Cluster:
+    """What ``deploy`` started, as ``.specml/serving.json`` remembers it."""
+
+    mark: str
+    folder: str
+    """Ray's and HAProxy's files: removed on stop."""
+    port: int
+    ports: int
+    """First of the ports of its own."""
+    cpus: int
+    """Logical CPUs that it offers."""
+    address: str = ""
+    """Where Ray answers; empty until it does."""
+    config: dict[str, Any] = field(default_factory=dict)
+    """The Ray Serve config that is live."""
+
+    @classmethod
+    def new(cls, port: int, cpus: int) -> Cluster:
+        """A cluster that has no process yet."""
+        # Unix sockets need short paths, which a project's folder need not have; mkdtemp makes it 0700.
+        folder = tempfile.mkdtemp(prefix="specml-", dir="/tmp")
+        return cls(secrets.token_hex(16), folder, port, _free_block(), cpus)
+
+    @classmethod
+    def read(cls, state: Path) -> Cluster | None:
+        """The cluster of a project; None when it has none."""
+        try:
+            return cls(**read_json(state / "serving.json"))
+        except FileNotFoundError:
+            return None
+
+    def write(self, state: Path) -> None:
+        """Remember it."""
+        write_atomic(state / "serving.json", canonical_json(asdict(self)))
+
+    @property
+    def args(self) -> dict[str, Any]:
+        """What the live application was built with; empty before it was."""
+        applications = self.config.get("applications") or [{"args": {}}]
+        return dict(applications[0]["args"])
+
+    def launch(self, config: dict[str, Any], state: Path, say: Callable[[str], None]) -> None:
+        """Bring ``config`` up: in a new cluster, or in the place of what is live.
+
+        Raises:
+            DeployFailed: it did not get ready. In a running cluster, what was live before is live again.
+        """
+        log = (state / "serve.log").resolve()
+        job = {
+            "folder": self.folder,
+            "log": str(log),
+            "ports": self.ports,
+            "cpus": self.cpus,
+            "address": self.address,
+            "config": config,
+            "previous": self.config or None,
+            "seconds": READY_WITHIN,
+        }
+        secret = config["applications"][0]["args"].get("auth", {}).get("tokens_env")
+        # The servers know digests of the tokens; neither they nor another user's Ray settings are passed on.
+        environment = {
+            name: value for name, value in os.environ.items() if name != secret and not name.startswith("RAY_")
+        }
+        launcher = subprocess.Popen(
+            [sys.executable, "-m", LAUNCHER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**environment, MARK: self.mark},
+            cwd=self.folder,
+            start_new_session=True,
+        )
+        assert launcher.stdin is not None
+        assert launcher.stdout is not None
+        failed = ""
+        try:
+            with launcher.stdin as stdin:
+                stdin.write(json.dumps(job))
+            for line in launcher.stdout:
+                told = json.loads(line)
+                self.address = told.get("address", self.address)
+                failed = told.get("failed", failed)
+                if "say" in told:
+                    say(told["say"])
+        finally:
+            launcher.stdout.close()
+            if launcher.poll() is None and sys.exc_info()[0] is not None:
+                launcher.kill()
+            status = launcher.wait()
+        if failed or status:
+            raise DeployFailed(
+                f"the server did not start: {failed or f'its launcher ended with status {status}'}.",
+                hint=f"Ray's messages are in {log}.",
+            )
+        self.config = config
+
+    def processes(self) -> list[psutil.Process]:
+        """Every process that bears the mark."""
+        import psutil
+
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, OSError):
+                if process.environ().get(MARK) == self.mark:
+                    found.append(process)
+        return found
+
+    def stop(self, state: Path) -> bool:
+        """Kill what bears the mark and remove its files; False when nothing ran."""
+        import psutil
+
+        ran = False
+        until = time.monotonic() + 30
+        while processes := self.processes():
+            ran = True
+            for process in processes:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+            psutil.wait_procs(processes, timeout=5)
+            if time.monotonic() > until:
+                left = ", ".join(str(process.pid) for process in processes)
+                raise DeployFailed(f"the server's processes {left} can't be killed.")
+        shutil.rmtree(self.folder, ignore_errors=True)
+        shutil.rmtree(state / "bundles", ignore_errors=True)
+        (state / "serving.json").unlink(missing_ok=True)
+        return ran
+
+    def deployment(self) -> Deployment | None:
+        """What answers now, as told by every replica; None when nothing does."""
+        devices: dict[str, str] = {}
+        bundle = ""
+        since_new = 0
+        # Requests go round the replicas: when no new one shows up for a while, all have answered.
+        while since_new < 4 + 2 * len(devices):
+            answer = healthz(self.port)
+            if answer is None or answer["revision"] != self.args.get("revision"):
+                return None
+            since_new = 0 if answer["replica"] not in devices else since_new + 1
+            devices[answer["replica"]] = answer["device"]
+            bundle = answer["bundle"]
+        return Deployment(
+            url=f"http://127.0.0.1:{self.port}",
+            bundle=bundle,
+            replicas=len(devices),
+            devices=tuple(devices.values()),
+            unguarded=self.beyond_loopback(),
+        )
+
+    def answering(self) -> Deployment:
+        """What answers now.
+
+        Raises:
+            DeployFailed: nothing does.
+        """
+        deployment = self.deployment()
+        if deployment is None:
+            raise DeployFailed(f"nothing answers at port {self.port}.", hint="`specml deploy` starts it again.")
+        return deployment
+
+    def beyond_loopback(self) -> tuple[str, ...]:
+        """Listening sockets of its processes that are not bound to loopback, and what guards them."""
+        import psutil
+
+        found = set()
+        for process in self.processes():
+            with contextlib.suppress(psutil.Error):
+                for connection in process.net_connections("inet"):
+                    if connection.status == psutil.CONN_LISTEN and not _loopback(connection.laddr.ip):
+                        name = process.name()
+                        guard = "HTTP, guarded by nothing" if name == "haproxy" else "Ray's RPC, guarded by its token"
+                        found.add(f"port {connection.laddr.port} of {name} ({process.pid}): {guard}")
+        return tuple(sorted(found))
+
+
+def healthz(port: int) -> dict[str, Any] | None:
+    """What the server at the port says of itself; None when no specml server is there."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", "/healthz", headers={"connection": "close"})
+        answer = connection.getresponse()
+        told = json.loads(answer.read(65536)) if answer.status == 200 else None
+    except (OSError, http.client.HTTPException, ValueError):
+        return None
+    finally:
+        connection.close()
+    return told if isinstance(told, dict) and {"replica", "bundle", "device", "revision"} <= told.keys() else None
+
+
+@contextlib.contextmanager
+def alone(state: Path) -> Iterator[None]:
+    """Keep other deploys and stops of the same project waiting."""
+    with (state / "serving.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def refuse_taken(port: int) -> None:
+    """Make sure that the port can be bound.
+
+    Raises:
+        DeployFailed: another process listens there.
+    """
+    if not _free(port):
+        raise DeployFailed(
+            f"port {port} of 127.0.0.1 is taken by another process.",
+            where="deployment.target.port",
+            hint=f"Choose another: specml deploy deployment.target.port={port + 1 if port < 65535 else port - 1}",
+        )
+
+
+def _free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _free_block() -> int:
+    """First of ``PORTS`` ports below the ephemeral ones that no other cluster seems to use."""
+    blocks = list(range(20_000, 32_000, PORTS))
+    start = secrets.randbelow(len(blocks))
+    for base in blocks[start:] + blocks[:start]:
+        if all(_free(base + offset) for offset in (0, 1, 2, 3, 4, 10, 11, 12, 13)):
+            return base
+    raise DeployFailed("no block of free ports was found between 20000 and 32000.")
+
+
+def _loopback(address: str) -> bool:
+    return address.startswith(("127.", "::ffff:127.")) or address == "::1"
