@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
 from typing_extensions import override
 
 from specml.files import canonical_json, read_json
@@ -12,6 +11,8 @@ from specml.kinds import Model
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import numpy as np
 
     from specml.graph import Graph
 
@@ -25,6 +26,8 @@ class LinearModel(Model):
     """
 
     def __init__(self, coef: np.ndarray, intercept: np.ndarray, link: Link) -> None:
+        import numpy as np
+
         self.coef = np.asarray(coef, dtype=np.float64)
         self.intercept = np.asarray(intercept, dtype=np.float64)
         self.link = link
@@ -32,6 +35,8 @@ class LinearModel(Model):
 
     @override
     def predict(self, X: np.ndarray) -> np.ndarray:
+        import numpy as np
+
         z = X.astype(np.float64) @ self.coef.T + self.intercept
         if self.link == "softmax":
             odds = np.exp(z - z.max(axis=1, keepdims=True))
@@ -50,11 +55,14 @@ class LinearModel(Model):
     @classmethod
     def load(cls, folder: Path) -> LinearModel:
         """The model that ``save`` wrote."""
+        import numpy as np
+
         content = read_json(folder / "linear.json")
         return cls(np.array(content["coef"]), np.array(content["intercept"]), content["link"])
 
     @override
     def to_onnx(self, graph: Graph, X: str) -> str:
+        import numpy as np
         from onnx import TensorProto
 
         z = graph.node("Cast", X, to=TensorProto.DOUBLE)

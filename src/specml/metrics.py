@@ -114,9 +114,11 @@ def bootstrap(
     None when a resample leaves the statistic undefined in more than one case out of twenty.
     """
     import numpy as np
+    import sklearn
 
     generator = np.random.default_rng(seed)
-    values = np.array([statistic(generator.integers(0, n, n)) for _ in range(rounds)])
+    with sklearn.config_context(assume_finite=True, skip_parameter_validation=True):
+        values = np.array([statistic(generator.integers(0, n, n)) for _ in range(rounds)])
     defined = values[np.isfinite(values)]
     if len(defined) < 0.95 * rounds:
         return None

@@ -7,10 +7,9 @@ Rounding each threshold *down* to the nearest float32 keeps every decision: for 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 if TYPE_CHECKING:
     from specml.graph import Graph
@@ -61,6 +60,8 @@ class Ensemble:
 
 def floor32(threshold: float) -> float:
     """The largest float32 that is not above ``threshold``."""
+    import numpy as np
+
     with np.errstate(over="ignore"):
         nearest = np.float32(threshold)
     if float(nearest) > threshold:
@@ -108,7 +109,7 @@ def _add(ensemble: Ensemble, tree: int, target: int, root: dict[str, Any]) -> No
 def _threshold(node: dict[str, Any]) -> float:
     """The split's threshold; ``dump_model`` writes an infinite one, which parts only missing values, as 1e300."""
     threshold = float(node["threshold"])
-    return float(np.copysign(np.inf, threshold)) if abs(threshold) >= 1e300 else threshold
+    return math.copysign(math.inf, threshold) if abs(threshold) >= 1e300 else threshold
 
 
 def _add_leaf(ensemble: Ensemble, tree: int, number: int, target: int, value: float) -> None:

@@ -129,8 +129,11 @@ class GroupDisparity(Gate):
         rates = {name: _rate(self.metric, evidence, mask) for name, mask in _masks(evidence.groups[column])}
         measured = {name: rate for name, rate in rates.items() if rate.n >= self.min_group_size}
         if not measured or len(rates) < 2:
-            note = "one group only" if len(rates) < 2 else "no group is large enough"
-            return [Slice(name=f"{column}={g}", n=r.n, outcome="not measured", note=note) for g, r in rates.items()]
+            alone = "the only group" if len(rates) < 2 else ""
+            return [
+                Slice(name=f"{column}={group}", n=rate.n, outcome="not measured", note=alone or self._too_few(rate))
+                for group, rate in rates.items()
+            ]
         reference = max(sorted(measured), key=lambda name: measured[name].value)
         comparisons = max(1, len(measured) - 1)
         confidence = 1 - (1 - self.confidence) / comparisons
@@ -138,11 +141,13 @@ class GroupDisparity(Gate):
         for group, rate in rates.items():
             name = f"{column}={group}"
             if group not in measured:
-                note = f"{rate.n} rows, fewer than {self.min_group_size}"
-                slices.append(Slice(name=name, n=rate.n, outcome="not measured", note=note))
+                slices.append(Slice(name=name, n=rate.n, outcome="not measured", note=self._too_few(rate)))
             elif group != reference:
                 slices.append(self._judge(name, rate, measured[reference], reference, confidence))
         return slices
+
+    def _too_few(self, rate: Rate) -> str:
+        return f"{rate.n} rows, fewer than {self.min_group_size}"
 
     def _judge(self, name: str, rate: Rate, best: Rate, reference: str, confidence: float) -> Slice:
         if self.min is not None:

@@ -1,0 +1,108 @@
+"""A bundle that was altered in any way is refused, by the name of the file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from specml.bundle import BundleError, Contract, open_bundle, predict, write_bundle
+from specml.data import Column
+from specml.files import canonical_json, digest
+from specml.graph import Graph
+
+
+def doubled() -> bytes:
+    graph = Graph("doubled")
+    x = graph.input("x", "float64")
+    both = graph.node("Cast", graph.node("Add", x, x), to=TensorProto.FLOAT)
+    graph.output("prediction", graph.node("Squeeze", both, graph.constant(np.array([1]))), "float32")
+    return graph.to_bytes()
+
+
+def contract(name: str = "doubled") -> Contract:
+    return Contract(name=name, task="regression", target="y", inputs=(Column(name="x", kind="numeric"),), candidate="c")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_bundle(tmp_path / "bundle", contract(), doubled(), {"columns": {}})
+    return tmp_path / "bundle"
+
+
+def test_opens_and_predicts(folder: Path) -> None:
+    bundle = open_bundle(folder)
+    assert predict(bundle.session(), {"x": np.array([1.5, 2.0])})["prediction"].tolist() == [3.0, 4.0]
+    assert bundle.digest == digest(folder / "manifest.json")
+
+
+def test_same_content_same_digest(folder: Path, tmp_path: Path) -> None:
+    assert write_bundle(tmp_path / "other", contract(), doubled(), {"columns": {}}) == digest(folder / "manifest.json")
+    assert write_bundle(tmp_path / "third", contract("x"), doubled(), {"columns": {}}) != digest(folder / "manifest.json")
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "contract.json", "reference.json", "manifest.json"])
+@pytest.mark.parametrize("damage", ["empty", "one byte", "half", "last byte lost", "bit flipped", "gone"])
+def test_damage_is_found(folder: Path, name: str, damage: str) -> None:
+    path = folder / name
+    raw = path.read_bytes()
+    middle = len(raw) // 2
+    flipped = raw[:middle] + bytes([raw[middle] ^ 1]) + raw[middle + 1 :]
+    damaged = {"empty": b"", "one byte": raw[:1], "half": raw[:middle], "last byte lost": raw[:-1], "bit flipped": flipped}
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(damaged[damage])
+    if name == "manifest.json" and damage == "last byte lost":
+        assert open_bundle(folder).digest != digest(raw)
+        return
+    with pytest.raises(BundleError):
+        open_bundle(folder)
+
+
+def test_files_swapped_between_bundles_are_found(folder: Path, tmp_path: Path) -> None:
+    write_bundle(tmp_path / "other", contract("other"), doubled(), {"columns": {}})
+    (folder / "contract.json").write_bytes((tmp_path / "other" / "contract.json").read_bytes())
+    with pytest.raises(BundleError, match="altered or cut short"):
+        open_bundle(folder)
+
+
+def test_an_added_file_is_found(folder: Path) -> None:
+    (folder / "extra.pkl").write_bytes(b"x")
+    with pytest.raises(BundleError, match=r"extra\.pkl"):
+        open_bundle(folder)
+
+
+def with_graph(folder: Path, model: onnx.ModelProto) -> None:
+    """Put another graph in, with a manifest that vouches for it."""
+    raw = model.SerializeToString()
+    (folder / "model.onnx").write_bytes(raw)
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    manifest["files"]["model.onnx"] = {"sha256": digest(raw), "bytes": len(raw)}
+    (folder / "manifest.json").write_bytes(canonical_json(manifest))
+
+
+def test_a_graph_with_a_foreign_operator_is_refused(folder: Path) -> None:
+    node = helper.make_node("Loop", ["m", "c"], ["y"])
+    graph = helper.make_graph([node], "g", [], [])
+    with_graph(folder, helper.make_model(graph))
+    with pytest.raises(BundleError, match="Loop"):
+        open_bundle(folder)
+
+
+def test_a_graph_with_data_outside_its_file_is_refused(folder: Path) -> None:
+    tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[1], data_location=TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value="../../etc/passwd")
+    with_graph(folder, helper.make_model(helper.make_graph([], "g", [], [], initializer=[tensor])))
+    with pytest.raises(BundleError, match="outside"):
+        open_bundle(folder)
+
+
+def test_no_bundle_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="no bundle here") as error:
+        open_bundle(tmp_path)
+    assert "specml run" in error.value.hint

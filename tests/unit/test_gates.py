@@ -1,0 +1,196 @@
+"""Gates: the three verdicts, their bounds against references, and how often they err."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+from scipy.stats import binomtest
+
+from specml.evidence import Evidence, wilson
+from specml.gates.baseline import Baseline
+from specml.gates.group_disparity import GroupDisparity, Rate, difference, ratio
+from specml.gates.metric import MetricGate
+from specml.gates.parity import Parity
+from tests.conftest import spec_of
+
+
+def binary(n: int = 2000, seed: int = 0, signal: float = 2.0) -> Evidence:
+    """A calibrated model with some signal."""
+    generator = np.random.default_rng(seed)
+    p = 1 / (1 + np.exp(-signal * generator.normal(size=n)))
+    y = (generator.random(n) < p).astype(np.int64)
+    prior = np.full(n, y.mean() if n else 0.5)
+    return Evidence("binary", y, p, (p >= 0.5).astype(np.int64), p.copy(), prior)
+
+
+def grouped(rates: dict[str, float], n: int, seed: int = 0) -> Evidence:
+    """Groups of ``n`` rows with the given selection rates."""
+    generator = np.random.default_rng(seed)
+    names = np.repeat(np.array(list(rates), dtype=object), n)
+    decisions = np.concatenate([(generator.random(n) < rate) for rate in rates.values()]).astype(np.int64)
+    scores = decisions.astype(float)
+    return Evidence("binary", decisions, scores, decisions, scores, scores, groups={"g": names})
+
+
+def disparity(**options: Any) -> GroupDisparity:
+    return GroupDisparity(**{"metric": "selection_rate_ratio", "by": ("g",), "min": 0.8, **options})
+
+
+def test_metric_is_judged_on_its_bound_not_its_value() -> None:
+    evidence = binary()
+    value = MetricGate(metric="roc_auc", min=0.0).check(evidence).value
+    assert value is not None
+    verdict = MetricGate(metric="roc_auc", min=value - 0.001).check(evidence)
+    assert verdict.outcome == "refused"
+    assert verdict.interval is not None
+    assert verdict.interval.low < value - 0.001
+    assert MetricGate(metric="roc_auc", min=verdict.interval.low).check(evidence).outcome == "holds"
+    assert MetricGate(metric="log_loss", max=1.0).check(evidence).outcome == "holds"
+    assert MetricGate(metric="log_loss", max=0.1).check(evidence).outcome == "refused"
+
+
+@pytest.mark.slow
+def test_metric_covers_the_truth_as_often_as_it_says() -> None:
+    many = binary(400_000, 999)
+    truth = float((many.decisions == many.y).mean())
+    inside = 0
+    for seed in range(30):
+        interval = MetricGate(metric="accuracy", min=0.1).check(binary(400, seed)).interval
+        assert interval is not None
+        inside += interval.low <= truth <= interval.high
+    assert inside >= 26
+
+
+@pytest.mark.parametrize("n", [0, 1, 99])
+def test_metric_on_too_few_rows_is_not_measured(n: int) -> None:
+    verdict = MetricGate(metric="roc_auc", min=0.0).check(binary(n))
+    assert verdict.outcome == "not measured"
+    assert verdict.blocking
+
+
+def test_metric_of_one_class_is_not_measured() -> None:
+    evidence = binary(200)
+    one = Evidence("binary", np.zeros(200, np.int64), evidence.scores, evidence.decisions, evidence.native, evidence.prior)
+    assert MetricGate(metric="roc_auc", min=0.0).check(one).outcome == "not measured"
+
+
+def test_metric_needs_one_bound_on_the_right_side() -> None:
+    with pytest.raises(ValidationError, match="either min or max"):
+        MetricGate(metric="roc_auc")
+    wrong = list(MetricGate(metric="roc_auc", max=0.9).disagreements(spec_of()))
+    assert [(one.key, one.hint) for one in wrong] == [(("max",), "Use min.")]
+
+
+def test_baseline_admits_signal_and_refuses_noise() -> None:
+    assert Baseline().check(binary()).outcome == "holds"
+    evidence = binary()
+    noise = np.random.default_rng(5).permutation(evidence.scores)
+    shuffled = Evidence("binary", evidence.y, noise, evidence.decisions, noise, evidence.prior)
+    assert Baseline().check(shuffled).outcome == "refused"
+
+
+def test_baseline_refuses_the_prior_itself() -> None:
+    evidence = binary()
+    same = Evidence("binary", evidence.y, evidence.prior, evidence.decisions, evidence.prior, evidence.prior)
+    assert Baseline().check(same).outcome == "refused"
+
+
+def test_parity() -> None:
+    evidence = binary(500)
+    assert Parity().check(evidence).outcome == "holds"
+    native = evidence.native.copy()
+    native[3] += 2e-5
+    verdict = Parity().check(Evidence("binary", evidence.y, evidence.scores, evidence.decisions, native, evidence.prior))
+    assert verdict.outcome == "refused"
+    assert "1 of 500 rows" in verdict.reason
+    native[3] = np.nan
+    verdict = Parity().check(Evidence("binary", evidence.y, evidence.scores, evidence.decisions, native, evidence.prior))
+    assert verdict.outcome == "refused"
+    nothing = np.empty(0)
+    assert Parity().check(Evidence("regression", nothing, nothing, None, nothing, nothing)).outcome == "not measured"
+
+
+@pytest.mark.parametrize(("hits", "n"), [(0, 10), (3, 17), (50, 100), (100, 100)])
+def test_wilson_is_scipys(hits: int, n: int) -> None:
+    reference = binomtest(hits, n).proportion_ci(0.95, method="wilson")
+    ours = wilson(hits, n, 0.95)
+    assert (ours.low, ours.high) == pytest.approx((reference.low, reference.high), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "low", "high"),
+    [
+        # Newcombe (1998), Statistics in Medicine 17:873-890, table II, method 10, examples (a), (b), (c), (f).
+        (Rate(56, 70), Rate(48, 80), 0.0524, 0.3339),
+        (Rate(9, 10), Rate(3, 10), 0.1705, 0.8090),
+        (Rate(6, 7), Rate(2, 7), 0.0582, 0.8062),
+        (Rate(0, 10), Rate(0, 20), -0.1611, 0.2775),
+    ],
+)
+def test_difference_is_newcombes(a: Rate, b: Rate, low: float, high: float) -> None:
+    interval = difference(a, b, 0.95)[1]
+    assert (interval.low, interval.high) == pytest.approx((low, high), abs=5e-5)
+
+
+def test_ratio_covers_the_truth_as_often_as_it_says() -> None:
+    generator = np.random.default_rng(2)
+    inside = 0
+    for _ in range(500):
+        a, b = Rate(int(generator.binomial(200, 0.24)), 200), Rate(int(generator.binomial(300, 0.3)), 300)
+        interval = ratio(a, b, 0.95)[1]
+        assert interval is not None
+        inside += interval.low <= 0.8 <= interval.high
+    assert 0.92 <= inside / 500 <= 0.98
+
+
+def test_disparity_holds_refuses_and_says_when_it_cannot_tell() -> None:
+    assert disparity().check(grouped({"a": 0.5, "b": 0.5}, 3000)).outcome == "holds"
+    refused = disparity().check(grouped({"a": 0.5, "b": 0.2}, 3000))
+    assert refused.outcome == "refused"
+    assert refused.slices[0].name == "g=b"
+    unsure = disparity().check(grouped({"a": 0.5, "b": 0.41}, 200))
+    assert unsure.outcome == "not measured"
+
+
+def test_small_groups_are_not_measured_and_block_unless_the_policy_says_otherwise() -> None:
+    evidence = grouped({"a": 0.5, "b": 0.5}, 50)
+    verdict = disparity().check(evidence)
+    assert (verdict.outcome, verdict.blocking) == ("not measured", True)
+    assert "50 rows, fewer than 100" in verdict.reason
+    assert not disparity(policy="warn").check(evidence).blocking
+    both: dict[str, Any] = {"g=a": "warn", "g=b": "warn"}
+    assert not disparity(group_policy=both).check(evidence).blocking
+    assert disparity(group_policy={"g=a": "warn"}).check(evidence).blocking
+
+
+def test_one_group_and_rates_of_zero_are_never_a_pass() -> None:
+    assert disparity().check(grouped({"a": 0.5}, 1000)).outcome == "not measured"
+    assert disparity().check(grouped({"a": 0.0, "b": 0.0}, 1000)).outcome == "not measured"
+
+
+def test_equal_groups_are_rarely_refused_and_halved_ones_nearly_always() -> None:
+    for n in (100, 500, 2000):
+        wrong = sum(disparity().check(grouped({"a": 0.3, "b": 0.3, "c": 0.3}, n, s)).outcome == "refused" for s in range(200))
+        assert wrong <= 10, n
+    found = sum(disparity().check(grouped({"a": 0.5, "b": 0.25}, 500, s)).outcome == "refused" for s in range(200))
+    assert found >= 190
+
+
+def test_true_and_false_positive_rates_look_at_their_own_rows() -> None:
+    y = np.array([1, 1, 0, 0] * 500)
+    decisions = np.array([1, 0, 1, 0] * 500)
+    groups = np.array((["a"] * 4 + ["b"] * 4) * 250, dtype=object)
+    same = Evidence("binary", y, decisions * 1.0, decisions, decisions * 1.0, y * 1.0, groups={"g": groups})
+    for metric in ("true_positive_rate_difference", "false_positive_rate_difference"):
+        verdict = disparity(metric=metric, min=None, max=0.2).check(same)
+        assert verdict.slices[0].n == 500
+        assert verdict.outcome == "holds"
+
+
+def test_disparity_names_a_protected_column() -> None:
+    found = list(disparity().disagreements(spec_of()))
+    assert found[0].key == ("by", 0)
+    assert "protected" in found[0].what

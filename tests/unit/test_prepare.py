@@ -1,0 +1,164 @@
+"""Roles, types, groups and splits; what is wrong with the data is said in one message."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from specml.data import MISSING, Layout
+from specml.errors import DataCheckFailed, NotEnoughData, SpecmlError
+from specml.stages import ingest, prepare
+from specml.stages.work import Work, narrowed
+from tests.conftest import spec_of, tree
+
+
+def rows(n: int = 200) -> dict[str, Any]:
+    return {
+        "x": [float(i % 17) for i in range(n)],
+        "colour": [["red", "blue", None][i % 3] for i in range(n)],
+        "flag": [i % 4 == 0 for i in range(n)],
+        "y": [i % 2 for i in range(n)],
+    }
+
+
+def prepared(folder: Path, table: dict[str, Any], **changes: Any) -> tuple[pl.DataFrame, pl.DataFrame, Layout]:
+    pl.DataFrame(table).write_csv(folder / "rows.csv")
+    spec = spec_of(**changes)
+    for module, key in ((ingest, "rows"), (prepare, "")):
+        stage = module.declare(spec)  # type: ignore[attr-defined]
+        module.work(Work(stage, folder, narrowed(spec, stage, key), lambda *_, **__: None, key))  # type: ignore[attr-defined]
+    layout = Layout.model_validate_json((folder / prepare.LAYOUT).read_bytes())
+    return pl.read_parquet(folder / prepare.TRAIN), pl.read_parquet(folder / prepare.TEST), layout
+
+
+def data(**changes: Any) -> dict[str, Any]:
+    return {**tree()["data"], **changes}
+
+
+def test_types_are_inferred_and_no_row_is_lost(tmp_path: Path) -> None:
+    train, test, layout = prepared(tmp_path, rows())
+    assert {c.name: c.kind for c in layout.features} == {"x": "numeric", "colour": "categorical", "flag": "boolean"}
+    assert (train.height, test.height) == (160, 40)
+    assert set(train["colour"]) == {"red", "blue", MISSING}
+    assert layout.classes == (0, 1)
+    assert next(c for c in layout.features if c.name == "colour").categories == ("blue", "red")
+
+
+def test_protected_id_time_weight_and_ignored_columns_are_no_features(tmp_path: Path) -> None:
+    roles = ("protected", "id", "time", "weight", "ignore")
+    table = {**rows(), **{role: [float(i) for i in range(200)] for role in roles}}
+    columns = {role: {"role": role} for role in roles}
+    train, _, layout = prepared(tmp_path, table, data=data(columns=columns))
+    assert {c.name for c in layout.features} == {"x", "colour", "flag"}
+    assert (layout.protected, layout.weight) == (("protected",), "weight")
+    assert set(train.columns) == {"x", "colour", "flag", "y", "protected", "weight"}
+
+
+def test_bands_and_groups(tmp_path: Path) -> None:
+    table = {**rows(), "age": [i % 90 for i in range(200)], "code": [i % 4 for i in range(200)]}
+    columns = {
+        "age": {"role": "protected", "bands": (25, 65)},
+        "code": {"role": "protected", "groups": {"first": (0, 1), "second": (2,)}},
+    }
+    train, test, _ = prepared(tmp_path, table, data=data(columns=columns))
+    both = pl.concat([train, test])
+    assert set(both["age"]) == {"under 25", "25 to 65", "65 and over"}
+    assert both["code"].value_counts().sort("code").rows() == [("first", 100), ("other", 50), ("second", 50)]
+
+
+def test_time_split_holds_out_the_latest_and_keeps_a_time_together(tmp_path: Path) -> None:
+    table = {**rows(), "year": [2015 + (i * 7) % 4 for i in range(200)]}
+    split = {"method": "time", "column": "year", "test": 0.2}
+    train, test, _ = prepared(tmp_path, table, data=data(columns={"year": {"role": "time"}}, split=split))
+    assert (train.height, test.height) == (150, 50)
+
+
+def test_text_labels_need_a_positive_class(tmp_path: Path) -> None:
+    table = {**rows(), "y": [["no", "yes"][i % 2] for i in range(200)]}
+    with pytest.raises(DataCheckFailed, match="which one is positive") as error:
+        prepared(tmp_path, table)
+    assert "problem.positive_class: 'yes'" in error.value.hint
+    _, _, layout = prepared(tmp_path, table, problem={"task": "binary", "target": "y", "positive_class": "no"})
+    assert layout.classes == ("yes", "no")
+
+
+def test_rows_without_a_label_are_left_out(tmp_path: Path) -> None:
+    table = rows()
+    table["y"][:7] = [None] * 7
+    train, test, _ = prepared(tmp_path, table)
+    assert train.height + test.height == 193
+
+
+def bad(**changes: Any) -> dict[str, Any]:
+    return {**rows(), **changes}
+
+
+PROBLEM: dict[str, Any] = {"task": "binary", "target": "y"}
+WRONG = [
+    pytest.param(rows(), {"problem": {**PROBLEM, "target": "Y"}}, "no column 'Y'", id="no target"),
+    pytest.param(rows(), {"data": data(columns={"colr": {"role": "id"}})}, "no column 'colr'", id="no column"),
+    pytest.param(rows(40), {}, "32 training rows, 100 are needed", id="few rows"),
+    pytest.param(bad(y=[0] * 200), {}, "1 values|one value", id="one class"),
+    pytest.param(bad(y=[i % 3 for i in range(200)]), {}, "3 values", id="three classes"),
+    pytest.param(bad(y=[int(i < 10) for i in range(200)]), {}, "class 1 has 8 training rows", id="rare class"),
+    pytest.param(bad(y=[None] * 200), {}, "no row has a value", id="no label"),
+    pytest.param(rows(), {"data": data(columns={"colour": {"dtype": "float"}})}, "can't be read as float", id="dtype"),
+    pytest.param(rows(), {"data": data(columns={"colour": {"nullable": False}})}, "values are missing", id="nullable"),
+    pytest.param(rows(), {"problem": {**PROBLEM, "positive_class": 7}}, "is 7", id="positive class"),
+    pytest.param(rows(), {"problem": {**PROBLEM, "task": "regression", "target": "colour"}}, "not numbers", id="text target"),
+    pytest.param({"y": [0, 1] * 100}, {}, "no feature is left", id="no feature"),
+]
+
+
+@pytest.mark.parametrize(("table", "changes", "message"), WRONG)
+def test_bad_data_is_one_message(table: dict[str, Any], changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    if changes.get("problem", {}).get("task") == "regression":
+        changes = {**changes, "candidates": {"line": {"type": "ridge"}}}
+    with pytest.raises(SpecmlError, match=message) as error:
+        prepared(tmp_path, table, **changes)
+    assert error.value.status in (6, 7)
+
+
+def test_constant_and_empty_columns_are_set_aside(tmp_path: Path) -> None:
+    _, _, layout = prepared(tmp_path, {**rows(), "same": [1] * 200, "empty": [None] * 200})
+    assert {c.name for c in layout.features} == {"x", "colour", "flag"}
+
+
+def test_a_stage_that_reads_what_it_does_not_declare_is_caught() -> None:
+    spec = spec_of()
+    narrow = narrowed(spec, prepare.declare(spec))
+    assert narrow.problem.target == "y"
+    with pytest.raises(LookupError, match=r"reads search, which it does not declare"):
+        _ = narrow.search
+    with pytest.raises(LookupError, match=r"problem\.goal"):
+        _ = narrow.problem.goal
+
+
+def test_a_file_outside_the_project_needs_a_word(tmp_path: Path) -> None:
+    (tmp_path / "project").mkdir()
+    pl.DataFrame(rows()).write_csv(tmp_path / "rows.csv")
+    from specml.sources.csv import Csv
+
+    with pytest.raises(DataCheckFailed, match="outside the project"):
+        Csv(path="../rows.csv").read(tmp_path / "project")
+    assert Csv(path="../rows.csv", allow_outside=True).read(tmp_path / "project").height == 200
+
+
+def test_missing_and_broken_files_are_named(tmp_path: Path) -> None:
+    from specml.sources.csv import Csv
+    from specml.sources.parquet import Parquet
+
+    with pytest.raises(DataCheckFailed, match="no such file"):
+        Csv(path="none.csv").read(tmp_path)
+    (tmp_path / "broken.parquet").write_bytes(b"PAR1 not really")
+    with pytest.raises(DataCheckFailed, match="can't be read as Parquet"):
+        Parquet(path="broken.parquet").read(tmp_path)
+    (tmp_path / "latin.csv").write_bytes("a,b\né,1\n".encode("latin-1"))
+    with pytest.raises(DataCheckFailed, match="can't be read as CSV"):
+        Csv(path="latin.csv").read(tmp_path)
+    (tmp_path / "empty.csv").write_bytes(b"")
+    with pytest.raises(DataCheckFailed, match="can't be read as CSV"):
+        Csv(path="empty.csv").read(tmp_path)
