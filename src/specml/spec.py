@@ -397,7 +397,7 @@ def _candidates(spec: Spec) -> Iterator[Disagreement]:
     task = spec.problem.task
     for name, candidate in spec.candidates.items():
         if task not in candidate.tasks:
-            known = ", ".join(sorted(kind for kind, other in Candidate.table.items() if task in getattr(other, "tasks", ())))
+            known = ", ".join(name for name, other in Candidate.table.items() if task in getattr(other, "tasks", ()))
             yield Disagreement(
                 key=("candidates", name, "type"),
                 what=f"solves {' and '.join(candidate.tasks)} problems, not {task} ones.",

@@ -1,4 +1,4 @@
-"""``specml check``: is the spec valid?"""
+"""``specml check``: whether a spec is valid."""
 
 from __future__ import annotations
 

@@ -16,7 +16,6 @@ from specml.load import wording
 from specml.load.compose import compose
 from specml.load.document import Path as Keys
 from specml.load.document import read
-from specml.load.known import at
 from specml.load.reference import References, dotted
 from specml.spec import Spec
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from specml.errors import Problem, SpecError
 from specml.load.document import Path
-from specml.load.known import child, is_component
+from specml.load.layers import Layer, drop_old_variants, long, marked, nested, values
 from specml.load.overrides import Setting, parse
 from specml.load.presets import Presets, defaults_of
 from specml.load.reference import dotted
@@ -29,30 +29,6 @@ if TYPE_CHECKING:
 
 ORDER = "__specml__"
 """The root key under which each file signs: it tells the order in which Hydra merged them."""
-
-
-@dataclass(frozen=True)
-class Layer:
-    """What one file or one override sets."""
-
-    mark: str
-    tree: dict[str, Any]
-    places: Mapping[Path, str]
-    root: Path = ()
-    """Above it, its mappings only lead to what it sets."""
-
-    def holds(self, path: Path) -> Any:
-        """The value that it sets at ``path``; None when it sets none."""
-        node: Any = self.tree
-        for key in path:
-            node = child(node, key)
-        return node
-
-    def place(self, path: Path) -> str:
-        """Where it does so: at the path itself, or at what it is written in."""
-        while path not in self.places and path:
-            path = path[:-1]
-        return self.places.get(path) or next(iter(self.places.values()))
 
 
 @dataclass(frozen=True)
@@ -79,12 +55,12 @@ def compose(spec: Document, folder: File, overrides: Sequence[str]) -> Composed:
     for group, options in choices.items():
         for option in options:
             preset = presets.read(group, option)
-            names[group, option] = Layer(f"L{len(files)}", _long(preset.tree), preset.places, (group,))
+            names[group, option] = Layer(f"L{len(files)}", long(preset.tree), preset.places, (group,))
             files.append(names[group, option])
     own = {key: value for key, value in spec.tree.items() if key != "defaults"}
-    files.append(Layer(f"L{len(files)}", _long(own), spec.places))
+    files.append(Layer(f"L{len(files)}", long(own), spec.places))
     set_by = [
-        Layer(f"O{index}", _long(_nested(setting.path, setting.value)), {setting.path: setting.where}, setting.path)
+        Layer(f"O{index}", long(nested(setting.path, setting.value)), {setting.path: setting.where}, setting.path)
         for index, setting in enumerate(settings)
     ]
     with tempfile.TemporaryDirectory(prefix="specml-") as scratch:
@@ -98,9 +74,9 @@ def compose(spec: Document, folder: File, overrides: Sequence[str]) -> Composed:
     valued = [one for one, by in zip(set_by, settings, strict=True) if not by.deletes and by.options is None]
     layers = [*files, *valued]
     ranks = {layer.mark: min(rank, len(files)) for rank, layer in enumerate(layers)}
-    _drop_old_variants(marks, (), layers, ranks)
+    drop_old_variants(marks, (), layers, ranks)
     origins = {setting.path: setting.where for setting in settings if setting.deletes}
-    tree = _values(marks, (), layers, origins)
+    tree = values(marks, (), layers, origins)
     return Composed(tree, origins, frozenset(presets.files))
 
 
@@ -123,32 +99,10 @@ def _settings(
     return settings, choices
 
 
-def _nested(path: Path, value: Any) -> dict[str, Any]:
-    for key in reversed(path):
-        value = {str(key): value}
-    return dict(value)
-
-
-def _long(tree: dict[str, Any], path: Path = ()) -> dict[str, Any]:
-    """``gbm: lightgbm`` as ``gbm: {type: lightgbm}``, so that options can be merged into it."""
-    long: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            value = _long(value, (*path, key))
-        elif isinstance(value, str) and "${" not in value and is_component((*path, key)):
-            value = {"type": value}
-        long[key] = value
-    return long
-
-
-def _marked(node: Any, mark: str) -> Any:
-    return {key: _marked(item, mark) for key, item in node.items()} if isinstance(node, dict) else mark
-
-
 def _write(file: File, layer: Layer, defaults: list[Any]) -> None:
     """The shape of a layer as a file for Hydra; its groups need no packages since all paths start at the root."""
     file.parent.mkdir(exist_ok=True)
-    shape = {**_marked(layer.tree, layer.mark), ORDER: {layer.mark: layer.mark}}
+    shape = {**marked(layer.tree, layer.mark), ORDER: {layer.mark: layer.mark}}
     if defaults:
         shape["defaults"] = defaults
     file.write_text(f"# @package _global_\n{json.dumps(shape)}\n", encoding="utf-8")
@@ -165,7 +119,7 @@ def _line(setting: Setting, layer: Layer, listed: Mapping[str, Any]) -> str:
         return f"{'' if key in listed else '+'}{key}=[{','.join(setting.options)}]"
     if setting.deletes:
         return f"~{key}"
-    return f"++{key}={Override._get_value_element_as_str(_marked(layer.holds(setting.path), layer.mark))}"
+    return f"++{key}={Override._get_value_element_as_str(marked(layer.holds(setting.path), layer.mark))}"
 
 
 def _composed_by_hydra(
@@ -203,8 +157,8 @@ def _hydra(scratch: File, lines: list[str]) -> dict[str, Any]:
             config = compose_by_hydra("spec", lines)
         except (HydraException, OmegaConfBaseException) as error:
             raise _Uncomposed(str(error).splitlines()[0]) from None
-        found = OmegaConf.to_container(config, resolve=False)
-    return _textual(found)
+        found: Any = OmegaConf.to_container(config, resolve=False)
+    return {str(key): _textual(item) for key, item in dict(found).items()}
 
 
 def _textual(node: Any) -> Any:
@@ -231,6 +185,7 @@ def _no_trace() -> Iterator[None]:
 
 def _culprit(scratch: File, settings: list[Setting], lines: list[str], error: Exception) -> Problem:
     """The first override that Hydra can't apply, in our words."""
+    marks: dict[str, Any] = {}
     for count, setting in enumerate(settings, start=1):
         before = {setting.path for setting in settings[: count - 1] if setting.options is not None}
         if setting.path in before:
@@ -256,53 +211,3 @@ def _told(setting: Setting, marks: dict[str, Any], reason: str) -> Problem:
             return Problem(setting.where, dotted(setting.path), "is not there, so it can't be deleted.", hint)
         node = node.get(key, {})
     return Problem(setting.where, dotted(setting.path), f"can't be applied: {reason}")
-
-
-def _drop_old_variants(marks: dict[str, Any], path: Path, layers: list[Layer], ranks: Mapping[str, int]) -> None:
-    """Where a later layer changes a ``type``, forget the options that earlier layers gave the old one."""
-    if isinstance(marks.get("type"), str):
-        cut, before = 0, None
-        for layer in layers:
-            now = layer.holds((*path, "type"))
-            if isinstance(now, str):
-                cut = ranks[layer.mark] if before not in (None, now) else cut
-                before = now
-        _forget(marks, cut, ranks)
-    for key, node in marks.items():
-        if isinstance(node, dict):
-            _drop_old_variants(node, (*path, key), layers, ranks)
-
-
-def _forget(marks: dict[str, Any], cut: int, ranks: Mapping[str, int]) -> None:
-    for key, node in list(marks.items()):
-        if isinstance(node, dict) and node:
-            _forget(node, cut, ranks)
-            if not node:
-                del marks[key]
-        elif isinstance(node, str) and ranks[node] < cut:
-            del marks[key]
-
-
-def _values(marks: dict[str, Any], path: Path, layers: list[Layer], origins: dict[Path, str]) -> dict[str, Any]:
-    """The tree that the marks stand for; its origins go into ``origins``."""
-    holders = [layer for layer in layers if isinstance(layer.holds(path), dict)]
-    own = [layer for layer in holders if path[: len(layer.root)] == layer.root]
-    if holders:
-        origins[path] = (own or holders)[-1].place(path)
-    tree: dict[str, Any] = {}
-    for key, node in marks.items():
-        here = (*path, key)
-        if isinstance(node, dict):
-            tree[key] = _values(node, here, layers, origins)
-        else:
-            layer = next(layer for layer in layers if layer.mark == node)
-            tree[key] = layer.holds(here)
-            _place(tree[key], here, layer, origins)
-    return tree
-
-
-def _place(value: Any, path: Path, layer: Layer, origins: dict[Path, str]) -> None:
-    origins[path] = layer.place(path)
-    if isinstance(value, (dict, list)):
-        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
-            _place(item, (*path, key), layer, origins)

@@ -16,7 +16,6 @@ from specml.errors import Problem, SpecError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ruamel.yaml.events import Event
 
 Path = tuple[str | int, ...]
 """The keys and indices from the root of a tree to a value."""
@@ -95,7 +94,6 @@ def read(raw: bytes, name: str) -> Document:
     """
     text = _decode(raw, name)
     root = _Builder(name, text).build()
-    tree: dict[str, Any] = {}
     places: dict[Path, str] = {(): f"{name}:{root.line}:{root.column}"}
     tree = _expand(root, (), places, name)
     header = re.match(r"(?:\s*#[^\n]*\n|\s*\n)*?\s*#\s*@package\s+(\S+)", text)
@@ -154,7 +152,7 @@ class _Builder:
             self.refuse(after, "starts a second document; a spec is one.", "Remove the line ---.")
         return root
 
-    def _scan(self) -> Iterator[Event]:
+    def _scan(self) -> Iterator[Any]:
         from ruamel.yaml import YAML
         from ruamel.yaml.error import MarkedYAMLError, YAMLError
         from ruamel.yaml.reader import ReaderError
@@ -162,7 +160,9 @@ class _Builder:
         try:
             yield from YAML(typ="safe", pure=True).parse(self.text)
         except MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
+            # What is never closed is at fault where it was opened.
+            opened = re.search(r"flow|quoted", error.context or "") is not None
+            mark = (error.context_mark if opened else None) or error.problem_mark or error.context_mark
             place = f"{self.name}:{mark.line + 1}:{mark.column + 1}" if mark else f"{self.name}:1:1"
             _refuse(place, *_wording(error, self.text, mark.line if mark else 0))
         except ReaderError as error:
@@ -175,11 +175,11 @@ class _Builder:
         except YAMLError as error:
             _refuse(f"{self.name}:1:1", f"is not YAML: {error}")
 
-    def refuse(self, event: Event, what: str, hint: str = "", key: str = "") -> NoReturn:
+    def refuse(self, event: Any, what: str, hint: str = "", key: str = "") -> NoReturn:
         place = f"{self.name}:{event.start_mark.line + 1}:{event.start_mark.column + 1}"
         _refuse(place, what, hint, ".".join([*self.path, *([key] if key else [])]))
 
-    def node(self, event: Event, depth: int) -> _Node:
+    def node(self, event: Any, depth: int) -> _Node:
         kind = type(event).__name__
         if kind == "AliasEvent":
             return self._alias(event, depth)
@@ -201,12 +201,12 @@ class _Builder:
             self.anchors[event.anchor] = node
         return node
 
-    def _count(self, event: Event, nodes: int) -> None:
+    def _count(self, event: Any, nodes: int) -> None:
         self.nodes += nodes
         if self.nodes > MAX_NODES:
             self.refuse(event, f"brings the spec to more than {MAX_NODES} values once its aliases are expanded.")
 
-    def _alias(self, event: Event, depth: int) -> _Node:
+    def _alias(self, event: Any, depth: int) -> _Node:
         self.aliases += 1
         if self.aliases > MAX_ALIASES:
             self.refuse(event, f"is the alias number {self.aliases}; at most {MAX_ALIASES} are allowed.")
@@ -240,7 +240,7 @@ class _Builder:
         node.size += item.size
         node.depth = max(node.depth, item.depth + 1)
 
-    def _key(self, event: Event, node: _Node) -> str:
+    def _key(self, event: Any, node: _Node) -> str:
         if type(event).__name__ != "ScalarEvent" or (event.value == "" and event.implicit[0]):
             self.refuse(event, "is no key: a key is text.", "A value like {{ … }} must be put in quotes.")
         key = str(event.value)
@@ -259,13 +259,13 @@ class _Builder:
             self.refuse(event, "carries an anchor; only values can.", "", key)
         return key
 
-    def _scalar(self, event: Event) -> Any:
+    def _scalar(self, event: Any) -> Any:
         tag = str(event.tag or "").rpartition(":")[2]
         try:
             value = plain(event.value) if event.implicit[0] or tag in ("int", "float", "bool", "null") else event.value
         except OverflowError:
             self.refuse(event, f"is beyond what a number can hold: {event.value[:40]}.")
-        wanted = {"int": int, "float": (int, float), "bool": bool, "null": type(None)}.get(tag, object)
+        wanted: Any = {"int": int, "float": (int, float), "bool": bool, "null": type(None)}.get(tag, object)
         if not isinstance(value, wanted) or (tag in ("int", "float") and isinstance(value, bool)):
             self.refuse(event, f"is tagged !!{tag}, but reads {event.value[:40]!r}.", "Remove the tag.")
         if isinstance(value, str) and event.tag is not None and tag in ("map", "seq"):
@@ -274,7 +274,7 @@ class _Builder:
 
 
 def _wording(error: Any, text: str, line: int) -> tuple[str, str]:
-    """ruamel's complaint in our words, and what helps."""
+    """The scanner's complaint in our words, and what helps."""
     lines = text.splitlines()
     at_fault = lines[line] if line < len(lines) else ""
     problem = str(error.problem or error)
@@ -287,6 +287,11 @@ def _wording(error: Any, text: str, line: int) -> tuple[str, str]:
         )
     if "block end" in problem or "did not find expected" in problem:
         return "is not YAML: the indentation fits no line above.", "Keys of one mapping start in one column."
+    if "flow" in str(error.context) or "quoted" in str(error.context):
+        return (
+            "opens a bracket or a quote that is not closed as it should be.",
+            "Put text with such characters in quotes.",
+        )
     context = f"{error.context}: " if error.context else ""
     return f"is not YAML: {context}{problem}.", "Put text with special characters in quotes."
 

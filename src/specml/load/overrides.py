@@ -70,7 +70,7 @@ def _parsed(text: str) -> Override | Problem:
         return Problem(named(text), "", f"has {len(text)} characters; at most {MAX_CHARACTERS} are read.")
     if sum(map(text.count, "[{(")) > MAX_DEPTH:
         return Problem(named(text), "", f"opens more than {MAX_DEPTH} brackets.")
-    if not text or "=" not in text and not text.startswith("~"):
+    if "=" not in text and not text.startswith("~"):
         return Problem(named(text), "", "is no override: those read a.b=value, +a.b=value, ~a.b or candidates=fast.")
     try:
         return OverridesParser.create().parse_override(text)

@@ -13,7 +13,7 @@ from specml.load.document import Document, Path, read
 from specml.spec import Spec
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 OPTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
@@ -100,21 +100,24 @@ def defaults_of(spec: Document, presets: Presets) -> dict[str, tuple[str, ...]]:
         if item == "_self_":
             if index < len(listed) - 1:
                 refuse(index, "_self_ stands before a preset, whose values would win over your own.", "Put it last.")
-            continue
-        if not isinstance(item, dict) or len(item) != 1:
+        elif not isinstance(item, dict) or len(item) != 1:
             refuse(index, "is no choice of a preset.", "Write it as - candidates: fast")
-            continue
-        ((group, chosen),) = item.items()
-        options: Sequence[Any] = chosen if isinstance(chosen, list) else [chosen]
-        faults = [fault for option in options if (fault := presets.unknown(group, option))]
-        if re.search(r"[@/ :]|^hydra", group):
-            faults = [(f"{group!r} is no plain group: overrides, packages and hydra's own groups are closed.", "")]
-        if group in choices:
-            faults = [(f"chooses {group!r} a second time.", f"Write one line: - {group}: [a, b]")]
-        for what, hint in faults[:1]:
-            refuse(index, what, hint)
-        if not faults:
-            choices[group] = tuple(options)
+        else:
+            ((group, chosen),) = item.items()
+            options = tuple(chosen) if isinstance(chosen, list) else (chosen,)
+            fault = _fault(group, options, choices, presets)
+            if fault is not None:
+                refuse(index, *fault)
+            else:
+                choices[group] = options
     if problems:
         raise SpecError(problems)
     return choices
+
+
+def _fault(group: str, options: Sequence[Any], choices: Mapping[str, Any], presets: Presets) -> tuple[str, str] | None:
+    if re.search(r"[@/ :]", group) or group.startswith("hydra"):
+        return f"{group!r} is no plain group: overrides, packages and hydra's own groups are closed.", ""
+    if group in choices:
+        return f"chooses {group!r} a second time.", f"Write one line: - {group}: [a, b]"
+    return next((fault for option in options if (fault := presets.unknown(group, option))), None)

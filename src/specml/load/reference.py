@@ -21,7 +21,7 @@ NAME = re.compile(r"[^.\s:{}$]+(\.[^.\s:{}$]+)*")
 MAX_COPIES = 10_000
 
 CHARACTERS = "Write \\${ for the characters themselves."
-ONE_SECRET = "A secret is the whole value: ${secret:NAME}."
+ALONE = "A secret is the whole value: ${secret:NAME}."
 WRITE_OUT = "One of the values must be written out."
 
 
@@ -92,7 +92,7 @@ class References:
         if match.group(1) is None:
             raise _Refused("opens a reference with ${ that is not closed, or that holds another.", CHARACTERS)
         if match.group(1).startswith("secret:"):
-            raise _Refused("mixes a secret with other text.", ONE_SECRET)
+            raise _Refused("mixes a secret with other text.", ALONE)
         value = self._follow(match.group(1), use)
         if isinstance(value, (dict, list)):
             kind = "a mapping" if isinstance(value, dict) else "a list"

@@ -39,7 +39,7 @@ def _defaults() -> dict[str, Any]:
 
     presets = Presets(Path())
     choice = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
-    groups = {group: choice for group in presets.groups()}
+    groups = dict.fromkeys(presets.groups(), choice)
     item = {"type": "object", "minProperties": 1, "maxProperties": 1, "properties": groups}
     return {
         "type": "array",
@@ -54,8 +54,7 @@ def _open(node: Any) -> Any:
         return [_open(item) for item in node]
     if not isinstance(node, dict):
         return node
-    opened = {key: _open_properties(value) if key == "properties" else _open(value) for key, value in node.items()}
-    return opened
+    return {key: _open_properties(value) if key == "properties" else _open(value) for key, value in node.items()}
 
 
 def _open_properties(properties: dict[str, Any]) -> dict[str, Any]:

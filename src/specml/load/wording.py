@@ -88,7 +88,14 @@ def _problem(path: Path, errors: list[Mapping[str, Any]], tree: Any, where: Call
     if kind == "extra_forbidden":
         return Problem(place, key, "is not a key known here.", near(str(path[-1]), known.keys(path[:-1], tree)))
     if kind in ("union_tag_invalid", "union_tag_not_found"):
-        return Problem(place, key, *_type(first, node, seen(first["input"], path)))
+        value = first["input"]
+        if isinstance(value, dict):
+            written = "type" if "type" in value else closest("type", list(value))
+            if written is not None:
+                place, key = where((*path, written)), dotted((*path, written))
+            if written not in (None, "type"):
+                return Problem(place, key, "is not a key known here.", "Did you mean 'type'?")
+        return Problem(place, key, *_type(first, node, seen(value, path)))
     if kind in KNOWN_ENDS or kind not in (*KINDS, *LIMITS, "literal_error", "string_pattern_mismatch"):
         return Problem(place, key, _sentence(first))
     wanted = list(dict.fromkeys(_wanted(error) for error in errors))
@@ -163,15 +170,22 @@ def _lacking(path: Path, tree: Any) -> str:
         node = known.child(node, key)
     allowed = known.keys(path[:-1], tree)
     others = [key for key in node if key not in allowed] if isinstance(node, dict) else []
-    close = get_close_matches(str(path[-1]), others, n=1)
-    return f"Is it written {close[0]!r} here?" if close else ""
+    close = closest(str(path[-1]), others)
+    return f"Is it written {close!r} here?" if close else ""
+
+
+def closest(word: str, words: list[str]) -> str | None:
+    """Which of ``words`` may be meant by ``word``, whatever its case."""
+    lower = {each.lower(): each for each in words}
+    close = get_close_matches(word.lower(), lower, n=1)
+    return lower[close[0]] if close else None
 
 
 def near(word: str, words: list[str], *, listed: bool = True) -> str:
-    """Which of ``words`` may be meant by ``word``."""
-    close = get_close_matches(word, words, n=1)
-    if close:
-        return f"Did you mean {close[0]!r}?"
+    """The same as a hint, or what is known when nothing comes close."""
+    close = closest(word, words)
+    if close is not None:
+        return f"Did you mean {close!r}?"
     return f"Known: {', '.join(words)}." if listed and words else ""
 
 
