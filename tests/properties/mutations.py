@@ -144,7 +144,7 @@ value_mutator(
     "foreign tag", _known_leaves, ["!!python/object/apply:os.system [id]", "!x 1", "!!binary aGk=", "!!set {a}"]
 )
 value_mutator("nested too deep", _known_leaves, ["[" * 60 + "]" * 60, "{a: " * 60 + "1" + "}" * 60, "[" * 3000])
-value_mutator("unclosed", _known_leaves, ["'x", '"x', "[1, 2", "{a: 1"])
+value_mutator("unclosed", _known_leaves, ["'x", "[1, 2", "{a: 1"])
 value_mutator("not UTF-8", _known_leaves, ["caf\udce9", "\udcff\udcfe", "\udc80"])
 value_mutator("control character", _known_leaves, ["a\x01b", "\x00", "x\x7f"])
 value_mutator("bad alias", _known_leaves, ["*nope", "&a [*a]", "@x", "`x`", "a: b: c"])

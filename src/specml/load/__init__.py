@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from specml.load.compose import compose
 from specml.load.document import Path as Keys
 from specml.load.document import read
 from specml.load.reference import References, dotted
+from specml.load.repair import repaired
 from specml.spec import Spec
 
 VERSION = 1
@@ -91,14 +93,30 @@ def validate(tree: dict[str, Any], where: Callable[[Keys], str], folder: Path) -
         raise SpecError([Problem(where(("spec",)), "spec", what, "Write spec: 1, or use the specml that reads it.")])
     _plugins(tree, where, folder)
     try:
-        spec = Spec.model_validate(_strict(tree, (), tree), strict=True)
+        spec = Spec.model_validate(_tuples(tree), strict=True)
     except ValidationError as error:
-        found = wording.problems(error.errors(include_url=False), tree, where)
-        raise SpecError(_sorted(found.values())) from None
-    contradictions = [Problem(where(one.key), dotted(one.key), one.what, one.hint) for one in spec.contradictions()]
-    if contradictions:
-        raise SpecError(_sorted(contradictions))
-    return spec
+        errors = error.errors(include_url=False)
+    else:
+        contradictions = _contradictions(spec, where)
+        if contradictions:
+            raise SpecError(_sorted(contradictions))
+        return spec
+    found = list(wording.problems(errors, tree, where).values())
+    told = {problem.key for problem in found}
+    guess = repaired(tree, errors)
+    with contextlib.suppress(ValidationError):
+        meant = Spec.model_validate(_tuples(guess.tree), strict=True)
+        others = _contradictions(meant, where, guess.trusts)
+        found += [problem for problem in others if problem.key not in told]
+    raise SpecError(_sorted(found))
+
+
+def _contradictions(
+    spec: Spec, where: Callable[[Keys], str], counts: Callable[[Keys], bool] = lambda _: True
+) -> list[Problem]:
+    return [
+        Problem(where(one.key), dotted(one.key), one.what, one.hint) for one in spec.contradictions() if counts(one.key)
+    ]
 
 
 def _find(path: Path | None) -> Path:
@@ -145,13 +163,11 @@ def _plugins(tree: dict[str, Any], where: Callable[[Keys], str], folder: Path) -
         Spec.model_rebuild(force=True)
 
 
-def _strict(node: Any, path: Keys, tree: Any) -> Any:
-    """``node`` as pydantic's strict mode wants it: tuples where the language has tuples."""
+def _tuples(node: Any) -> Any:
+    """``node`` with tuples for lists: pydantic's strict mode takes nothing else for the language's tuples."""
     if isinstance(node, dict):
-        return {key: _strict(item, (*path, key), tree) for key, item in node.items()}
-    if isinstance(node, (list, tuple)):
-        return tuple(_strict(item, (*path, index), tree) for index, item in enumerate(node))
-    return node
+        return {key: _tuples(item) for key, item in node.items()}
+    return tuple(map(_tuples, node)) if isinstance(node, (list, tuple)) else node
 
 
 def _sorted(problems: Any) -> list[Problem]:

@@ -60,23 +60,28 @@ def child(node: Any, key: str | int) -> Any:
     return None
 
 
+def found(path: Path, tree: Any) -> Any:
+    """What stands at ``path``; None where nothing does."""
+    for key in path:
+        tree = child(tree, key)
+    return tree
+
+
 def type_of(node: Any) -> Any:
     """The ``type`` that a component's mapping names."""
-    found = node.get("type") if isinstance(node, dict) else node
-    return found if isinstance(found, str) else None
+    name = node.get("type") if isinstance(node, dict) else node
+    return name if isinstance(name, str) else None
 
 
 def keys(path: Path, tree: Any) -> list[str]:
     """The keys known in the block at ``path``; empty where any key may stand."""
-    node = tree
-    for key in path:
-        node = child(node, key)
-    found: list[str] = []
+    node = found(path, tree)
+    names: list[str] = []
     for member in members(at(path, tree)):
         block = member.table.get(type_of(node)) if is_kind(member) else member
         if isclass(block) and issubclass(block, Block):
-            found += block.model_fields
-    return found
+            names += block.model_fields
+    return names
 
 
 def is_component(path: Path) -> bool:

@@ -165,9 +165,7 @@ def _type(error: Mapping[str, Any], annotation: Any, shown: str) -> tuple[str, s
 
 def _lacking(path: Path, tree: Any) -> str:
     """When a required key is missing: the unknown key beside it that may be meant."""
-    node = tree
-    for key in path[:-1]:
-        node = known.child(node, key)
+    node = known.found(path[:-1], tree)
     allowed = known.keys(path[:-1], tree)
     others = [key for key in node if key not in allowed] if isinstance(node, dict) else []
     close = closest(str(path[-1]), others)
@@ -198,11 +196,15 @@ def _help(errors: list[Mapping[str, Any]], value: Any) -> str:
             return f"Write {value} without quotes."
         for error in errors:
             if error["type"] == "literal_error":
-                values = re.findall(r"'([^']*)'", str(error["ctx"]["expected"]))
-                return near(value, values, listed=False)
+                return near(value, expected(error), listed=False)
     if "string_type" in kinds and isinstance(value, (bool, int, float)):
         return "Put it in quotes."
     return ""
+
+
+def expected(error: Mapping[str, Any]) -> list[str]:
+    """The texts that a ``Literal`` allows."""
+    return re.findall(r"'([^']*)'", str(error["ctx"]["expected"]))
 
 
 def seen(value: Any, path: Path) -> str:
