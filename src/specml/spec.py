@@ -274,9 +274,13 @@ class Deployment(Block):
 
 def _with_default_gates(gates: Any) -> Any:
     """Every spec is held to its baseline and to parity; naming them changes their options."""
-    if isinstance(gates, dict):
-        return {**gates, **{name: {"type": name} for name in ("baseline", "parity") if name not in gates}}
-    return gates
+    if not isinstance(gates, dict):
+        return gates
+    merged = dict(gates)
+    for name in ("baseline", "parity"):
+        options = gates.get(name, {})
+        merged[name] = {"type": name, **options} if isinstance(options, dict) else options
+    return merged
 
 
 class Spec(Block):

@@ -1,0 +1,232 @@
+"""The whole way on real data, by the command line, as a person goes it; without deployment."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.conftest import specml
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project in which breast_cancer was run once; tests work on copies of it."""
+    from tests.conftest import EXAMPLES
+
+    folder = tmp_path_factory.mktemp("finished") / "breast_cancer"
+    leave = shutil.ignore_patterns("artifacts", "metrics", "plots", ".specml", ".dvc", "dvc.lock")
+    shutil.copytree(EXAMPLES / "breast_cancer", folder, ignore=leave)
+    specml("run", "--no-deploy", folder=folder)
+    return folder
+
+
+@pytest.fixture
+def again(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished project."""
+    return Path(shutil.copytree(finished, tmp_path / "copy", symlinks=True))
+
+
+def outcome(folder: Path, *arguments: str, status: int = 0) -> dict[str, object]:
+    """``specml run --json``, parsed."""
+    done = specml("run", "--no-deploy", "--json", *arguments, folder=folder, status=status)
+    document = json.loads(done.stdout)
+    assert document["exit_status"] == status
+    return dict(document)
+
+
+def test_a_second_run_does_nothing_and_says_so(again: Path) -> None:
+    done = specml("run", "--no-deploy", folder=again)
+    assert "nothing to do" in done.stderr
+    assert outcome(again)["stages_run"] == []
+
+
+def test_a_gates_threshold_runs_the_gates_again_and_what_follows(again: Path) -> None:
+    assert outcome(again, "gates.auc.min=0.96")["stages_run"] == ["validate", "release"]
+
+
+def test_one_candidates_option_trains_that_candidate_again(again: Path) -> None:
+    ran = outcome(again, "candidates.gbm.num_leaves=15")["stages_run"]
+    assert isinstance(ran, list)
+    assert "train@gbm" in ran
+    assert not {"train@scorecard", "ingest@biopsies", "prepare", "explore"} & set(ran)
+
+
+@pytest.mark.parametrize(
+    ("override", "gate"),
+    [
+        ("gates.auc.min=0.999", "auc"),
+        ("gates.baseline.min=0.65", "baseline"),
+        ("gates.parity.max=1e-12", "parity"),
+    ],
+)
+def test_each_gate_refuses_one_model_and_admits_another(again: Path, override: str, gate: str) -> None:
+    refused = outcome(again, override, status=4)
+    assert refused["gates"][gate]["outcome"] == "refused"  # type: ignore[index]
+    admitted = outcome(again)
+    assert admitted["gates"][gate]["outcome"] == "holds"  # type: ignore[index]
+
+
+def test_a_warning_gate_does_not_stop_the_release(again: Path) -> None:
+    told = outcome(again, "gates.auc.min=0.999", "gates.auc.level=warn")
+    assert told["gates"]["auc"]["outcome"] == "refused"  # type: ignore[index]
+
+
+def test_what_is_refused_stands_in_the_card(again: Path) -> None:
+    outcome(again, "gates.auc.min=0.999", status=4)
+    card = (again / "artifacts/release/card.md").read_text()
+    assert "| auc | refused |" in card
+
+
+def test_disparity_refuses_a_model_and_admits_another(tmp_path: Path) -> None:
+    import numpy as np
+    import polars as pl
+
+    generator = np.random.default_rng(1)
+    n = 6000
+    group = generator.integers(0, 2, n)
+    skill = generator.normal(size=n)
+    fair = (skill + generator.normal(scale=0.5, size=n) > 0).astype(int)
+    unfair = (skill + 1.5 * group + generator.normal(scale=0.5, size=n) > 0.75).astype(int)
+    proxy = group + generator.normal(scale=0.2, size=n)
+    pl.DataFrame({"skill": skill, "proxy": proxy, "group": group, "fair": fair, "unfair": unfair}).write_csv(
+        tmp_path / "rows.csv"
+    )
+    (tmp_path / "spec.yaml").write_text(
+        "name: groups\n"
+        "problem: {task: binary, target: fair}\n"
+        "data:\n  sources: {rows: {type: csv, path: rows.csv}}\n"
+        "  columns: {group: {role: protected}, unfair: {role: ignore}, fair: {role: ignore}}\n"
+        "candidates: {line: logistic_regression}\n"
+        "gates: {apart: {type: group_disparity, metric: selection_rate_ratio, by: [group], min: 0.8}}\n".replace(
+            ", fair: {role: ignore}", ""
+        )
+    )
+    admitted = outcome(tmp_path)
+    assert admitted["gates"]["apart"]["outcome"] == "holds"  # type: ignore[index]
+    spec = (tmp_path / "spec.yaml").read_text()
+    (tmp_path / "spec.yaml").write_text(spec.replace("target: fair", "target: unfair").replace("unfair: {role", "fair: {role"))
+    refused = outcome(tmp_path, status=4)
+    assert refused["gates"]["apart"]["outcome"] == "refused"  # type: ignore[index]
+
+
+def test_the_same_bytes_in_another_folder_under_another_seed_and_thread_count(
+    finished: Path, project: Callable[[str], Path]
+) -> None:
+    folder = project("breast_cancer")
+    specml("run", "--no-deploy", folder=folder, PYTHONHASHSEED="77", SPECML_THREADS="1", LANG="C", TZ="Asia/Kathmandu")
+    for name in ("model.onnx", "contract.json", "reference.json", "manifest.json"):
+        path = f"artifacts/bundle/{name}"
+        assert (folder / path).read_bytes() == (finished / path).read_bytes(), name
+
+
+def test_dvc_repro_alone_does_the_same_work(finished: Path, project: Callable[[str], Path]) -> None:
+    folder = project("breast_cancer")
+    dvc("init", "--no-scm", "-q", folder=folder)
+    dvc("repro", folder=folder)
+    manifest = "artifacts/bundle/manifest.json"
+    assert (folder / manifest).read_bytes() == (finished / manifest).read_bytes()
+
+
+def test_dvc_repro_refuses_a_spec_edited_after_the_compile(again: Path) -> None:
+    spec = again / "spec.yaml"
+    spec.write_text(spec.read_text().replace("min: 0.95", "min: 0.5"))
+    done = dvc("repro", folder=again, status=255)
+    assert "the spec was edited after the last compile" in done.stderr
+    assert "specml compile" in done.stderr
+    specml("compile", folder=again)
+    dvc("repro", folder=again)
+
+
+def test_dvc_tells_metrics_params_and_plots(again: Path) -> None:
+    metrics = json.loads(dvc("metrics", "show", "--json", folder=again).stdout)
+    assert metrics[""]["data"]["metrics/holdout.json"]["data"]["roc_auc"] > 0.9
+    dvc("plots", "show", "-o", "drawn", folder=again)
+    assert (again / "drawn" / "index.html").stat().st_size > 1000
+    assert "validate" not in dvc("status", folder=again).stdout
+
+
+def test_dvc_experiments_change_a_value_and_specml_notices_it(project: Callable[[str], Path]) -> None:
+    folder = project("breast_cancer")
+    git("init", "-q", folder=folder)
+    specml("run", "--no-deploy", "-q", folder=folder)
+    git("add", "-A", folder=folder)
+    git("commit", "-qm", "first", folder=folder)
+    assert git("status", "--porcelain", folder=folder).stdout == ""
+    tracked = git("ls-files", folder=folder).stdout
+    assert "dvc.lock" in tracked
+    assert "artifacts/" not in tracked
+    dvc("exp", "run", "-q", "-S", "candidates.gbm.num_leaves=15", folder=folder)
+    diff = json.loads(dvc("params", "diff", "--json", folder=folder).stdout)
+    assert diff["params.yaml"]["candidates.gbm.num_leaves"]["new"] == 15
+    done = specml("run", "--no-deploy", folder=folder, status=3)
+    assert "candidates.gbm.num_leaves: 15 in params.yaml, 31 in the spec" in done.stderr
+    assert "num_leaves: 15" in (folder / "params.yaml").read_text()
+
+
+def test_until_and_only(project: Callable[[str], Path]) -> None:
+    folder = project("diabetes")
+    assert outcome(folder, "--until", "train@linear")["stages_run"] == [
+        "guard", "ingest@patients", "prepare", "train@linear",
+    ]  # fmt: skip
+    assert not (folder / "artifacts/bundle").exists()
+    assert outcome(folder, "--only", "explore")["stages_run"] == ["explore"]
+    assert specml("run", "--until", "tran", folder=folder, status=2).stderr.count("there is no stage 'tran'") == 1
+
+
+def test_a_failing_stage_is_one_message_with_the_datas_status(project: Callable[[str], Path]) -> None:
+    folder = project("diabetes")
+    data = folder / "data/diabetes.csv"
+    data.write_text("\n".join(data.read_text().splitlines()[:60]) + "\n")
+    done = specml("run", "--no-deploy", "-q", folder=folder, status=7)
+    assert "44 training rows, 100 are needed" in done.stderr
+    data.unlink()
+    assert "diabetes.csv" in specml("run", "--no-deploy", "-q", folder=folder, status=None).stderr
+
+
+def test_plan_tells_why_and_writes_nothing(again: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in again.rglob("*") if path.is_file() and "tmp" not in path.parts}
+    done = specml("plan", "candidates.gbm.num_leaves=15", folder=again)
+    lines = {line.split()[0]: line for line in done.stdout.splitlines() if line.startswith("  ")}
+    assert "candidates.gbm.num_leaves changed" in lines["train@gbm"]
+    assert " skip " in lines["train@scorecard"]
+    assert "params.yaml" in done.stdout
+    after = {path: path.stat().st_mtime_ns for path in again.rglob("*") if path.is_file() and "tmp" not in path.parts}
+    assert {p: t for p, t in after.items() if ".dvc" not in p.parts} == {p: t for p, t in before.items() if ".dvc" not in p.parts}
+
+
+def test_quiet_and_json_and_no_terminal(again: Path) -> None:
+    quiet = specml("run", "--no-deploy", "-q", folder=again)
+    assert (quiet.stdout, quiet.stderr) == ("", "")
+    assert "\x1b" not in specml("run", "--no-deploy", "gates.auc.min=0.9", folder=again, FORCE_COLOR="").stderr
+
+
+def dvc(*arguments: str, folder: Path, status: int = 0) -> subprocess.CompletedProcess[str]:
+    return other("dvc", *arguments, folder=folder, status=status)
+
+
+def git(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    identity = ("-c", "user.name=t", "-c", "user.email=t@example.org")
+    return other("git", *identity, *arguments, folder=folder)
+
+
+def other(*command: str, folder: Path, status: int = 0) -> subprocess.CompletedProcess[str]:
+    """Another tool's command line, found as after activating the environment."""
+    import os
+    import sys
+
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=400)
+    assert done.returncode == status, f"{done.stdout}\n{done.stderr}"
+    assert "Traceback" not in done.stderr
+    return done
