@@ -23,7 +23,7 @@ PAYLOADS = [
     "_target_: os.system",
     "problem2: {_target_: os.system, _args_: [touch canary]}",
     "search: {_target_: os.system, _args_: [touch canary]}",
-    "search: {folds: {_target_: builtins.eval, _args_: ['open(\"canary\", \"w\")']}}",
+    'search: {folds: {_target_: builtins.eval, _args_: [\'open("canary", "w")\']}}',
     "gates: {x: {type: metric, metric: roc_auc, min: 0.5, _partial_: true}}",
     "gates: {x: {_convert_: all, type: metric, metric: roc_auc, min: 0.5}}",
     "gates: {x: {_recursive_: true, type: metric, metric: roc_auc, min: 0.5}}",
@@ -95,7 +95,15 @@ OVERRIDES = [
     "search.seed=${",
 ]
 
-WATCHED = {"os.system", "os.exec", "os.posix_spawn", "os.spawn", "subprocess.Popen", "socket.connect", "pickle.find_class"}
+WATCHED = {
+    "os.system",
+    "os.exec",
+    "os.posix_spawn",
+    "os.spawn",
+    "subprocess.Popen",
+    "socket.connect",
+    "pickle.find_class",
+}
 SEEN: list[str] = []
 WATCHING = [False]
 
@@ -158,7 +166,16 @@ def test_no_payload_in_an_override_is_run(override: str, watched: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["$(touch canary)", "`touch canary`", "; touch canary", "| touch canary", "a\n\ttouch canary", "../../x", "{{7*7}}", "%s%n"],
+    [
+        "$(touch canary)",
+        "`touch canary`",
+        "; touch canary",
+        "| touch canary",
+        "a\n\ttouch canary",
+        "../../x",
+        "{{7*7}}",
+        "%s%n",
+    ],
 )
 def test_text_stays_text(text: str, watched: Path) -> None:
     quoted = '"' + text.replace("\n", "\\n").replace("\t", "\\t") + '"'

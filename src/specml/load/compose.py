@@ -66,9 +66,11 @@ def compose(spec: Document, folder: File, overrides: Sequence[str]) -> Composed:
     with tempfile.TemporaryDirectory(prefix="specml-") as scratch:
         for (group, option), layer in names.items():
             _write(File(scratch, group, f"{option}.yaml"), layer, [])
+        for group in listed:  # even one that an override empties must be known as a group
+            File(scratch, group).mkdir(exist_ok=True)
         defaults = [*({group: list(options)} for group, options in listed.items()), "_self_"]
         _write(File(scratch, "spec.yaml"), files[-1], defaults)
-        marks = _composed_by_hydra(File(scratch), settings, set_by, listed, files[-1].tree)
+        marks = _composed_by_hydra(File(scratch), settings, set_by, listed)
     order = list(marks.pop(ORDER))
     files.sort(key=lambda layer: order.index(layer.mark))
     valued = [one for one, by in zip(set_by, settings, strict=True) if not by.deletes and by.options is None]
@@ -114,8 +116,6 @@ def _line(setting: Setting, layer: Layer, listed: Mapping[str, Any]) -> str:
 
     key = dotted(setting.path)
     if setting.options is not None:
-        if not setting.options:
-            return f"~{key}"
         return f"{'' if key in listed else '+'}{key}=[{','.join(setting.options)}]"
     if setting.deletes:
         return f"~{key}"
@@ -123,17 +123,20 @@ def _line(setting: Setting, layer: Layer, listed: Mapping[str, Any]) -> str:
 
 
 def _composed_by_hydra(
-    scratch: File, settings: list[Setting], set_by: list[Layer], listed: Mapping[str, Any], own: dict[str, Any]
+    scratch: File, settings: list[Setting], set_by: list[Layer], listed: Mapping[str, Any]
 ) -> dict[str, Any]:
     lines = [_line(setting, layer, listed) for setting, layer in zip(settings, set_by, strict=True)]
-    chosen = [line for line, setting in zip(lines, settings, strict=True) if setting.options is not None]
     # Of several choices in one group the last counts; Hydra takes each group once.
-    last = {line.lstrip("+~").partition("=")[0]: line for line in chosen}
-    kept = [line for line in lines if line not in chosen or last[line.lstrip("+~").partition("=")[0]] == line]
+    last = {setting.path: index for index, setting in enumerate(settings) if setting.options is not None}
+    kept = [
+        (setting, line)
+        for index, (setting, line) in enumerate(zip(settings, lines, strict=True))
+        if setting.options is None or last[setting.path] == index
+    ]
     try:
-        return _hydra(scratch, kept)
+        return _hydra(scratch, [line for _, line in kept])
     except _Uncomposed as error:
-        raise SpecError([_culprit(scratch, settings, lines, error)]) from None
+        raise SpecError([_culprit(scratch, kept, error)]) from None
 
 
 class _Uncomposed(Exception):
@@ -172,27 +175,28 @@ def _no_trace() -> Iterator[None]:
     from hydra.version import VersionBase
     from omegaconf import OmegaConf
 
-    GlobalHydra.instance()
+    outer = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
     resolvers = {name for name in ("now", "hydra", "python_version") if OmegaConf.has_resolver(name)}
     version = VersionBase.instance().version_base
     try:
         yield
     finally:
+        GlobalHydra.instance().clear()
+        if outer is not None:
+            GlobalHydra.instance().initialize(outer)
         VersionBase.instance().version_base = version
         for name in {"now", "hydra", "python_version"} - resolvers:
             OmegaConf.clear_resolver(name)
 
 
-def _culprit(scratch: File, settings: list[Setting], lines: list[str], error: Exception) -> Problem:
+def _culprit(scratch: File, kept: list[tuple[Setting, str]], error: Exception) -> Problem:
     """The first override that Hydra can't apply, in our words."""
-    marks: dict[str, Any] = {}
-    for count, setting in enumerate(settings, start=1):
-        before = {setting.path for setting in settings[: count - 1] if setting.options is not None}
-        if setting.path in before:
-            continue
+    lines = [line for _, line in kept]
+    marks = _hydra(scratch, [])
+    for count, (setting, _) in enumerate(kept, start=1):
         try:
-            marks = _hydra(scratch, lines[: count - 1])
-            _hydra(scratch, lines[:count])
+            marks = _hydra(scratch, lines[:count])
         except _Uncomposed as refused:
             return _told(setting, marks, str(refused))
     return Problem("overrides", "", f"can't be applied: {error}")
@@ -201,13 +205,11 @@ def _culprit(scratch: File, settings: list[Setting], lines: list[str], error: Ex
 def _told(setting: Setting, marks: dict[str, Any], reason: str) -> Problem:
     node: Any = marks
     for depth, key in enumerate(setting.path):
-        if not isinstance(node, dict):
-            above = dotted(setting.path[:depth])
-            what, hint = f"can't be set: {above} is a value or a list, not a mapping.", f"Set it whole, as {above}=…"
-            return Problem(setting.where, dotted(setting.path), what, hint)
-        if key not in node and setting.deletes:
-            near = get_close_matches(str(key), [name for name in node if name != ORDER], n=1)
+        if setting.deletes and (not isinstance(node, dict) or key not in node):
+            near = get_close_matches(
+                str(key), [name for name in node if name != ORDER] if isinstance(node, dict) else [], n=1
+            )
             hint = f"Did you mean {dotted((*setting.path[:depth], near[0]))!r}?" if near else ""
             return Problem(setting.where, dotted(setting.path), "is not there, so it can't be deleted.", hint)
-        node = node.get(key, {})
+        node = node.get(key) if isinstance(node, dict) else None
     return Problem(setting.where, dotted(setting.path), f"can't be applied: {reason}")
