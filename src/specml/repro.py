@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 DURATIONS = ".specml/durations.json"
 EVENTS = ".specml/events.jsonl"
 LOG = ".specml/log/dvc.log"
+NOT_DATA = (".venv/", "__pycache__/", "node_modules/", "/.specml/")
+"""Folders that DVC would otherwise walk through in search of stages, at a second and more each time."""
+
 GRACE = 1.5
 """Seconds that children get to end by themselves after an interrupt."""
 
@@ -35,6 +38,8 @@ def set_up(folder: Path) -> bool:
         raise SpecmlError(f"`dvc init` failed: {_last_line(done.stderr)}", where=str(folder))
     for option in ("core.analytics", "core.check_update"):
         _dvc(folder, "config", option, "false")
+    with (folder / ".dvcignore").open("a") as file:
+        file.writelines(f"{pattern}\n" for pattern in NOT_DATA)
     return True
 
 
@@ -51,7 +56,7 @@ def changes(folder: Path, targets: Sequence[str] = ()) -> dict[str, Any]:
     logging.getLogger("dvc").setLevel(logging.ERROR)
     try:
         with Repo(str(folder)) as repo:
-            return dict(repo.status(targets=list(targets) or None))
+            return dict(repo.status(targets=list(targets) or ["dvc.yaml"]))
     except DvcException as error:
         raise SpecmlError(f"DVC can't read the project: {error}", where=str(folder)) from None
 

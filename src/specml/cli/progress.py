@@ -17,7 +17,7 @@ def console() -> Console:
     """Where progress and tables go: standard error, plain when it is no terminal or NO_COLOR is set."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+    return Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 120)
 
 
 class Follow:

@@ -149,10 +149,12 @@ def _tell(outcome: Outcome, out: Console, folder: Path, *, quiet: bool) -> None:
 
 def _deploy(loaded: Loaded, outcome: Outcome, out: Console, *, quiet: bool) -> None:
     """Serve the released bundle."""
+    from specml.cli.deploy import announce
 
     def say(text: str) -> None:
         if not quiet:
-            out.print(text, markup=False)
+            out.print(text, markup=False, soft_wrap=True)
 
     deployment = loaded.spec.deployment.target.deploy(loaded.spec, loaded.folder, say)
     outcome.url = deployment.url
+    say(announce(deployment, loaded))
