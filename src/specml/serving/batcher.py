@@ -33,7 +33,7 @@ LOG = logging.getLogger("ray.serve")
 """Ray Serve's log: it goes to the replica's own file."""
 
 
-@dataclass
+@dataclass(eq=False)
 class _Waiting:
     rows: Rows
     answer: asyncio.Future[dict[str, np.ndarray]]

@@ -1,0 +1,45 @@
+"""``specml deploy``: serve the released model."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from specml.cli.arguments import parse, spec_and_overrides
+
+if TYPE_CHECKING:
+    from specml.kinds import Deployment
+    from specml.load import Loaded
+
+
+@click.command("deploy")
+@spec_and_overrides
+@click.option("-q", "--quiet", is_flag=True, help="No progress; only the outcome, and errors.")
+@click.option("--json", "as_json", is_flag=True, help="The outcome as one JSON document on standard output.")
+def command(arguments: tuple[str, ...], quiet: bool, as_json: bool) -> None:
+    """Serve the project's bundle; what is live already is left alone."""
+    from specml.load import load
+
+    def say(text: str) -> None:
+        if not (quiet or as_json):
+            click.echo(text, err=True)
+
+    loaded = load(*parse(arguments))
+    live = loaded.spec.deployment.target.deploy(loaded.spec, loaded.folder, say)
+    print(json.dumps({"schema_version": 1, **asdict(live)}, indent=1) if as_json else announce(live, loaded))
+
+
+def announce(live: Deployment, loaded: Loaded) -> str:
+    """The lines that tell a person what is live, how to ask it and how to stop it."""
+    from specml.bundle import open_bundle
+    from specml.serving.announce import announcement
+
+    auth = loaded.spec.serving.auth
+    return announcement(
+        live,
+        open_bundle(loaded.folder / "artifacts/bundle").contract,
+        token_variable=auth.tokens.name if auth else "",
+    )

@@ -1,0 +1,89 @@
+"""Asks a live server for predictions, batch by batch over one connection."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from specml.errors import SpecmlError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from specml.serving.table import Kind
+
+MOST_ROWS = 500
+"""Rows in one request: enough to be fast, few enough to leave room for others."""
+
+TRIES = 60
+
+
+class Client:
+    """A connection to the server at ``url``, with a bearer ``token`` if it asks for one."""
+
+    def __init__(self, url: str, token: str = "") -> None:
+        self._url = url
+        self._headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {token}"} if token else {})
+        address = urlsplit(url)
+        self._connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=120)
+
+    def columns(self) -> tuple[dict[str, Kind], int]:
+        """The model's columns by name with their kinds, and the most rows that one request may have."""
+        document = self._ask("GET", "/openapi.json")
+        rows = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["schema"][
+            "properties"
+        ]["rows"]
+        return {name: _kind(schema["type"]) for name, schema in rows["items"]["properties"].items()}, rows["maxItems"]
+
+    def predict(self, rows: list[dict[str, Any]], most: int) -> Iterator[dict[str, Any]]:
+        """A prediction for each row, in order.
+
+        Raises:
+            SpecmlError: the server refuses rows, or goes away.
+        """
+        size = min(MOST_ROWS, most)
+        for start in range(0, len(rows), size):
+            part = rows[start : start + size]
+            where = f"rows {start + 1} to {start + len(part)}"
+            yield from self._ask("POST", "/predict", json.dumps({"rows": part}).encode(), where)["predictions"]
+
+    def _ask(self, method: str, path: str, body: bytes | None = None, where: str = "") -> dict[str, Any]:
+        for _ in range(TRIES):
+            try:
+                self._connection.request(method, path, body, self._headers)
+                answer = self._connection.getresponse()
+                raw = answer.read()
+            except (OSError, http.client.HTTPException):
+                # Predicting twice is harmless: a replica may have gone while it was asked.
+                self._connection.close()
+                time.sleep(0.5)
+                continue
+            if answer.status in (429, 503):
+                time.sleep(min(10.0, float(answer.headers.get("retry-after", "1"))))
+                continue
+            told = _read(raw)
+            if answer.status != 200:
+                raise SpecmlError(
+                    f"the server refuses ({answer.status}): {told.get('error', 'no reason')}", where=where
+                )
+            return told
+        raise SpecmlError(
+            f"the server at {self._url} does not answer.", where=where, hint="`specml status` says what is live."
+        )
+
+
+def _read(raw: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(raw)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _kind(types: str | list[str]) -> Kind:
+    if "string" in types:
+        return "categorical"
+    return "boolean" if "boolean" in types else "numeric"

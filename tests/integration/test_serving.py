@@ -1,0 +1,486 @@
+"""The real thing: Ray Serve and HAProxy started by `specml deploy`, asked over HTTP."""
+
+from __future__ import annotations
+
+import csv
+import http.client
+import io
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import psutil
+import pytest
+
+from tests.bundles import binary_bundle, probability
+from tests.conftest import specml
+from tests.malformed import GOOD, INFER, PREDICT, rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = [pytest.mark.serve, pytest.mark.slow]
+
+SPEC = """\
+name: census
+problem: {{task: binary, target: income}}
+data: {{sources: {{people: {{type: csv, path: people.csv}}}}}}
+candidates: {{line: logistic_regression}}
+serving: {serving}
+deployment: {{target: {{type: local, port: {port}}}}}
+"""
+
+TOKENS = "a-first-long-token-of-a-test,another-long-token-of-a-test"
+
+
+@dataclass
+class Live:
+    """A project whose bundle is live."""
+
+    folder: Path
+    port: int
+    told: str
+    """What `specml deploy` printed."""
+
+    @property
+    def record(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.folder / ".specml/serving.json").read_text())
+        return found
+
+    def ask(
+        self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
+    ) -> tuple[int, Any, Any]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        told = {"content-type": "application/json"} if headers is None else headers
+        connection.request(method, path, body, told, encode_chunked=not isinstance(body, (bytes, type(None))))
+        answer = connection.getresponse()
+        raw = answer.read()
+        connection.close()
+        kind = answer.headers.get("content-type", "")
+        return answer.status, json.loads(raw) if kind.startswith("application/json") else raw, answer.headers
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def project(folder: Path, serving: str = "{max_rows: 50, max_body: 10000}") -> Live:
+    folder.mkdir()
+    port = free_port()
+    (folder / "spec.yaml").write_text(SPEC.format(port=port, serving=serving))
+    binary_bundle(folder / "artifacts/bundle")
+    return Live(folder, port, "")
+
+
+def marked(mark: str) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("SPECML_SERVING") == mark:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    made = project(tmp_path_factory.mktemp("live") / "census")
+    try:
+        made.told = specml("deploy", folder=made.folder).stdout
+        yield made
+    finally:
+        specml("stop", folder=made.folder)
+
+
+@pytest.fixture(scope="module")
+def guarded(live: Live, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """A second project, live at the same time, that wants tokens."""
+    serving = '{replicas: {min: 1, max: 1}, auth: {type: bearer, tokens: "${secret:CENSUS_TOKENS}"}}'
+    made = project(tmp_path_factory.mktemp("guarded") / "census", serving)
+    try:
+        made.told = specml("deploy", folder=made.folder, CENSUS_TOKENS=TOKENS).stdout
+        yield made
+    finally:
+        specml("stop", folder=made.folder)
+
+
+def test_tritonclient_reads_the_metadata_and_infers(live: Live) -> None:
+    from tritonclient import http as triton
+
+    client = triton.InferenceServerClient(f"127.0.0.1:{live.port}")
+    assert client.is_server_live()
+    assert client.is_server_ready()
+    assert client.is_model_ready("census")
+    told = client.get_model_metadata("census")
+    assert [(tensor["name"], tensor["datatype"], tensor["shape"]) for tensor in told["inputs"]] == [
+        ("age", "FP64", [-1, 1]),
+        ("hours", "FP64", [-1, 1]),
+        ("member", "FP64", [-1, 1]),
+        ("workclass", "BYTES", [-1, 1]),
+    ]
+    assert "binary_tensor_data" in client.get_server_metadata()["extensions"]
+    people = [
+        {"age": 25.0, "hours": 40.0, "member": 0.0, "workclass": "Private"},
+        {"age": 61.0, "hours": np.nan, "member": 1.0, "workclass": "Ünknown"},
+    ]
+    expected = [probability({**row, "hours": np.nan_to_num(row["hours"])}) for row in people]
+    for binary in (True, False):
+        inputs = []
+        for name, kind in (("age", "FP64"), ("hours", "FP64"), ("member", "FP64"), ("workclass", "BYTES")):
+            values = np.array([[row[name]] for row in people], dtype=np.float64 if kind == "FP64" else object)
+            tensor = triton.InferInput(name, list(values.shape), kind)
+            if binary:
+                tensor.set_data_from_numpy(values)
+            elif name == "hours":  # JSON has no NaN: leave the column out
+                continue
+            else:
+                tensor.set_data_from_numpy(values, binary_data=False)
+            inputs.append(tensor)
+        wanted = [triton.InferRequestedOutput(name, binary_data=binary) for name in ("label", "probabilities")]
+        answer = client.infer("census", inputs, outputs=wanted, request_id="seven")
+        assert answer.get_response()["id"] == "seven"
+        found = answer.as_numpy("probabilities")
+        if not binary:
+            expected = [probability({**row, "hours": 0.0}) for row in people]
+        np.testing.assert_allclose(found[:, 1], expected, rtol=1e-5)
+        assert [label.decode() if isinstance(label, bytes) else label for label in answer.as_numpy("label")] == [
+            "1",
+            "1",
+        ]
+    client.close()
+
+
+def test_the_printed_curl_line_works_as_pasted(live: Live) -> None:
+    line = next(line.strip() for line in live.told.splitlines() if line.strip().startswith("curl "))
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=True)
+    answer = json.loads(done.stdout)
+    assert answer["model"] == "census"
+    row = json.loads(re.search(r"-d '(.*)'", line)[1])["rows"][0]  # type: ignore[index]
+    assert answer["predictions"][0]["probability"] == pytest.approx(probability(row), rel=1e-5)
+    assert answer["predictions"][0]["label"] == 1
+
+
+def metrics(live: Live) -> dict[str, dict[str, float]]:
+    """Values by replica and series, from as many answers as it takes to meet both."""
+    found: dict[str, dict[str, float]] = {}
+    for _ in range(50):
+        _, raw, _ = live.ask("GET", "/metrics")
+        series = {}
+        for line in raw.decode().splitlines():
+            if not line.startswith("#"):
+                name, value = line.rsplit(" ", 1)
+                series[name.split("{")[0] + ("" if "le=" not in name else name[name.index("le=") :])] = float(value)
+        replica = re.search(rb'replica="([^"]+)"', raw)
+        assert replica
+        found[replica[1].decode()] = series
+        if len(found) == 2:
+            break
+    return found
+
+
+def test_two_replicas_answer_and_requests_share_batches(live: Live) -> None:
+    before = metrics(live)
+    with ThreadPoolExecutor(32) as pool:
+        bodies = [json.dumps({"rows": [{**GOOD, "age": i}]}) for i in range(600)]
+        answers = list(pool.map(lambda body: live.ask("POST", "/predict", body.encode()), bodies))
+    assert all(status == 200 for status, _, _ in answers)
+    for i, (_, answer, _) in enumerate(answers):
+        assert answer["predictions"][0]["probability"] == pytest.approx(probability({**GOOD, "age": i}), rel=1e-4)
+    after = metrics(live)
+    assert len(after) == 2
+    rows_of = {name: after[name]["specml_rows_total"] - before[name]["specml_rows_total"] for name in after}
+    assert sum(rows_of.values()) == 600
+    assert min(rows_of.values()) > 100, rows_of
+    assert (
+        sum(after[name]["specml_shared_batches_total"] - before[name]["specml_shared_batches_total"] for name in after)
+        > 0
+    )
+
+
+def test_nothing_malformed_hurts(live: Live) -> None:
+    infer = "/v2/models/census/infer"
+    json_type = {"content-type": "application/json"}
+    cases: list[tuple[str, str, str, Any, dict[str, str] | None, int]] = [
+        *((name, "POST", "/predict", body, None, status) for name, (body, status, _) in PREDICT.items()),
+        *(
+            (
+                name,
+                "POST",
+                infer,
+                body,
+                {"content-type": "application/octet-stream", **headers},
+                413 if "2^63" in name else 400,
+            )
+            for name, (body, headers, _) in INFER.items()
+        ),
+        ("too large", "POST", "/predict", b" " * 10_001, None, 413),
+        ("too large, in chunks", "POST", "/predict", iter([b" " * 4000] * 4), None, 413),
+        ("declared too large", "POST", "/predict", b"", {**json_type, "content-length": "99999999999"}, 413),
+        ("gzip", "POST", "/predict", rows(), {**json_type, "content-encoding": "gzip"}, 415),
+        ("form", "POST", "/predict", rows(), {"content-type": "application/x-www-form-urlencoded"}, 415),
+        ("no type", "POST", "/predict", rows(), {}, 415),
+        ("GET", "GET", "/predict", None, None, 405),
+        ("DELETE", "DELETE", "/v2", None, None, 405),
+        ("no path", "GET", "/nothing", None, None, 404),
+        ("traversal", "GET", "/v2/models/..%2f..%2fetc/ready", None, None, 404),
+        ("no model", "POST", "/v2/models/other/infer", rows(), None, 404),
+        ("no version", "POST", "/v2/models/census/versions/1/infer", rows(), None, 404),
+        ("long header", "GET", "/v2", None, {"x-long": "x" * 65536}, 400),
+    ]
+    for name, method, path, body, headers, expected in cases:
+        status, told, _ = live.ask(method, path, body, headers)
+        assert status == expected, (name, status, told)
+        if name != "long header":  # HAProxy answers that one
+            assert told["error"], name
+        assert live.ask("GET", "/v2/health/live")[0] == 200, name
+
+
+def test_a_body_that_never_comes_holds_up_nobody(live: Live) -> None:
+    slow = socket.create_connection(("127.0.0.1", live.port))
+    slow.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{")
+    assert live.ask("POST", "/predict", rows())[0] == 200
+    slow.close()
+    assert live.ask("POST", "/predict", rows())[0] == 200
+
+
+def outside() -> str:
+    """An address of this machine that is not loopback."""
+    for addresses in psutil.net_if_addrs().values():
+        for address in addresses:
+            if address.family == socket.AF_INET and not address.address.startswith("127."):
+                return str(address.address)
+    pytest.skip("this machine has only loopback")
+
+
+def listening(live: Live) -> list[tuple[str, str, int]]:
+    found = []
+    for process in marked(live.record["mark"]):
+        for connection in process.net_connections("inet"):
+            if connection.status == psutil.CONN_LISTEN:
+                found.append((process.name(), connection.laddr.ip, connection.laddr.port))
+    return found
+
+
+def test_http_is_refused_from_outside(live: Live) -> None:
+    address = outside()
+    ports = {port for name, _, port in listening(live) if "haproxy" in name} | {live.port}
+    assert len(ports) >= 3
+    for port in ports:
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((address, port), timeout=5).close()
+
+
+def test_what_listens_beyond_loopback_is_told_and_asks_for_the_token(live: Live) -> None:
+    import grpc
+
+    beyond = [one for one in listening(live) if not one[1].startswith(("127.", "::ffff:127."))]
+    status = json.loads(specml("status", "--json", folder=live.folder).stdout)["live"]
+    assert sorted(int(told.split()[1]) for told in status["unguarded"]) == sorted(port for _, _, port in beyond)
+    method = "/ray.serve.ASGIService/HandleRequest"
+    for name, _, port in beyond:
+        assert name.startswith("ray::"), beyond
+        code = call(f"{outside()}:{port}", method)
+        assert code == grpc.StatusCode.UNAUTHENTICATED, (name, port, code)
+    gcs = live.record["address"]
+    nodes = "/ray.rpc.NodeInfoGcsService/GetAllNodeInfo"
+    assert call(gcs, nodes) == grpc.StatusCode.UNAUTHENTICATED
+    token = (Path(live.record["folder"]) / "token").read_text()
+    assert call(gcs, nodes, token) == grpc.StatusCode.OK
+
+
+def call(address: str, method: str, token: str = "") -> Any:
+    import grpc
+
+    with grpc.insecure_channel(address) as channel:
+        asked = channel.unary_unary(method)
+        metadata = [("authorization", f"Bearer {token}")] if token else []
+        try:
+            return asked.with_call(b"", metadata=metadata, timeout=10)[1].code()
+        except grpc.RpcError as error:
+            return error.code()  # type: ignore[attr-defined]
+
+
+def test_the_clusters_folder_is_closed_to_others(live: Live) -> None:
+    folder = Path(live.record["folder"])
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert (folder / "token").stat().st_mode & 0o777 == 0o600
+
+
+def test_predict_gives_the_same_from_the_server_and_from_the_bundle(live: Live) -> None:
+    people = "id,age,hours,member,workclass\n" + "".join(
+        f"{i},{20 + i % 60},{'' if i % 5 == 0 else i % 40},{'true' if i % 2 else 'false'},{('Private', '1', '?')[i % 3]}\n"
+        for i in range(120)
+    )
+    (live.folder / "new.csv").write_text(people)
+    served = specml("predict", "new.csv", folder=live.folder)
+    alone = specml("predict", "new.csv", "--bundle", "artifacts/bundle", "-o", "out.csv", "-q", folder=live.folder)
+    assert alone.stderr == ""
+    assert served.stdout == (live.folder / "out.csv").read_text()
+    answered = list(csv.DictReader(io.StringIO(served.stdout)))
+    assert [row["id"] for row in answered] == [str(i) for i in range(120)]
+    assert float(answered[2]["probability_1"]) == pytest.approx(
+        probability({"age": 22, "hours": 2, "member": False, "workclass": None}), rel=1e-5
+    )
+
+
+def test_deploying_again_changes_nothing(live: Live) -> None:
+    before = {process.pid for process in marked(live.record["mark"])}
+    began = time.monotonic()
+    done = specml("deploy", folder=live.folder)
+    assert "nothing to do" in done.stderr
+    assert time.monotonic() - began < 10
+    assert {process.pid for process in marked(live.record["mark"])} == before
+
+
+def test_a_taken_port_is_told_in_one_line(live: Live, tmp_path: Path) -> None:
+    other = project(tmp_path / "other")
+    done = specml("deploy", f"deployment.target.port={live.port}", folder=other.folder, status=9)
+    assert f"port {live.port}" in done.stderr
+    assert "deployment.target.port=" in done.stderr
+    assert not (other.folder / ".specml/serving.json").exists()
+
+
+def test_two_projects_live_side_by_side(live: Live, guarded: Live) -> None:
+    assert live.ask("POST", "/predict", rows())[0] == 200
+    assert guarded.ask("GET", "/v2/health/ready")[0] == 200
+    assert not {port for _, _, port in listening(live)} & {port for _, _, port in listening(guarded)}
+
+
+def test_every_route_but_health_wants_a_token(guarded: Live) -> None:
+    for path in ("/v2/health/live", "/v2/health/ready", "/healthz"):
+        assert guarded.ask("GET", path)[0] == 200
+    asked = [("GET", "/"), ("GET", "/v2"), ("GET", "/metrics"), ("GET", "/openapi.json"), ("GET", "/v2/models/census")]
+    asked += [("POST", "/predict"), ("POST", "/v2/models/census/infer"), ("GET", "/nothing")]
+    for method, path in asked:
+        for token in (None, "Bearer wrong", "Bearer ", "Basic a-first-long-token-of-a-test", "Bearer \xff"):
+            told = {"content-type": "application/json"} | ({"authorization": token} if token else {})
+            status, answer, headers = guarded.ask(method, path, rows() if method == "POST" else None, told)
+            assert (status, headers["www-authenticate"]) == (401, "Bearer"), (path, token)
+            assert "Authorization: Bearer" in answer["error"]
+    for token in TOKENS.split(","):
+        told = {"content-type": "application/json", "authorization": f"Bearer {token}"}
+        assert guarded.ask("POST", "/predict", rows(), told)[0] == 200
+
+
+def test_the_tokens_are_nowhere_in_clear(guarded: Live) -> None:
+    for token in TOKENS.split(","):
+        for process in marked(guarded.record["mark"]):
+            assert token not in " ".join(process.cmdline())
+            assert token not in str(process.environ())
+        for folder in (guarded.folder, Path(guarded.record["folder"])):
+            for file in folder.rglob("*"):
+                if file.is_file():
+                    assert token.encode() not in file.read_bytes(), file
+    assert "$" in guarded.record["config"]["applications"][0]["args"]["auth"]["digests"][0]
+    line = next(line.strip() for line in guarded.told.splitlines() if line.strip().startswith("curl "))
+    done = subprocess.run(
+        ["sh", "-c", line], capture_output=True, text=True, check=True, env={**os.environ, "CENSUS_TOKENS": TOKENS}
+    )
+    assert json.loads(done.stdout)["model"] == "census"
+
+
+def test_stop_leaves_nothing(guarded: Live) -> None:
+    record = guarded.record
+    assert marked(record["mark"])
+    assert "stopped" in specml("stop", folder=guarded.folder).stdout
+    assert not marked(record["mark"])
+    assert not Path(record["folder"]).exists()
+    assert not (guarded.folder / ".specml/serving.json").exists()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", guarded.port)).close()
+    assert "nothing was running" in specml("stop", folder=guarded.folder).stdout
+    assert "nothing is live" in specml("status", folder=guarded.folder).stdout
+
+
+class Load:
+    """Clients that ask without pause and remember every answer that is not right."""
+
+    def __init__(self, live: Live, clients: int = 4) -> None:
+        self._live, self._stopped = live, threading.Event()
+        self.answers: list[tuple[str, float]] = []
+        self.failures: list[object] = []
+        self._threads = [threading.Thread(target=self._run) for _ in range(clients)]
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self) -> None:
+        while not self._stopped.is_set():
+            try:
+                status, answer, _ = self._live.ask("POST", "/predict", rows())
+            except (OSError, http.client.HTTPException) as error:
+                self.failures.append(error)
+                continue
+            if status == 200:
+                self.answers.append((answer["bundle"], answer["predictions"][0]["probability"]))
+            else:
+                self.failures.append((status, answer))
+
+
+def test_a_new_bundle_takes_over_without_a_failed_request(live: Live) -> None:
+    old = json.loads(specml("status", "--json", folder=live.folder).stdout)["live"]["bundle"]
+    new = binary_bundle(live.folder / "artifacts/bundle", weight=-0.05)
+    with Load(live) as load:
+        done = specml("deploy", folder=live.folder)
+        time.sleep(1)
+    assert "replica by replica" in done.stderr
+    assert load.failures == []
+    assert {bundle for bundle, _ in load.answers} == {old, new}
+    for bundle, found in load.answers:
+        assert found == pytest.approx(probability(GOOD, weight=0.05 if bundle == old else -0.05), rel=1e-5)
+    told = json.loads(specml("status", "--json", folder=live.folder).stdout)
+    assert (told["live"]["bundle"], told["live"]["replicas"]) == (new, 2)
+    assert told["bundle_in_project"] == new
+
+
+def test_a_bundle_that_does_not_start_leaves_the_old_one_live(live: Live) -> None:
+    before = json.loads(specml("status", "--json", folder=live.folder).stdout)["live"]["bundle"]
+    model = live.folder / "artifacts/bundle/model.onnx"
+    good = model.read_bytes()
+    manifest = live.folder / "artifacts/bundle/manifest.json"
+    told = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps(told))  # another digest
+    model.write_bytes(good[:-1])
+    done = specml("deploy", folder=live.folder, status=None)
+    model.write_bytes(good)
+    assert done.returncode != 0
+    assert "altered or cut short" in done.stderr
+    assert json.loads(specml("status", "--json", folder=live.folder).stdout)["live"]["bundle"] == before
+    assert live.ask("POST", "/predict", rows())[0] == 200
+
+
+def test_a_killed_replica_is_replaced(live: Live) -> None:
+    victim = next(process for process in marked(live.record["mark"]) if "ServeReplica" in process.name())
+    victim.send_signal(signal.SIGKILL)
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        told = json.loads(specml("status", "--json", folder=live.folder).stdout)["live"]
+        if (
+            told
+            and told["replicas"] == 2
+            and victim.pid not in {process.pid for process in marked(live.record["mark"])}
+        ):
+            break
+        time.sleep(0.5)
+    assert told["replicas"] == 2
+    assert live.ask("POST", "/predict", rows())[0] == 200

@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from specml.serving.batcher import Batcher
+from specml.serving.counters import Counters
+from specml.serving.refusal import Refused
+from specml.serving.request import Rows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+POISON = -1.0
+
+
+def rows(values: list[float]) -> Rows:
+    return Rows(len(values), {"x": np.array(values)})
+
+
+class Model:
+    """Doubles x; remembers every batch; fails on a batch that holds POISON."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[float]] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.entered = threading.Event()
+
+    def __call__(self, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        self.entered.set()
+        assert self.gate.wait(10)
+        self.batches.append(columns["x"].tolist())
+        if POISON in columns["x"]:
+            raise ValueError("poison")
+        return {"y": columns["x"] * 2}
+
+
+def with_batcher(test: Callable[[Batcher, Model], object], **options: float) -> Model:
+    """Run an async test with a batcher over a model."""
+    model = Model()
+
+    async def main() -> None:
+        with ThreadPoolExecutor(1) as executor:
+            batcher = Batcher(model, executor, Counters(), **{"max_batch_size": 8, "max_queue": 10_000, **options})  # type: ignore[arg-type]
+            await test(batcher, model)  # type: ignore[misc]
+
+    asyncio.run(main())
+    return model
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    requests=st.lists(st.tuples(st.integers(1, 30), st.booleans(), st.integers(0, 3)), min_size=1, max_size=40),
+    max_batch_size=st.integers(1, 16),
+    max_wait=st.sampled_from([0.0, 0.001]),
+)
+def test_nothing_is_lost_doubled_or_reordered(
+    requests: list[tuple[int, bool, int]], max_batch_size: int, max_wait: float
+) -> None:
+    """Requests of any size, some poisoned, some arriving later: each gets its own rows back, or fails alone."""
+    count = 0
+    sent: list[list[float]] = []
+    for size, poisoned, _ in requests:
+        values = [float(count + i) for i in range(size)]
+        count += size
+        sent.append([*values[:-1], POISON] if poisoned else values)
+
+    async def one(batcher: Batcher, values: list[float], late: int) -> object:
+        for _ in range(late):
+            await asyncio.sleep(0)
+        try:
+            return (await batcher.submit(rows(values)))["y"].tolist()
+        except Refused as refusal:
+            return refusal.http
+
+    async def test(batcher: Batcher, model: Model) -> None:
+        answers = await asyncio.gather(
+            *(one(batcher, values, late) for values, (_, _, late) in zip(sent, requests, strict=True))
+        )
+        for values, answer in zip(sent, answers, strict=True):
+            assert answer == (422 if POISON in values else [2 * value for value in values])
+        assert batcher.waiting_rows == 0
+
+    model = with_batcher(test, max_batch_size=max_batch_size, max_wait=max_wait)
+    assert max(map(len, model.batches)) <= max_batch_size
+    clean = [batch for batch in model.batches if POISON not in batch]
+    if not any(poisoned for _, poisoned, _ in requests):
+        assert sorted(value for batch in clean for value in batch) == [float(i) for i in range(count)]
+
+
+def test_first_come_is_first_served_and_what_waits_is_batched() -> None:
+    async def test(batcher: Batcher, model: Model) -> None:
+        model.gate.clear()
+        first = asyncio.create_task(batcher.submit(rows([0.0])))
+        await asyncio.to_thread(model.entered.wait, 10)
+        rest = [asyncio.create_task(batcher.submit(rows([float(i)] * 3))) for i in range(1, 6)]
+        await asyncio.sleep(0.01)
+        assert batcher.waiting_rows == 15
+        model.gate.set()
+        await asyncio.gather(first, *rest)
+
+    model = with_batcher(test)
+    assert model.batches == [[0.0], [1, 1, 1, 2, 2, 2, 3, 3], [3, 4, 4, 4, 5, 5, 5]]
+
+
+def test_an_idle_model_does_not_wait() -> None:
+    async def test(batcher: Batcher, model: Model) -> None:
+        for i in range(5):
+            await asyncio.wait_for(batcher.submit(rows([float(i)])), 5)
+
+    assert with_batcher(test).batches == [[0.0], [1.0], [2.0], [3.0], [4.0]]
+
+
+def test_a_wait_ends_when_the_batch_is_full() -> None:
+    async def test(batcher: Batcher, model: Model) -> None:
+        await asyncio.wait_for(asyncio.gather(*(batcher.submit(rows([float(i)])) for i in range(8))), 5)
+
+    assert len(with_batcher(test, max_wait=3600).batches) == 1
+
+
+def test_a_full_queue_says_so_and_recovers() -> None:
+    async def test(batcher: Batcher, model: Model) -> None:
+        model.gate.clear()
+        running = asyncio.create_task(batcher.submit(rows([0.0])))
+        await asyncio.to_thread(model.entered.wait, 10)
+        waiting = asyncio.create_task(batcher.submit(rows([1.0] * 10)))
+        await asyncio.sleep(0)
+        with pytest.raises(Refused) as refusal:
+            await batcher.submit(rows([2.0]))
+        assert refusal.value.http == 429
+        assert int(refusal.value.headers["retry-after"]) >= 1
+        model.gate.set()
+        await asyncio.gather(running, waiting)
+        assert (await batcher.submit(rows([3.0])))["y"].tolist() == [6.0]
+
+    with_batcher(test, max_queue=10)
+
+
+def test_a_request_larger_than_the_queue_is_answered_when_nothing_waits() -> None:
+    async def test(batcher: Batcher, model: Model) -> None:
+        values = [float(i) for i in range(100)]
+        assert (await batcher.submit(rows(values)))["y"].tolist() == [2 * value for value in values]
+
+    assert max(map(len, with_batcher(test, max_queue=10).batches)) == 8
+
+
+def test_a_client_that_goes_frees_its_place() -> None:
+    async def test(batcher: Batcher, model: Model) -> None:
+        model.gate.clear()
+        running = asyncio.create_task(batcher.submit(rows([0.0])))
+        await asyncio.to_thread(model.entered.wait, 10)
+        gone = asyncio.create_task(batcher.submit(rows([1.0] * 5)))
+        stays = asyncio.create_task(batcher.submit(rows([2.0])))
+        await asyncio.sleep(0)
+        gone.cancel()
+        await asyncio.gather(gone, return_exceptions=True)
+        assert batcher.waiting_rows == 1
+        model.gate.set()
+        await asyncio.gather(running, stays)
+
+    assert with_batcher(test).batches == [[0.0], [2.0]]
+
+
+def test_when_the_replica_goes_down_nobody_waits_for_ever() -> None:
+    async def main() -> None:
+        executor = ThreadPoolExecutor(1)
+        batcher = Batcher(Model(), executor, Counters(), max_batch_size=8, max_queue=100)
+        executor.shutdown()
+        with pytest.raises(Refused) as refusal:
+            await asyncio.wait_for(batcher.submit(rows([1.0])), 5)
+        assert refusal.value.http == 503
+
+    asyncio.run(main())
