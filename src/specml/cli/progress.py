@@ -64,9 +64,9 @@ class Follow:
             self._bar(event)
         elif sort == "start":
             expected = f" (last time {self.last[stage]:.1f}s)" if stage in self.last else ""
-            self.out.print(f"{_clock(event)} {stage} start{expected}", markup=False)
+            self.out.print(f"{_clock(event)} {stage} start{expected}", markup=False, soft_wrap=True)
         elif sort == "say" and event.get("done") is not None:
-            self.out.print(f"{_clock(event)} {stage} {event['text']}{self._left(event)}", markup=False)
+            self.out.print(f"{_clock(event)} {stage} {event['text']}{self._left(event)}", markup=False, soft_wrap=True)
         elif sort == "done":
             self.out.print(
                 f"{_clock(event)} {stage} ok {event['seconds']:.1f}s {self.text.get(stage, '')}", markup=False
