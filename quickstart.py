@@ -48,9 +48,11 @@ def main() -> int:
 
 def set_up() -> None:
     """Make .venv and install specml into it, unless that was done for these very requirements."""
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036 - an older Python is just who must be told
         sys.exit(f"quickstart: this is Python {sys.version.split()[0]}; specml needs 3.11 or later.")
-    wanted = hashlib.sha256(b"".join((ROOT / n).read_bytes() for n in ("pyproject.toml", "constraints.txt"))).hexdigest()
+    wanted = hashlib.sha256(
+        b"".join((ROOT / n).read_bytes() for n in ("pyproject.toml", "constraints.txt"))
+    ).hexdigest()
     if STAMP.exists() and STAMP.read_text() == wanted:
         return
     if not PYTHON.exists():
@@ -70,9 +72,9 @@ def install_torch() -> None:
         pip("install", version)
         return
     say(f"no NVIDIA GPU is here: installing the CPU build of {version}")
-    # An index that can't be reached is skipped by pip with a warning; others (a local one, say) may have the build.
-    index = ("--extra-index-url", CPU_INDEX, "--retries", "1", "--timeout", "20")
-    if pip("install", f"{version}+cpu", *index, check=False):
+    # pip passes over an index that can't be reached; another one (a local one, say) may have the build.
+    index = ("--no-deps", "--extra-index-url", CPU_INDEX, "--retries", "0", "--timeout", "20")
+    if pip("install", f"{version}+cpu", *index, check=False, told=False):
         say("the CPU build can't be had: installing what the package index has, which may bring CUDA libraries")
         pip("install", version)
     say(f"torch {capture('import torch; print(torch.__version__)')} installed")
@@ -81,7 +83,7 @@ def install_torch() -> None:
 def has_gpu() -> bool:
     """Whether an NVIDIA driver answers."""
     tool = shutil.which("nvidia-smi")
-    return bool(tool) and subprocess.run([tool, "-L"], capture_output=True, check=False).returncode == 0
+    return tool is not None and subprocess.run([tool, "-L"], capture_output=True, check=False).returncode == 0
 
 
 def run(*, keep: bool) -> int:
@@ -124,15 +126,15 @@ def test() -> int:
     )
     for command in checks:
         say(f"$ {' '.join(command)}")
-        subprocess.run([BIN / command[0], *command[1:]], cwd=ROOT, check=True)
+        subprocess.run([str(BIN / command[0]), *command[1:]], cwd=ROOT, check=True)
     say("$ pytest")
     return subprocess.run([PYTHON, "-m", "pytest"], cwd=ROOT, check=False).returncode
 
 
-def pip(*arguments: str, check: bool = True) -> int:
-    """Run pip of .venv, quietly."""
-    command = [PYTHON, "-m", "pip", "--disable-pip-version-check", *arguments, "--quiet"]
-    return subprocess.run(command, cwd=ROOT, check=check).returncode
+def pip(*arguments: str, check: bool = True, told: bool = True) -> int:
+    """Run pip of .venv, quietly; without ``told`` even its warnings are kept back."""
+    command = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", *arguments, "--quiet"]
+    return subprocess.run(command, cwd=ROOT, check=check, capture_output=not told).returncode
 
 
 def capture(code: str) -> str:

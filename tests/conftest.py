@@ -62,7 +62,9 @@ def column(name: str, kind: Any = "numeric", **facts: Any) -> Column:
     return Column(name=name, kind=kind, nullable=True, **facts)
 
 
-def specml(*arguments: str, folder: Path, status: int | None = 0, **environment: str) -> subprocess.CompletedProcess[str]:
+def specml(
+    *arguments: str, folder: Path, status: int | None = 0, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Run the command line as a person would; fails the test when the exit status is another."""
     done = subprocess.run(
         [sys.executable, "-m", "specml", *arguments],

@@ -114,7 +114,9 @@ def test_disparity_refuses_a_model_and_admits_another(tmp_path: Path) -> None:
     admitted = outcome(tmp_path)
     assert admitted["gates"]["apart"]["outcome"] == "holds"  # type: ignore[index]
     spec = (tmp_path / "spec.yaml").read_text()
-    (tmp_path / "spec.yaml").write_text(spec.replace("target: fair", "target: unfair").replace("unfair: {role", "fair: {role"))
+    (tmp_path / "spec.yaml").write_text(
+        spec.replace("target: fair", "target: unfair").replace("unfair: {role", "fair: {role")
+    )
     refused = outcome(tmp_path, status=4)
     assert refused["gates"]["apart"]["outcome"] == "refused"  # type: ignore[index]
 
@@ -201,7 +203,9 @@ def test_plan_tells_why_and_writes_nothing(again: Path) -> None:
     assert " skip " in lines["train@scorecard"]
     assert "params.yaml" in done.stdout
     after = {path: path.stat().st_mtime_ns for path in again.rglob("*") if path.is_file() and "tmp" not in path.parts}
-    assert {p: t for p, t in after.items() if ".dvc" not in p.parts} == {p: t for p, t in before.items() if ".dvc" not in p.parts}
+    assert {p: t for p, t in after.items() if ".dvc" not in p.parts} == {
+        p: t for p, t in before.items() if ".dvc" not in p.parts
+    }
 
 
 def test_quiet_and_json_and_no_terminal(again: Path) -> None:
@@ -226,7 +230,9 @@ def other(*command: str, folder: Path, status: int = 0) -> subprocess.CompletedP
 
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1"}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=400)
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=400
+    )
     assert done.returncode == status, f"{done.stdout}\n{done.stderr}"
     assert "Traceback" not in done.stderr
     return done

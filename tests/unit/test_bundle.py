@@ -42,7 +42,9 @@ def test_opens_and_predicts(folder: Path) -> None:
 
 def test_same_content_same_digest(folder: Path, tmp_path: Path) -> None:
     assert write_bundle(tmp_path / "other", contract(), doubled(), {"columns": {}}) == digest(folder / "manifest.json")
-    assert write_bundle(tmp_path / "third", contract("x"), doubled(), {"columns": {}}) != digest(folder / "manifest.json")
+    assert write_bundle(tmp_path / "third", contract("x"), doubled(), {"columns": {}}) != digest(
+        folder / "manifest.json"
+    )
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "contract.json", "reference.json", "manifest.json"])
@@ -52,7 +54,13 @@ def test_damage_is_found(folder: Path, name: str, damage: str) -> None:
     raw = path.read_bytes()
     middle = len(raw) // 2
     flipped = raw[:middle] + bytes([raw[middle] ^ 1]) + raw[middle + 1 :]
-    damaged = {"empty": b"", "one byte": raw[:1], "half": raw[:middle], "last byte lost": raw[:-1], "bit flipped": flipped}
+    damaged = {
+        "empty": b"",
+        "one byte": raw[:1],
+        "half": raw[:middle],
+        "last byte lost": raw[:-1],
+        "bit flipped": flipped,
+    }
     if damage == "gone":
         path.unlink()
     else:

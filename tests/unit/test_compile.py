@@ -53,7 +53,7 @@ def test_commands_hold_nothing_of_the_spec() -> None:
 
 def test_stages_and_keys_of_a_persons_own_survive_with_their_comments() -> None:
     plan = compile_plan(spec_of())
-    theirs = "# mine\nvars:\n- other.yaml\nstages:\n  export: # by hand\n    cmd: ./export.sh\n    deps: [artifacts/bundle]\n"
+    theirs = "# mine\nvars: []\nstages:\n  export: # by hand\n    cmd: ./export.sh\n    deps: [artifacts/bundle]\n"
     once = dvc_yaml(plan, theirs)
     assert "# by hand" in once
     assert "# mine" in once

@@ -31,7 +31,9 @@ def in_graph(fitted: FittedFeature, values: np.ndarray, dtype: Any) -> np.ndarra
 
 
 @pytest.mark.parametrize("prefers", [TREES, LINEAR])
-@pytest.mark.parametrize("feature", [Numeric(), Numeric(missing="mean", scale="none"), Numeric(scale="standard"), Boolean()])
+@pytest.mark.parametrize(
+    "feature", [Numeric(), Numeric(missing="mean", scale="none"), Numeric(scale="standard"), Boolean()]
+)
 def test_numbers_are_equal_in_the_graph(feature: Feature, prefers: Preference) -> None:
     generator = np.random.default_rng(1)
     training = np.concatenate([generator.normal(40, 12, 200), [np.nan] * 5])

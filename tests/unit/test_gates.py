@@ -73,7 +73,9 @@ def test_metric_on_too_few_rows_is_not_measured(n: int) -> None:
 
 def test_metric_of_one_class_is_not_measured() -> None:
     evidence = binary(200)
-    one = Evidence("binary", np.zeros(200, np.int64), evidence.scores, evidence.decisions, evidence.native, evidence.prior)
+    one = Evidence(
+        "binary", np.zeros(200, np.int64), evidence.scores, evidence.decisions, evidence.native, evidence.prior
+    )
     assert MetricGate(metric="roc_auc", min=0.0).check(one).outcome == "not measured"
 
 
@@ -103,11 +105,15 @@ def test_parity() -> None:
     assert Parity().check(evidence).outcome == "holds"
     native = evidence.native.copy()
     native[3] += 2e-5
-    verdict = Parity().check(Evidence("binary", evidence.y, evidence.scores, evidence.decisions, native, evidence.prior))
+    verdict = Parity().check(
+        Evidence("binary", evidence.y, evidence.scores, evidence.decisions, native, evidence.prior)
+    )
     assert verdict.outcome == "refused"
     assert "1 of 500 rows" in verdict.reason
     native[3] = np.nan
-    verdict = Parity().check(Evidence("binary", evidence.y, evidence.scores, evidence.decisions, native, evidence.prior))
+    verdict = Parity().check(
+        Evidence("binary", evidence.y, evidence.scores, evidence.decisions, native, evidence.prior)
+    )
     assert verdict.outcome == "refused"
     nothing = np.empty(0)
     assert Parity().check(Evidence("regression", nothing, nothing, None, nothing, nothing)).outcome == "not measured"
@@ -173,7 +179,9 @@ def test_one_group_and_rates_of_zero_are_never_a_pass() -> None:
 
 def test_equal_groups_are_rarely_refused_and_halved_ones_nearly_always() -> None:
     for n in (100, 500, 2000):
-        wrong = sum(disparity().check(grouped({"a": 0.3, "b": 0.3, "c": 0.3}, n, s)).outcome == "refused" for s in range(200))
+        wrong = sum(
+            disparity().check(grouped({"a": 0.3, "b": 0.3, "c": 0.3}, n, s)).outcome == "refused" for s in range(200)
+        )
         assert wrong <= 10, n
     found = sum(disparity().check(grouped({"a": 0.5, "b": 0.25}, 500, s)).outcome == "refused" for s in range(200))
     assert found >= 190

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from specml.data import MISSING, Layout
-from specml.errors import DataCheckFailed, NotEnoughData, SpecmlError
+from specml.errors import DataCheckFailed, SpecmlError
 from specml.stages import ingest, prepare
 from specml.stages.work import Work, narrowed
 from tests.conftest import spec_of, tree
@@ -108,7 +108,9 @@ WRONG = [
     pytest.param(rows(), {"data": data(columns={"colour": {"dtype": "float"}})}, "can't be read as float", id="dtype"),
     pytest.param(rows(), {"data": data(columns={"colour": {"nullable": False}})}, "values are missing", id="nullable"),
     pytest.param(rows(), {"problem": {**PROBLEM, "positive_class": 7}}, "is 7", id="positive class"),
-    pytest.param(rows(), {"problem": {**PROBLEM, "task": "regression", "target": "colour"}}, "not numbers", id="text target"),
+    pytest.param(
+        rows(), {"problem": {**PROBLEM, "task": "regression", "target": "colour"}}, "not numbers", id="text target"
+    ),
     pytest.param({"y": [0, 1] * 100}, {}, "no feature is left", id="no feature"),
 ]
 
