@@ -64,7 +64,7 @@ class Secret:
                 return value
             if isinstance(value, str) and cls.PATTERN.match(value):
                 return cls(value)
-            raise PydanticCustomError("secret", "must be a reference like ${{secret:NAME}}, never the secret itself.")
+            raise PydanticCustomError("secret", "must be a reference like ${secret:NAME}, never the secret itself.")
 
         return core_schema.no_info_before_validator_function(
             parse,
@@ -298,9 +298,9 @@ class Spec(Block):
     candidates: Annotated[dict[Slug, SerializeAsAny[Annotated[Candidate, ByType()]]], Field(min_length=1)]
     """The models that compete, by name."""
     search: Search = Search()
-    gates: Annotated[
-        dict[Slug, SerializeAsAny[Annotated[Gate, ByType()]]], BeforeValidator(_with_default_gates)
-    ] = Field(default={}, validate_default=True)
+    gates: Annotated[dict[Slug, SerializeAsAny[Annotated[Gate, ByType()]]], BeforeValidator(_with_default_gates)] = (
+        Field(default={}, validate_default=True)
+    )
     """What a release must meet, by name; ``baseline`` and ``parity`` are always among them."""
     serving: Serving = Serving()
     deployment: Deployment = Deployment()
@@ -377,7 +377,9 @@ def _data(spec: Spec) -> Iterator[Disagreement]:
             )
     weights = spec.with_role("weight")
     for extra in weights[1:]:
-        yield Disagreement(key=("data", "columns", extra, "role"), what=f"is weight, and so is {weights[0]!r}: only one can be.")
+        yield Disagreement(
+            key=("data", "columns", extra, "role"), what=f"is weight, and so is {weights[0]!r}: only one can be."
+        )
     if split.method == "time" and split.column is None:
         yield Disagreement(key=("data", "split", "column"), what="is required: it orders the rows of a time split.")
     if split.method != "time" and split.column is not None:
@@ -389,7 +391,9 @@ def _data(spec: Spec) -> Iterator[Disagreement]:
             hint=f"Declare data.columns.{split.column}.role: time",
         )
     if split.method == "stratified" and spec.problem.task == "regression":
-        yield Disagreement(key=("data", "split", "method"), what="is stratified, but a regression target has no classes.")
+        yield Disagreement(
+            key=("data", "split", "method"), what="is stratified, but a regression target has no classes."
+        )
     for name in spec.features.columns:
         if spec.column(name).role != "feature":
             yield Disagreement(

@@ -159,6 +159,7 @@ def test_an_alias_bomb_is_refused_at_once_and_costs_nothing() -> None:
         (b"a: " + b"{b: " * 2_000, "nested more than 50"),
         (b"".join(b"%sa:\n" % (b" " * n) for n in range(60)), "nested more than 50"),
         (b"a: &x 1\nb: [" + b"*x, " * 101 + b"]\n", "alias number 101"),
+        (b"k" * 501 + b": 1\n", "501 characters"),
         (b"a: [" + b"1," * 100_001 + b"]\n", "100000 values"),
     ],
 )

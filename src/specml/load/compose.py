@@ -8,7 +8,6 @@ path, and neither its YAML 1.1 nor its interpolations nor its ``_target_`` ever 
 from __future__ import annotations
 
 import contextlib
-import json
 import tempfile
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -16,7 +15,7 @@ from pathlib import Path as File
 from typing import TYPE_CHECKING, Any
 
 from specml.errors import Problem, SpecError
-from specml.load.document import Path
+from specml.load.document import Path, quoted
 from specml.load.layers import Layer, drop_old_variants, long, marked, nested, values
 from specml.load.overrides import Setting, parse
 from specml.load.presets import Presets, defaults_of
@@ -107,7 +106,16 @@ def _write(file: File, layer: Layer, defaults: list[Any]) -> None:
     shape = {**marked(layer.tree, layer.mark), ORDER: {layer.mark: layer.mark}}
     if defaults:
         shape["defaults"] = defaults
-    file.write_text(f"# @package _global_\n{json.dumps(shape)}\n", encoding="utf-8")
+    file.write_text(f"# @package _global_\n{_written(shape)}\n", encoding="utf-8")
+
+
+def _written(node: Any) -> str:
+    """A shape in YAML that no reader can take for something else: all text is quoted."""
+    if isinstance(node, dict):
+        return "{" + ", ".join(f"{quoted(key)}: {_written(item)}" for key, item in node.items()) + "}"
+    if isinstance(node, list):
+        return f"[{', '.join(map(_written, node))}]"
+    return quoted(node)
 
 
 def _line(setting: Setting, layer: Layer, listed: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ schema says (``no``, ``on``, ``12:30`` and dates are text, ``010`` is ten, ``1e-
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -24,6 +25,7 @@ MAX_BYTES = 1_000_000
 MAX_ALIASES = 100
 MAX_NODES = 100_000
 MAX_DEPTH = 50
+MAX_KEY = 500
 
 CODE_KEYS = frozenset({"_target_", "_partial_", "_recursive_", "_convert_", "_args_", "__specml__"})
 """Keys by which Hydra would call what a file names (the last is the loader's own mark)."""
@@ -84,6 +86,12 @@ def plain(text: str) -> Any:
     if SPECIAL.fullmatch(text):
         return float(text.replace(".", ""))
     return text
+
+
+def quoted(text: str) -> str:
+    """``text`` as a double-quoted scalar that every reader of YAML takes for the same text."""
+    written = json.dumps(text, ensure_ascii=False)
+    return "".join(one if one.isprintable() else f"\\U{ord(one):08X}" for one in written)
 
 
 def read(raw: bytes, name: str) -> Document:
@@ -246,7 +254,9 @@ class _Builder:
         key = str(event.value)
         if event.tag is not None and str(event.tag) not in TAGS:
             self.refuse(event, f"carries the tag {event.tag}; a spec holds plain values only.", "Remove the tag.", key)
-        if key == "<<":
+        if len(key) > MAX_KEY:
+            self.refuse(event, f"is a key of {len(key)} characters; at most {MAX_KEY} are read.")
+        if key == "<<" and event.implicit[0]:
             self.refuse(
                 event, "merges mappings, which YAML 1.2 doesn't know.", "Repeat the keys, or use a preset.", key
             )

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from specml.errors import Problem
-from specml.load.document import CODE_KEYS, MAX_DEPTH, Path
+from specml.load.document import CODE_KEYS, MAX_DEPTH, MAX_KEY, Path
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from hydra.core.override_parser.types import Override
 
     from specml.load.presets import Presets
@@ -93,17 +95,21 @@ def _wrong(found: Override, path: Path, value: Any) -> tuple[str, str] | None:
         return "can't be overridden.", "Choose a preset by candidates=fast."
     if not all(path):
         return "is no key: a part of it is empty.", ""
-    if CODE_KEYS & set(path) or _holds_code(value):
+    keys = {*map(str, path), *_keys(value)}
+    if CODE_KEYS & keys:
         return "has no place in a spec: a spec names types, never code.", ""
+    if max(map(len, keys)) > MAX_KEY:
+        return f"has a key of more than {MAX_KEY} characters.", ""
     if found.is_delete() and value is not None:
         return "deletes by value.", f"Write ~{found.key_or_group}"
     return None
 
 
-def _holds_code(value: Any) -> bool:
+def _keys(value: Any) -> Iterator[str]:
     if isinstance(value, dict):
-        return bool(CODE_KEYS & set(value)) or any(map(_holds_code, value.values()))
-    return isinstance(value, list) and any(map(_holds_code, value))
+        yield from map(str, value)
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _keys(item)
 
 
 def _textual_keys(value: Any) -> Any:

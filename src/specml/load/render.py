@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import TYPE_CHECKING, Any
 
-from specml.load.document import Path, plain
+from specml.load.document import Path, plain, quoted
 from specml.spec import Secret
 
 if TYPE_CHECKING:
@@ -68,7 +67,4 @@ def _scalar(value: Any) -> str:
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, (int, float)):
         return repr(value)
-    if PLAIN.fullmatch(value) and plain(value) == value:
-        return str(value)
-    quoted = json.dumps(value, ensure_ascii=False)
-    return "".join(one if one.isprintable() else f"\\U{ord(one):08X}" for one in quoted)
+    return str(value) if PLAIN.fullmatch(value) and plain(value) == value else quoted(value)

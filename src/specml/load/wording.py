@@ -51,7 +51,8 @@ def problems(errors: Iterable[Mapping[str, Any]], tree: Any, where: Callable[[Pa
     at: dict[Path, list[Mapping[str, Any]]] = {}
     for error in errors:
         path = path_of(error, tree)
-        # An error in a name that people give is the key's; pydantic tells it beside those of the value.
+        if error["type"] == "missing" and _misspelt(path, tree):
+            continue
         at.setdefault(path, []).append(error)
     return {path: _problem(path, found, tree, where) for path, found in at.items()}
 
@@ -84,7 +85,7 @@ def _problem(path: Path, errors: list[Mapping[str, Any]], tree: Any, where: Call
     if first["loc"] and first["loc"][-1] == "[key]":
         return Problem(place, key, f"{path[-1]!r} must be {_wanted(first)}.")
     if kind == "missing":
-        return Problem(place, key, "is required.", _lacking(path, tree))
+        return Problem(place, key, "is required.")
     if kind == "extra_forbidden":
         return Problem(place, key, "is not a key known here.", near(str(path[-1]), known.keys(path[:-1], tree)))
     if kind in ("union_tag_invalid", "union_tag_not_found"):
@@ -163,13 +164,11 @@ def _type(error: Mapping[str, Any], annotation: Any, shown: str) -> tuple[str, s
     return f"{tag!r} is no {noun} known here: {', '.join(kind.table)}.", near(str(tag), list(kind.table), listed=False)
 
 
-def _lacking(path: Path, tree: Any) -> str:
-    """When a required key is missing: the unknown key beside it that may be meant."""
-    node = known.found(path[:-1], tree)
+def _misspelt(path: Path, tree: Any) -> bool:
+    """Whether a missing key is an unknown one beside it, which is told of by itself."""
+    there = known.found(path[:-1], tree)
     allowed = known.keys(path[:-1], tree)
-    others = [key for key in node if key not in allowed] if isinstance(node, dict) else []
-    close = closest(str(path[-1]), others)
-    return f"Is it written {close!r} here?" if close else ""
+    return any(closest(key, allowed) == path[-1] for key in there if key not in allowed)
 
 
 def closest(word: str, words: list[str]) -> str | None:
