@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
 from pydantic_core import core_schema
+from typing_extensions import override
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -26,9 +27,7 @@ if TYPE_CHECKING:
 class Block(BaseModel):
     """Any part of the spec: frozen, and closed to keys that it does not know."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class Disagreement(BaseModel):
@@ -48,6 +47,7 @@ class Component(Block, ABC):
     table: ClassVar[dict[str, type[Component]]]
 
     @classmethod
+    @override
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
         if Component in cls.__bases__:
@@ -76,9 +76,7 @@ class ByType:
             return core_schema.is_instance_schema(kind)
         union = core_schema.tagged_union_schema(choices, discriminator="type")
         short = [
-            name
-            for name in choices
-            if not any(field.is_required() for field in kind.table[name].model_fields.values())
+            name for name in choices if not any(field.is_required() for field in kind.table[name].model_fields.values())
         ]
         return core_schema.no_info_before_validator_function(
             lambda value: {"type": value} if isinstance(value, str) else value,

@@ -6,12 +6,11 @@ Only what the rest of specml acts on is a key here. Whole-spec contradictions ar
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, GetCoreSchemaHandler, SerializeAsAny, field_validator
-from pydantic_core import PydanticCustomError, core_schema
+from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator
+from pydantic_core import PydanticCustomError
 
 # The kinds' folders are imported so that every built-in component is in its kind's table.
 import specml.candidates
@@ -19,91 +18,15 @@ import specml.features
 import specml.gates
 import specml.sources
 import specml.targets  # noqa: F401
+from specml import contradictions
 from specml.component import Block, ByType, Disagreement
 from specml.data import DType, Role, Task
 from specml.features.boolean import Boolean
 from specml.features.categorical import Categorical
 from specml.features.numeric import Numeric
 from specml.kinds import Candidate, Feature, Gate, Source, Target
-from specml.metrics import PRIMARY, TABLE
-
-Slug = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
-"""A name that people give to a part: lower case, digits, underscores; it names files, stages and overrides."""
-
-Label = str | int | float | bool
-
-
-class Secret:
-    """``${secret:NAME}``: the value of the environment variable NAME, read at the moment of use.
-
-    Only the reference is ever kept, printed or written.
-    """
-
-    PATTERN: ClassVar[re.Pattern[str]] = re.compile(r"^\$\{secret:([A-Za-z_][A-Za-z0-9_]*)\}$")
-
-    def __init__(self, reference: str) -> None:
-        match = self.PATTERN.match(reference)
-        if match is None:
-            raise ValueError(reference)
-        self.reference = reference
-        self.name = match.group(1)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and other.reference == self.reference
-
-    def __hash__(self) -> int:
-        return hash(self.reference)
-
-    def __repr__(self) -> str:
-        return self.reference
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
-        def parse(value: Any) -> Secret:
-            if isinstance(value, Secret):
-                return value
-            if isinstance(value, str) and cls.PATTERN.match(value):
-                return cls(value)
-            raise PydanticCustomError("secret", "must be a reference like ${secret:NAME}, never the secret itself.")
-
-        return core_schema.no_info_before_validator_function(
-            parse,
-            core_schema.is_instance_schema(cls),
-            serialization=core_schema.to_string_ser_schema(),
-            json_schema_input_schema=core_schema.str_schema(pattern=cls.PATTERN.pattern),
-        )
-
-    def __str__(self) -> str:
-        return self.reference
-
-
-class Duration(float):
-    """Seconds, written as ``250ms``, ``30s``, ``10m``, ``2h`` or ``7d``."""
-
-    UNITS: ClassVar[dict[str, float]] = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-
-    def __str__(self) -> str:
-        for unit in ("d", "h", "m", "s"):
-            if self and float(self) % self.UNITS[unit] == 0:
-                return f"{int(float(self) / self.UNITS[unit])}{unit}"
-        return f"{float(self) * 1000:g}ms"
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
-        def parse(value: Any) -> Duration:
-            if isinstance(value, Duration):
-                return value
-            match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", value) if isinstance(value, str) else None
-            if match is None:
-                raise PydanticCustomError("duration", "must be a duration like 250ms, 30s, 10m, 2h or 7d.")
-            return cls(float(match.group(1)) * cls.UNITS[match.group(2)])
-
-        return core_schema.no_info_before_validator_function(
-            parse,
-            core_schema.is_instance_schema(cls),
-            serialization=core_schema.to_string_ser_schema(),
-            json_schema_input_schema=core_schema.str_schema(pattern=r"^\d+(\.\d+)?(ms|s|m|h|d)$"),
-        )
+from specml.metrics import PRIMARY
+from specml.values import Duration, Label, Secret, Slug
 
 
 class Decision(Block):
@@ -269,7 +192,7 @@ class Serving(Block):
 class Deployment(Block):
     """Where the model is served."""
 
-    target: SerializeAsAny[Annotated[Target, ByType()]] = Field(default="local", validate_default=True)  # type: ignore[assignment]
+    target: SerializeAsAny[Annotated[Target, ByType()]] = Field(default="local", validate_default=True)
 
 
 def _with_default_gates(gates: Any) -> Any:
@@ -316,10 +239,7 @@ class Spec(Block):
 
     def contradictions(self) -> Iterator[Disagreement]:
         """Every pair of values that can't both be meant; keys are paths from the root."""
-        yield from _problem(self)
-        yield from _data(self)
-        yield from _candidates(self)
-        yield from _serving(self)
+        yield from contradictions.all_of(self)
         parts: Iterable[tuple[tuple[str | int, ...], Any]] = [
             *((("data", "sources", name), part) for name, part in self.data.sources.items()),
             *((("features", "columns", name), part) for name, part in self.features.columns.items()),
@@ -330,95 +250,3 @@ class Spec(Block):
         for path, part in parts:
             for found in part.disagreements(self):
                 yield found.model_copy(update={"key": (*path, *found.key)})
-
-
-def _problem(spec: Spec) -> Iterator[Disagreement]:
-    problem = spec.problem
-    metric = TABLE.get(problem.metric)
-    if metric is None or problem.task not in metric.tasks:
-        known = ", ".join(name for name, other in TABLE.items() if problem.task in other.tasks)
-        yield Disagreement(
-            key=("problem", "primary_metric"),
-            what=f"{problem.metric!r} is no metric for a {problem.task} problem.",
-            hint=f"Known: {known}.",
-        )
-    if problem.task != "binary":
-        # Compared with the defaults, not by what was written: the rendered spec writes everything.
-        for key, unset in (("positive_class", None), ("decision", Decision())):
-            if getattr(problem, key) != unset:
-                yield Disagreement(key=("problem", key), what=f"has no effect on a {problem.task} problem.")
-    if problem.task == "regression" and problem.favourable_class is not None:
-        yield Disagreement(key=("problem", "favourable_class"), what="has no effect on a regression problem.")
-
-
-def _data(spec: Spec) -> Iterator[Disagreement]:
-    columns, split = spec.data.columns, spec.data.split
-    for name, column in columns.items():
-        path = ("data", "columns", name)
-        if column.role == "target" and name != spec.problem.target:
-            yield Disagreement(
-                key=(*path, "role"),
-                what=f"is target, but problem.target is {spec.problem.target!r}.",
-                hint="Name one of the two.",
-            )
-        if name == spec.problem.target and column.role not in ("feature", "target"):
-            yield Disagreement(key=(*path, "role"), what=f"is {column.role}, but problem.target names this column.")
-        if (column.bands or column.groups) and column.role != "protected":
-            yield Disagreement(
-                key=(*path, "bands" if column.bands else "groups"), what="has no effect: the column is not protected."
-            )
-        if column.bands and column.groups:
-            yield Disagreement(key=(*path, "groups"), what="can't stand beside bands: a column has one grouping.")
-        if list(column.bands) != sorted(set(column.bands)):
-            yield Disagreement(key=(*path, "bands"), what="must rise from edge to edge.")
-        if column.dtype == "datetime" and column.role not in ("time", "ignore"):
-            yield Disagreement(
-                key=(*path, "role"), what=f"is {column.role}, but a datetime can only have the role time or ignore."
-            )
-    weights = spec.with_role("weight")
-    for extra in weights[1:]:
-        yield Disagreement(
-            key=("data", "columns", extra, "role"), what=f"is weight, and so is {weights[0]!r}: only one can be."
-        )
-    if split.method == "time" and split.column is None:
-        yield Disagreement(key=("data", "split", "column"), what="is required: it orders the rows of a time split.")
-    if split.method != "time" and split.column is not None:
-        yield Disagreement(key=("data", "split", "column"), what=f"has no effect on a split by {split.method!r}.")
-    if split.method == "time" and split.column is not None and spec.column(split.column).role != "time":
-        yield Disagreement(
-            key=("data", "split", "column"),
-            what=f"names {split.column!r}, whose role is {spec.column(split.column).role}.",
-            hint=f"Declare data.columns.{split.column}.role: time",
-        )
-    if split.method == "stratified" and spec.problem.task == "regression":
-        yield Disagreement(
-            key=("data", "split", "method"), what="is stratified, but a regression target has no classes."
-        )
-    for name in spec.features.columns:
-        if spec.column(name).role != "feature":
-            yield Disagreement(
-                key=("features", "columns", name), what=f"has no effect: the column's role is {spec.column(name).role}."
-            )
-
-
-def _candidates(spec: Spec) -> Iterator[Disagreement]:
-    task = spec.problem.task
-    for name, candidate in spec.candidates.items():
-        if task not in candidate.tasks:
-            known = ", ".join(name for name, other in Candidate.table.items() if task in getattr(other, "tasks", ()))
-            yield Disagreement(
-                key=("candidates", name, "type"),
-                what=f"solves {' and '.join(candidate.tasks)} problems, not {task} ones.",
-                hint=f"Known: {known}.",
-            )
-
-
-def _serving(spec: Spec) -> Iterator[Disagreement]:
-    batching, replicas = spec.serving.batching, spec.serving.replicas
-    if batching.max_queue < batching.max_batch_size:
-        yield Disagreement(
-            key=("serving", "batching", "max_queue"),
-            what=f"is {batching.max_queue} rows, less than one batch of {batching.max_batch_size}.",
-        )
-    if replicas.max < replicas.min:
-        yield Disagreement(key=("serving", "replicas", "max"), what=f"is {replicas.max}, below min ({replicas.min}).")

@@ -160,7 +160,9 @@ def _plugins(tree: dict[str, Any], where: Callable[[Keys], str], folder: Path) -
             what = f"{name or 'an installed plug-in'} can't be imported: {type(error).__name__}: {error}"
             raise SpecError([Problem(where(keys), dotted(keys), what)]) from error
     if before != [dict(kind.table) for kind in component.kinds()]:
-        Spec.model_rebuild(force=True)
+        for block in component.Block.__subclasses__():  # in order of definition: parts before wholes
+            if not issubclass(block, component.Component):
+                block.model_rebuild(force=True)
 
 
 def _tuples(node: Any) -> Any:

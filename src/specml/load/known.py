@@ -7,7 +7,8 @@ from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 
 from specml.component import Block, Component
-from specml.spec import Secret, Spec
+from specml.spec import Spec
+from specml.values import Secret
 
 if TYPE_CHECKING:
     from specml.load.document import Path

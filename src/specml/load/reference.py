@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from specml.errors import Problem
 from specml.load.document import Path
 from specml.load.known import child, is_secret
-from specml.spec import Secret
+from specml.values import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable

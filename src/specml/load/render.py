@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from specml.load.document import Path, plain, quoted
-from specml.spec import Secret
+from specml.values import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

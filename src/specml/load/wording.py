@@ -10,7 +10,8 @@ from specml.errors import Problem
 from specml.load import known
 from specml.load.document import Path
 from specml.load.reference import dotted
-from specml.spec import Secret, Spec
+from specml.spec import Spec
+from specml.values import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -239,12 +239,12 @@ def _live_revision(url: str) -> str | None:
 
 
 def _reason(status: Any) -> str:
-    """The last line of what Ray Serve says: the exception that a replica ended with."""
+    """What Ray Serve says, from the last exception on: the one that a replica ended with."""
     told = [status.message, *(deployment.message for deployment in status.deployments.values())]
     lines = [line.strip() for text in told for line in text.splitlines() if line.strip()]
-    errors = [line for line in lines if "Error" in line or "Failed" in line]
-    found: str = (errors or lines or ["the application did not start."])[-1]
-    return found[:400]
+    errors = [index for index, line in enumerate(lines) if "Error" in line or "Failed" in line]
+    found = lines[errors[-1] : errors[-1] + 3] if errors else lines[-1:]
+    return " ".join(found)[:400] or "the application did not start"
 
 
 def _tell(progress: TextIO, **what: str) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from specml.data import Design, Layout
+from specml.errors import DataCheckFailed
 from specml.files import canonical_json, folder_atomic, write_atomic
 from specml.metrics import TABLE
 from specml.plan import Stage
@@ -132,14 +133,27 @@ def decide(layout: Layout, scores: np.ndarray, threshold: float | str) -> np.nda
 
 
 def treatment(spec: Spec, layout: Layout) -> Mapping[str, Feature]:
-    """The feature component of each column: its own, or the default of its kind."""
+    """The feature component of each column: its own, or the default of its kind.
+
+    Raises:
+        DataCheckFailed: a column's own feature treats another kind of column.
+    """
     default = spec.features.defaults
     by_kind: dict[str, Any] = {
         "numeric": default.numeric,
         "boolean": default.boolean,
         "categorical": default.categorical,
     }
-    return {c.name: spec.features.columns.get(c.name, by_kind[c.kind]) for c in layout.features}
+    chosen = {c.name: spec.features.columns.get(c.name, by_kind[c.kind]) for c in layout.features}
+    for column in layout.features:
+        feature = chosen[column.name]
+        if column.kind not in feature.treats:
+            raise DataCheckFailed(
+                f"treats {' and '.join(feature.treats)} columns; {column.name!r} is {column.kind}.",
+                where=f"features.columns.{column.name}",
+                hint=f"Declare data.columns.{column.name}.dtype, or take another feature.",
+            )
+    return chosen
 
 
 def load_model(work: Work, layout: Layout, candidate: Candidate, folder: str) -> tuple[Preprocessing, Model]:

@@ -20,7 +20,7 @@ from specml.bundle import open_bundle
 from specml.errors import DeployFailed
 from specml.files import canonical_json, digest, folder_atomic
 from specml.kinds import Deployment, Target
-from specml.targets.local.cluster import Cluster, alone, healthz, refuse_taken
+from specml.targets.local.cluster import Cluster, alone, refuse_taken
 
 if TYPE_CHECKING:
     from specml.spec import Spec
@@ -59,20 +59,31 @@ class Local(Target):
         with alone(state):
             live = Cluster.read(state)
             config = self._resolved(spec, project, live)
-            answer = healthz(live.port) if live is not None and live.port == self.port else None
-            if live is not None and answer is not None and answer["revision"] == live.args.get("revision"):
-                if live.config == config and (deployment := live.deployment()) is not None:
-                    say(f"{spec.name} is live already with this bundle and these options: nothing to do.")
-                    return deployment
+            answering = live.deployment() if live is not None else None
+            if live is not None and live.config == config and answering is not None:
+                say(f"{spec.name} is live already with this bundle and these options: nothing to do.")
+                return answering
+            # Whatever can be found wrong is found before what is live is touched.
+            _refuse_missing_gpus(spec)
+            open_bundle(project / BUNDLE)
+            cpus = _logical_cpus(spec)
+            if live is not None and answering is not None and live.port == self.port and live.cpus >= cpus:
                 say(f"Changing what {spec.name} serves, replica by replica; it goes on answering.")
-            else:
-                if live is not None:
-                    say(f"Stopping what was started before: it does not answer at port {self.port}.")
-                    live.stop(state)
+                return self._bring_up(live, project, config, say)
+            if live is None or live.port != self.port:
                 refuse_taken(self.port)
-                say(f"Starting a server for {spec.name} at http://127.0.0.1:{self.port} …")
-                live = None
-            return self._launch(live, spec, project, config, say)
+            if live is not None:
+                say("Stopping the server that was started before.")
+                live.stop(state)
+            refuse_taken(self.port)
+            say(f"Starting a server for {spec.name} at http://127.0.0.1:{self.port} …")
+            cluster = Cluster.new(self.port, cpus)
+            cluster.write(state)
+            try:
+                return self._bring_up(cluster, project, config, say)
+            except BaseException:
+                cluster.stop(state)
+                raise
 
     @override
     def status(self, spec: Spec, project: Path) -> Deployment | None:
@@ -88,26 +99,15 @@ class Local(Target):
             live = Cluster.read(state)
             return live is not None and live.stop(state)
 
-    def _launch(
-        self, live: Cluster | None, spec: Spec, project: Path, config: dict[str, Any], say: Callable[[str], None]
+    def _bring_up(
+        self, cluster: Cluster, project: Path, config: dict[str, Any], say: Callable[[str], None]
     ) -> Deployment:
-        _refuse_missing_gpus(spec)
         state = project / STATE
         _keep_bundle(project, config)
-        replicas = spec.serving.replicas
-        # Logical CPUs: while replicas are exchanged, the old ones still hold theirs.
-        cluster = live or Cluster.new(self.port, cpus=max(16, 2 * math.ceil(replicas.cpus * replicas.max) + 4))
+        cluster.launch(config, state, say)
         cluster.write(state)
-        try:
-            cluster.launch(config, state, say)
-            cluster.write(state)
-            deployment = cluster.answering()
-        except BaseException:
-            if live is None:
-                cluster.stop(state)
-            raise
         _drop_other_bundles(state, config)
-        return deployment
+        return cluster.answering()
 
     def _config(self, spec: Spec) -> dict[str, Any]:
         """The Ray Serve config, as `serve deploy` takes it."""
@@ -168,6 +168,12 @@ class Local(Target):
             args["auth"]["digests"] = _token_digests(spec.serving.auth.tokens.name, known)
         args["revision"] = digest(canonical_json([version("specml"), config])).removeprefix("sha256:")[:16]
         return config
+
+
+def _logical_cpus(spec: Spec) -> int:
+    """What the cluster offers: while replicas are exchanged, the old ones still hold theirs."""
+    replicas = spec.serving.replicas
+    return max(64, 2 * math.ceil(replicas.cpus * replicas.max))
 
 
 def _token_digests(variable: str, known: list[str]) -> list[str]:

@@ -1,0 +1,113 @@
+"""Values that are valid each by itself but can't both be meant."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from specml.component import Disagreement
+from specml.kinds import Candidate
+from specml.metrics import TABLE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from specml.spec import Column, Spec
+
+
+def all_of(spec: Spec) -> Iterator[Disagreement]:
+    """What contradicts between the sections; keys are paths from the root."""
+    for part in (_problem, _columns, _split, _features, _candidates, _serving):
+        yield from part(spec)
+
+
+def _problem(spec: Spec) -> Iterator[Disagreement]:
+    problem = spec.problem
+    metric = TABLE.get(problem.metric)
+    if metric is None or problem.task not in metric.tasks:
+        known = ", ".join(name for name, other in TABLE.items() if problem.task in other.tasks)
+        yield Disagreement(
+            key=("problem", "primary_metric"),
+            what=f"{problem.metric!r} is no metric for a {problem.task} problem.",
+            hint=f"Known: {known}.",
+        )
+    if problem.task != "binary":
+        # Compared with the defaults, not by what was written: the rendered spec writes everything.
+        for key, unset in (("positive_class", None), ("decision", type(problem.decision)())):
+            if getattr(problem, key) != unset:
+                yield Disagreement(key=("problem", key), what=f"has no effect on a {problem.task} problem.")
+    if problem.task == "regression" and problem.favourable_class is not None:
+        yield Disagreement(key=("problem", "favourable_class"), what="has no effect on a regression problem.")
+
+
+def _columns(spec: Spec) -> Iterator[Disagreement]:
+    target = spec.problem.target
+    for name, column in spec.data.columns.items():
+        path = ("data", "columns", name)
+        if column.role == "target" and name != target:
+            what, hint = f"is target, but problem.target is {target!r}.", "Name one of the two."
+            yield Disagreement(key=(*path, "role"), what=what, hint=hint)
+        if name == target and column.role not in ("feature", "target"):
+            yield Disagreement(key=(*path, "role"), what=f"is {column.role}, but problem.target names this column.")
+        if column.dtype == "datetime" and column.role not in ("time", "ignore"):
+            what = f"is {column.role}, but a datetime can only have the role time or ignore."
+            yield Disagreement(key=(*path, "role"), what=what)
+        yield from _grouping(column, path)
+    weights = spec.with_role("weight")
+    for extra in weights[1:]:
+        what = f"is weight, and so is {weights[0]!r}: only one can be."
+        yield Disagreement(key=("data", "columns", extra, "role"), what=what)
+
+
+def _grouping(column: Column, path: tuple[str, ...]) -> Iterator[Disagreement]:
+    if (column.bands or column.groups) and column.role != "protected":
+        key = "bands" if column.bands else "groups"
+        yield Disagreement(key=(*path, key), what="has no effect: the column is not protected.")
+    if column.bands and column.groups:
+        yield Disagreement(key=(*path, "groups"), what="can't stand beside bands: a column has one grouping.")
+    if list(column.bands) != sorted(set(column.bands)):
+        yield Disagreement(key=(*path, "bands"), what="must rise from edge to edge.")
+
+
+def _split(spec: Spec) -> Iterator[Disagreement]:
+    split, key = spec.data.split, ("data", "split", "column")
+    if split.method == "stratified" and spec.problem.task == "regression":
+        what = "is stratified, but a regression target has no classes."
+        yield Disagreement(key=("data", "split", "method"), what=what)
+    if split.method != "time":
+        if split.column is not None:
+            yield Disagreement(key=key, what=f"has no effect on a split by {split.method!r}.")
+    elif split.column is None:
+        yield Disagreement(key=key, what="is required: it orders the rows of a time split.")
+    elif (role := spec.column(split.column).role) != "time":
+        hint = f"Declare data.columns.{split.column}.role: time"
+        yield Disagreement(key=key, what=f"names {split.column!r}, whose role is {role}.", hint=hint)
+
+
+def _features(spec: Spec) -> Iterator[Disagreement]:
+    for name in spec.features.columns:
+        role = spec.column(name).role
+        if role != "feature":
+            yield Disagreement(key=("features", "columns", name), what=f"has no effect: the column's role is {role}.")
+
+
+def _candidates(spec: Spec) -> Iterator[Disagreement]:
+    task = spec.problem.task
+    for name, candidate in spec.candidates.items():
+        if task not in candidate.tasks:
+            known = ", ".join(name for name, other in Candidate.table.items() if task in getattr(other, "tasks", ()))
+            yield Disagreement(
+                key=("candidates", name, "type"),
+                what=f"solves {' and '.join(candidate.tasks)} problems, not {task} ones.",
+                hint=f"Known: {known}.",
+            )
+
+
+def _serving(spec: Spec) -> Iterator[Disagreement]:
+    batching, replicas = spec.serving.batching, spec.serving.replicas
+    if batching.max_queue < batching.max_batch_size:
+        yield Disagreement(
+            key=("serving", "batching", "max_queue"),
+            what=f"is {batching.max_queue} rows, less than one batch of {batching.max_batch_size}.",
+        )
+    if replicas.max < replicas.min:
+        yield Disagreement(key=("serving", "replicas", "max"), what=f"is {replicas.max}, below min ({replicas.min}).")

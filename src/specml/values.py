@@ -1,0 +1,93 @@
+"""Values that the spec language adds to YAML's: names, secrets and durations."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field, GetCoreSchemaHandler
+from pydantic_core import PydanticCustomError, core_schema
+from typing_extensions import override
+
+Slug = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
+"""A name that people give to a part: lower case, digits, underscores; it names files, stages and overrides."""
+
+Label = str | int | float | bool
+
+
+class Secret:
+    """``${secret:NAME}``: the value of the environment variable NAME, read at the moment of use.
+
+    Only the reference is ever kept, printed or written.
+    """
+
+    PATTERN: ClassVar[re.Pattern[str]] = re.compile(r"^\$\{secret:([A-Za-z_][A-Za-z0-9_]*)\}$")
+
+    def __init__(self, reference: str) -> None:
+        match = self.PATTERN.match(reference)
+        if match is None:
+            raise ValueError(reference)
+        self.reference = reference
+        self.name = match.group(1)
+
+    @override
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other.reference == self.reference
+
+    @override
+    def __hash__(self) -> int:
+        return hash(self.reference)
+
+    @override
+    def __repr__(self) -> str:
+        return self.reference
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        def parse(value: Any) -> Secret:
+            if isinstance(value, Secret):
+                return value
+            if isinstance(value, str) and cls.PATTERN.match(value):
+                return cls(value)
+            raise PydanticCustomError("secret", "must be a reference like ${secret:NAME}, never the secret itself.")
+
+        return core_schema.no_info_before_validator_function(
+            parse,
+            core_schema.is_instance_schema(cls),
+            serialization=core_schema.to_string_ser_schema(),
+            json_schema_input_schema=core_schema.str_schema(pattern=cls.PATTERN.pattern),
+        )
+
+    @override
+    def __str__(self) -> str:
+        return self.reference
+
+
+class Duration(float):
+    """Seconds, written as ``250ms``, ``30s``, ``10m``, ``2h`` or ``7d``."""
+
+    UNITS: ClassVar[dict[str, float]] = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+    @override
+    def __str__(self) -> str:
+        for unit in ("d", "h", "m", "s"):
+            if self and float(self) % self.UNITS[unit] == 0:
+                return f"{int(float(self) / self.UNITS[unit])}{unit}"
+        return f"{float(self) * 1000:g}ms"
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        def parse(value: Any) -> Duration:
+            if isinstance(value, Duration):
+                return value
+            match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", value) if isinstance(value, str) else None
+            if match is None:
+                raise PydanticCustomError("duration", "must be a duration like 250ms, 30s, 10m, 2h or 7d.")
+            return cls(float(match.group(1)) * cls.UNITS[match.group(2)])
+
+        return core_schema.no_info_before_validator_function(
+            parse,
+            core_schema.is_instance_schema(cls),
+            serialization=core_schema.to_string_ser_schema(),
+            json_schema_input_schema=core_schema.str_schema(pattern=r"^\d+(\.\d+)?(ms|s|m|h|d)$"),
+        )
