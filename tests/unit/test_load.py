@@ -324,21 +324,42 @@ def test_an_unknown_version_is_one_problem(project: Path) -> None:
     assert "version 2" in found.what
 
 
+PLUGIN = """\
+from __future__ import annotations
+from typing import Literal
+from specml.kinds import Gate, Source
+
+class Never(Gate):
+    type: Literal["never_again"] = "never_again"
+    def check(self, evidence):
+        raise NotImplementedError
+
+class Nowhere(Source):
+    type: Literal["nowhere"] = "nowhere"
+    rows: int = 0
+    def files(self):
+        return ()
+    def read(self, folder):
+        raise NotImplementedError
+"""
+
+
 def test_a_plugin_brings_its_components(project: Path) -> None:
-    (project / "own_gates.py").write_text(
-        "from __future__ import annotations\n"
-        "from typing import Literal\n"
-        "from specml.kinds import Gate\n"
-        "class Never(Gate):\n"
-        "    '''Refuses.'''\n"
-        "    type: Literal['never_again'] = 'never_again'\n"
-        "    def check(self, evidence):\n"
-        "        raise NotImplementedError\n"
+    (project / "own_parts.py").write_text(PLUGIN)
+    text = BASE.replace("{type: csv, path: rows.csv}", "{type: nowhere, rows: x}")
+    (project / "conf" / "spec.yaml").write_text("plugins: [own_parts]\n" + text + "gates: {n: never_again}\n")
+    script = (
+        "from specml.load import load\nfrom specml.errors import SpecError\nfrom pathlib import Path\n"
+        "try:\n    load(Path('.'))\nexcept SpecError as error:\n    print(error)\n"
+        "spec = load(Path('.'), ['data.sources.rows.rows=3']).spec\n"
+        "print(spec.gates['n'].type, spec.data.sources['rows'])\n"
     )
-    (project / "conf" / "spec.yaml").write_text("plugins: [own_gates]\n" + BASE + "gates: {n: never_again}\n")
-    script = "from specml.load import load\nfrom pathlib import Path\nprint(load(Path('.')).spec.gates['n'].type)\n"
     done = subprocess.run([sys.executable, "-c", script], cwd=project, capture_output=True, text=True, check=True)
-    assert done.stdout == "never_again\n"
+    assert done.stdout.splitlines() == [
+        "conf/spec.yaml:8:27: data.sources.rows.rows",
+        "    must be a whole number; it is 'x'.",
+        "never_again type='nowhere' rows=3",
+    ]
 
 
 @pytest.mark.parametrize("code", [None, "1/0", "import nothing_such", "raise SystemError('x')"])
