@@ -321,7 +321,7 @@ def test_the_clusters_folder_is_closed_to_others(live: Live) -> None:
 
 def test_predict_gives_the_same_from_the_server_and_from_the_bundle(live: Live) -> None:
     people = "id,age,hours,member,workclass\n" + "".join(
-        f"{i},{20 + i % 60},{'' if i % 5 == 0 else i % 40},{'true' if i % 2 else 'false'},{('Private', '1', '?')[i % 3]}\n"
+        f"{i},{20 + i % 60},{'' if i % 5 == 0 else i % 40},{('false', 'true')[i % 2]},{('Private', '1', '?')[i % 3]}\n"
         for i in range(120)
     )
     (live.folder / "new.csv").write_text(people)
@@ -466,6 +466,25 @@ def test_a_bundle_that_does_not_start_leaves_the_old_one_live(live: Live) -> Non
     assert done.returncode != 0
     assert "altered or cut short" in done.stderr
     assert json.loads(specml("status", "--json", folder=live.folder).stdout)["live"]["bundle"] == before
+    assert live.ask("POST", "/predict", rows())[0] == 200
+
+
+def test_what_fails_in_the_replicas_is_taken_back(live: Live) -> None:
+    """A replica refuses a bundle whose digest is not the deployed one: here the config itself is wrong."""
+    from specml.errors import DeployFailed
+    from specml.targets.local.cluster import Cluster
+
+    state = live.folder / ".specml"
+    cluster = Cluster.read(state)
+    assert cluster is not None
+    wrong = json.loads(json.dumps(cluster.config))
+    wrong["applications"][0]["args"] |= {"digest": "sha256:0", "revision": "wrong"}
+    said: list[str] = []
+    with Load(live, clients=2) as load, pytest.raises(DeployFailed, match="deployed was sha256:0"):
+        cluster.launch(wrong, state, said.append)
+    assert "Going back to what was live before …" in said
+    assert load.failures == []
+    assert Cluster.read(state) == cluster
     assert live.ask("POST", "/predict", rows())[0] == 200
 
 

@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+from ruamel.yaml import YAML
+
+from specml.errors import DeployFailed
+from specml.targets.local import Local, cluster
+from specml.targets.local.cluster import MARK, Cluster
+from tests.bundles import binary_bundle
+from tests.conftest import spec_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from specml.spec import Spec
+
+
+def served(**serving: Any) -> Spec:
+    return spec_of(serving=serving, deployment={"target": {"type": "local", "port": 8123}})
+
+
+@pytest.mark.filterwarnings("ignore:Using extra keyword arguments on `Field`")  # Ray's own
+def test_the_config_is_what_ray_serve_takes() -> None:
+    from ray.serve.schema import ServeDeploySchema
+
+    spec = served(auth={"tokens": "${secret:TOKENS}"}, batching={"max_wait": "5ms"})
+    (name, text), *more = Local(port=8123).emit(spec).items()
+    assert (name, more) == ("serve.yaml", [])
+    config = YAML(typ="safe").load(text)
+    ServeDeploySchema.model_validate(config)
+    (application,) = config["applications"]
+    assert config["http_options"] == {"host": "127.0.0.1", "port": 8123}
+    assert application["import_path"] == "specml.serving.app:build"
+    assert application["args"]["bundle"] == "artifacts/bundle"
+    assert application["args"]["batching"] == {"max_batch_size": 256, "max_wait": 0.005, "max_queue": 2048}
+    assert application["args"]["auth"] == {"tokens_env": "TOKENS"}
+    assert text == Local(port=8123).emit(spec)["serve.yaml"]
+
+
+def test_its_args_are_what_the_application_takes() -> None:
+    from specml.serving.app import Args
+
+    config = YAML(typ="safe").load(Local().emit(served(auth={"tokens": "${secret:TOKENS}"}))["serve.yaml"])
+    Args.model_validate(config["applications"][0]["args"])
+
+
+@pytest.mark.parametrize(
+    ("replicas", "key", "other"),
+    [
+        ({"min": 2, "max": 2}, "num_replicas", "autoscaling_config"),
+        ({"min": 1, "max": 3}, "autoscaling_config", "num_replicas"),
+    ],
+)
+def test_replicas_are_fixed_or_scaled(replicas: dict[str, int], key: str, other: str) -> None:
+    config = YAML(typ="safe").load(Local().emit(served(replicas=replicas))["serve.yaml"])
+    (model,) = config["applications"][0]["deployments"]
+    assert key in model
+    assert other not in model
+
+
+def deploy(spec: Spec, project: Path) -> list[str]:
+    said: list[str] = []
+    target = spec.deployment.target
+    target.deploy(spec, project, said.append)
+    return said
+
+
+def test_without_a_bundle_there_is_nothing_to_deploy(tmp_path: Path) -> None:
+    with pytest.raises(DeployFailed, match="no bundle to serve"):
+        deploy(served(), tmp_path)
+
+
+@pytest.mark.parametrize(("tokens", "told"), [(None, "is not set"), ("short", "fewer than 16")])
+def test_weak_tokens_are_refused(
+    tokens: str | None, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    binary_bundle(tmp_path / "artifacts/bundle")
+    if tokens is None:
+        monkeypatch.delenv("TOKENS", raising=False)
+    else:
+        monkeypatch.setenv("TOKENS", tokens)
+    with pytest.raises(DeployFailed, match=told) as refusal:
+        deploy(served(auth={"tokens": "${secret:TOKENS}"}), tmp_path)
+    assert tokens is None or tokens not in str(refusal.value)
+
+
+def test_more_gpus_than_there_are_are_refused(tmp_path: Path) -> None:
+    binary_bundle(tmp_path / "artifacts/bundle")
+    with pytest.raises(DeployFailed, match="reserve 500 GPU each"):
+        deploy(served(replicas={"gpus": 500}), tmp_path)
+
+
+def test_a_taken_port_is_named(tmp_path: Path) -> None:
+    binary_bundle(tmp_path / "artifacts/bundle")
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        spec = spec_of(deployment={"target": {"type": "local", "port": port}})
+        with pytest.raises(DeployFailed, match=f"port {port} of 127.0.0.1 is taken"):
+            deploy(spec, tmp_path)
+    assert not (tmp_path / ".specml/serving.json").exists()
+
+
+def test_stop_kills_what_bears_the_mark_and_nothing_else(tmp_path: Path) -> None:
+    ours = Cluster.new(8123, 4)
+    ours.write(tmp_path)
+    sleeper = [sys.executable, "-c", "import subprocess, sys; subprocess.run(['sleep', '60'])"]
+    mine = subprocess.Popen(sleeper, env={**os.environ, MARK: ours.mark}, start_new_session=True)
+    other = subprocess.Popen(["sleep", "60"], env={**os.environ, MARK: "another"})
+    try:
+        assert ours.stop(tmp_path)
+        assert not psutil.pid_exists(mine.pid)
+        assert other.poll() is None
+        assert ours.processes() == []
+        assert not (tmp_path / "serving.json").exists()
+    finally:
+        other.kill()
+        other.wait()
+        mine.kill()
+
+
+def test_a_record_of_dead_processes_is_cleared_away(tmp_path: Path) -> None:
+    """As after a restart of the machine: the process numbers of then may be anybody's now."""
+    state = tmp_path / ".specml"
+    state.mkdir()
+    gone = Cluster.new(8123, 4)
+    gone.write(state)
+    spec = served()
+    assert spec.deployment.target.status(spec, tmp_path) is None
+    assert spec.deployment.target.stop(tmp_path) is False
+    assert list(state.glob("serving.json")) == []
+
+
+def test_another_server_at_the_port_is_no_deployment(tmp_path: Path) -> None:
+    import http.server
+    import threading
+
+    class Stranger(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps({"replica": "x", "bundle": "y", "device": "z", "revision": "w"}).encode())
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Stranger) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        made = Cluster.new(server.server_port, 4)
+        try:
+            assert cluster.healthz(server.server_port) is not None
+            assert made.deployment() is None
+        finally:
+            server.shutdown()
+            thread.join()
+            made.stop(tmp_path)
