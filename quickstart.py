@@ -108,7 +108,7 @@ def ask() -> None:
     ).stdout)  # fmt: skip
     row = {"SCHL": 21, "MAR": "1", "RELP": "0", "DIS": "2", "ESP": "0", "CIT": "1", "MIG": "1", "MIL": "4"}
     row |= {"ANC": "1", "NATIVITY": "1", "DEAR": "2", "DEYE": "2", "DREM": "2"}
-    url = f"{status['url']}/predict"
+    url = f"{status['live']['url']}/predict"
     body = json.dumps({"rows": [row]}).encode()
     say(f"asking {url} about {json.dumps(row)}")
     request = urllib.request.Request(url, body, {"Content-Type": "application/json"})

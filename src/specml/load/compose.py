@@ -58,6 +58,10 @@ def compose(spec: Document, folder: File, overrides: Sequence[str]) -> Composed:
             files.append(names[group, option])
     own = {key: value for key, value in spec.tree.items() if key != "defaults"}
     files.append(Layer(f"L{len(files)}", long(own), spec.places))
+    if not (listed or settings):  # a file alone needs no composing, and Hydra costs as much as all the rest
+        origins: dict[Path, str] = {}
+        tree = values(marked(files[-1].tree, files[-1].mark), (), files, origins)
+        return Composed(tree, origins, frozenset())
     set_by = [
         Layer(f"O{index}", long(nested(setting.path, setting.value)), {setting.path: setting.where}, setting.path)
         for index, setting in enumerate(settings)
