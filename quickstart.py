@@ -77,7 +77,7 @@ def install_torch() -> None:
     if pip("install", f"{version}+cpu", *index, check=False, told=False):
         say("the CPU build can't be had: installing what the package index has, which may bring CUDA libraries")
         pip("install", version)
-    say(f"torch {capture('import torch; print(torch.__version__)')} installed")
+    say(f"torch {capture('from importlib.metadata import version; print(version("torch"))')} installed")
 
 
 def has_gpu() -> bool:

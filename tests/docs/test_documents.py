@@ -1,0 +1,69 @@
+"""What the documents say is so."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+from specml import errors
+from specml.cli import HIDDEN, VERBS
+from specml.load import load
+from tests.conftest import ROOT, specml
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_first_block_of_the_readme_is_two_commands() -> None:
+    block = README.split("```sh\n", 1)[1].split("```", 1)[0]
+    commands = [re.sub(r"\s+#.*", "", line) for line in block.splitlines()]
+    assert commands == ["python3 quickstart.py", "python3 quickstart.py test"]
+
+
+def test_the_ten_line_spec_is_valid_and_ten_lines(tmp_path: Path) -> None:
+    text = README.split("```yaml\n", 1)[1].split("```", 1)[0]
+    assert len(text.splitlines()) <= 10
+    (tmp_path / "spec.yaml").write_text(text)
+    assert load(tmp_path).spec.name == "income"
+
+
+def test_every_exit_status_is_told() -> None:
+    classes = [errors.SpecmlError, *errors.SpecmlError.__subclasses__()]
+    statuses = {kind.__name__: kind.status for kind in classes if kind.__module__ == "specml.errors"}
+    assert len(set(statuses.values())) == len(statuses)
+    told = README.split("## Exit statuses", 1)[1].split("##", 1)[0]
+    for status in [*statuses.values(), errors.INTERRUPTED]:
+        assert re.search(rf"\b{status} \w", told), status
+
+
+@pytest.mark.parametrize("verb", sorted(VERBS))
+def test_every_verb_is_in_the_documents_and_helps(verb: str) -> None:
+    documents = "".join(path.read_text() for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))])
+    assert f"specml {verb}" in documents
+    assert "Usage:" in specml(verb, "--help", folder=ROOT).stdout
+
+
+def test_every_file_of_the_command_line_is_a_verb() -> None:
+    files = {path.stem for path in (ROOT / "src/specml/cli").glob("*.py")} - {
+        "__init__",
+        "arguments",
+        "progress",
+        "tables",
+    }
+    assert files == {*VERBS, *HIDDEN}
+
+
+def test_the_links_of_the_documents_lead_somewhere() -> None:
+    for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        for link in re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text()):
+            assert (path.parent / link).exists(), f"{path.name}: {link}"
+
+
+def test_the_python_block_of_the_readme_needs_no_specml() -> None:
+    block = README.split("```python\n", 1)[1].split("```", 1)[0]
+    assert "specml" not in block.replace("artifacts/bundle", "")
+    compile(block, "README.md", "exec")

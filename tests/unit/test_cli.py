@@ -1,0 +1,65 @@
+"""The command line: quick to help, and one message for every error."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from specml import cli
+from specml.errors import GateRefused
+from tests.conftest import ROOT, specml
+
+
+def test_help_costs_under_three_tenths_of_a_cpu_second() -> None:
+    before = os.times()
+    subprocess.run([sys.executable, "-m", "specml", "--help"], check=True, capture_output=True)
+    after = os.times()
+    used = after.children_user + after.children_system - before.children_user - before.children_system
+    assert used < 0.3
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, specml.cli\n"
+        "try: specml.cli.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'pydantic', 'numpy', 'hydra', 'rich', 'dvc', 'ray'} & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
+
+
+def test_an_unknown_verb_is_told_its_neighbour() -> None:
+    assert "Did you mean 'compile'" in specml("compil", folder=ROOT, status=2).stderr
+
+
+def test_no_spec_is_one_message(tmp_path: Path) -> None:
+    for verb in ("check", "plan", "compile", "run", "render", "status", "deploy"):
+        done = specml(verb, folder=tmp_path, status=2)
+        assert "spec.yaml" in done.stderr, verb
+
+
+def test_errors_become_their_exit_status(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(error: BaseException) -> int:
+        def raising(**_: object) -> None:
+            raise error
+
+        monkeypatch.setattr(cli.cli, "main", raising)
+        with pytest.raises(SystemExit) as exit_:
+            cli.main([])
+        assert isinstance(exit_.value.code, int)
+        return exit_.value.code
+
+    assert fail(GateRefused("no", hint="mend it", where="here")) == 4
+    assert capsys.readouterr().err == "here:\n    no\n    mend it\n"
+    assert fail(KeyboardInterrupt()) == 130
+    assert fail(OSError(28, "No space left on device", "x.json")) == 1
+    assert "x.json: No space left on device" in capsys.readouterr().err
+    assert fail(ZeroDivisionError()) == 1
+    told = capsys.readouterr().err
+    assert "bug in specml" in told
+    assert "ZeroDivisionError" in Path(told.split()[-1]).read_text()
