@@ -77,7 +77,8 @@ def install_torch() -> None:
     if pip("install", f"{version}+cpu", *index, check=False, told=False):
         say("the CPU build can't be had: installing what the package index has, which may bring CUDA libraries")
         pip("install", version)
-    say(f"torch {capture('from importlib.metadata import version; print(version("torch"))')} installed")
+    installed = capture("import importlib.metadata; print(importlib.metadata.version('torch'))")
+    say(f"torch {installed} installed")
 
 
 def has_gpu() -> bool:
