@@ -70,6 +70,19 @@ def test_no_spec_says_what_was_looked_for(project: Path) -> None:
         load(project / "nothing.yaml")
 
 
+def test_a_file_that_cannot_be_read_or_never_ends_is_told(project: Path) -> None:
+    (project / "conf" / "serving").mkdir()
+    (project / "conf" / "serving" / "own.yaml").symlink_to("/dev/zero")
+    with pytest.raises(SpecError, match="no preset"):
+        loaded(project, "defaults: [serving: owl]\n" + BASE)
+    (project / "conf" / "spec.yaml").unlink()
+    (project / "conf" / "spec.yaml").write_bytes(b"#" * 10_000_000)
+    with pytest.raises(SpecError, match="more than 1000000 bytes"):
+        load(project)
+    with pytest.raises(SpecError, match=r"can't be read|more than"):
+        load(Path("/dev/zero"))
+
+
 def test_values_know_their_line(project: Path) -> None:
     origins = loaded(project, BASE).origins
     assert origins["problem", "target"] == "conf/spec.yaml:4:3"
@@ -229,6 +242,21 @@ def test_an_override_into_a_value_is_told(project: Path) -> None:
     assert (found.key, found.what) == ("search.folds", "must be a whole number; it is a mapping.")
     (found,) = problems(project, BASE + "search: {folds: 3}\n", "~search.folds.x")
     assert found.what == "is not there, so it can't be deleted."
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "serving.auth.tokens=hunter2",
+        "serving.auth={type: bearer, tokens: hunter2}",
+        "+x.api_key=hunter2",
+        "token=[hunter2",
+    ],
+)
+def test_an_override_never_shows_what_may_be_a_secret(project: Path, override: str) -> None:
+    found = problems(project, BASE, override)
+    assert "hunter2" not in str(SpecError(found))
+    assert found[0].where == f"override '{override.partition('=')[0]}=…'"
 
 
 def test_references_repeat_values(project: Path) -> None:
@@ -404,6 +432,14 @@ def test_every_spec_of_the_repo_loads() -> None:
     assert len(paths) >= 4
     for path in paths:
         assert load(path).spec.name
+
+
+@pytest.mark.parametrize("path", sorted(SPECS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_file_alone_means_the_same_with_and_without_hydra(path: Path) -> None:
+    alone = load(path)
+    composed = load(path, [f"name={alone.spec.name}"])
+    assert composed.spec == alone.spec
+    assert {**composed.origins, ("name",): ""} == {**alone.origins, ("name",): ""}
 
 
 def test_checking_imports_no_machine_learning(project: Path) -> None:

@@ -16,7 +16,7 @@ from specml.errors import Problem, SpecError
 from specml.load import wording
 from specml.load.compose import compose
 from specml.load.document import Path as Keys
-from specml.load.document import read
+from specml.load.document import read_file
 from specml.load.reference import References, dotted
 from specml.load.repair import repaired
 from specml.spec import Spec
@@ -54,11 +54,7 @@ def load(path: Path | None = None, overrides: Sequence[str] = ()) -> Loaded:
     file = _find(path)
     folder = file.parent.parent if file.parent.name == "conf" else file.parent
     name = file.relative_to(folder).as_posix()
-    try:
-        raw = file.read_bytes()
-    except OSError as error:
-        raise SpecError([Problem(str(path or file), "", f"can't be read: {error.strerror}.")]) from None
-    document = read(raw, name)
+    document = read_file(file, name)
     _closed(document.tree, document.package, document.places)
     composed = compose(document, folder, tuple(overrides))
 

@@ -16,6 +16,7 @@ from specml.errors import Problem, SpecError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path as File
 
 
 Path = tuple[str | int, ...]
@@ -26,6 +27,9 @@ MAX_ALIASES = 100
 MAX_NODES = 100_000
 MAX_DEPTH = 50
 MAX_KEY = 500
+
+HUSH = re.compile(r"token|password|passwd|secret|credential|api_?key", re.IGNORECASE)
+"""Keys whose values are never shown."""
 
 CODE_KEYS = frozenset({"_target_", "_partial_", "_recursive_", "_convert_", "_args_", "__specml__"})
 """Keys by which Hydra would call what a file names (the last is the loader's own mark)."""
@@ -94,6 +98,19 @@ def quoted(text: str) -> str:
     return "".join(one if one.isprintable() else f"\\U{ord(one):08X}" for one in written)
 
 
+def read_file(path: File, name: str) -> Document:
+    """The document in a file; ``name`` is how messages call it.
+
+    Raises:
+        SpecError: it can't be read, or ``read`` refuses what is in it.
+    """
+    try:
+        with path.open("rb") as file:
+            return read(file.read(MAX_BYTES + 1), name)
+    except OSError as error:
+        raise SpecError([Problem(name, "", f"can't be read: {error.strerror}.")]) from None
+
+
 def read(raw: bytes, name: str) -> Document:
     """The document in ``raw``; ``name`` is how messages call it.
 
@@ -114,7 +131,7 @@ def _refuse(where: str, what: str, hint: str = "", key: str = "") -> NoReturn:
 
 def _decode(raw: bytes, name: str) -> str:
     if len(raw) > MAX_BYTES:
-        _refuse(f"{name}:1:1", f"has {len(raw)} bytes; at most {MAX_BYTES} are read.")
+        _refuse(f"{name}:1:1", f"has more than {MAX_BYTES} bytes.")
     if raw.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
         _refuse(f"{name}:1:1", "starts with a byte-order mark.", "Save it as UTF-8 without BOM.")
     try:

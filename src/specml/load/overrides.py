@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from specml.errors import Problem
-from specml.load.document import CODE_KEYS, MAX_DEPTH, MAX_KEY, Path
+from specml.load.document import CODE_KEYS, HUSH, MAX_DEPTH, MAX_KEY, Path
+from specml.values import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +37,10 @@ class Setting:
 
 
 def named(text: str) -> str:
-    """How messages call an override."""
+    """How messages call an override: what may hold a secret without its value."""
+    key, _, value = text.partition("=")
+    if HUSH.search(text) and not Secret.PATTERN.match(value):
+        text = f"{key}=…" if value else key
     return f"override {text if len(text) <= 120 else text[:117] + '...'!r}"
 
 

@@ -9,7 +9,7 @@ from pathlib import Path as File
 from typing import TYPE_CHECKING, Any
 
 from specml.errors import Problem, SpecError
-from specml.load.document import Document, Path, read
+from specml.load.document import Document, Path, read_file
 from specml.spec import Spec
 
 if TYPE_CHECKING:
@@ -65,9 +65,9 @@ class Presets:
         if own.is_file():
             name = own.relative_to(self.folder).as_posix()
             self.files.add(name)
-            found = read(own.read_bytes(), name)
+            found = read_file(own, name)
         else:
-            found = read((shipped() / group / f"{option}.yaml").read_bytes(), f"preset {group}/{option}")
+            found = read_file(shipped() / group / f"{option}.yaml", f"preset {group}/{option}")
         if found.package not in (None, group):
             what = f"asks for the package {found.package!r}; this preset goes under {group!r}."
             raise SpecError([Problem(found.places[()], "@package", what, "Remove the line # @package.")])

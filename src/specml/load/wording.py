@@ -8,16 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from specml.errors import Problem
 from specml.load import known
-from specml.load.document import Path
+from specml.load.document import HUSH, Path
 from specml.load.reference import dotted
 from specml.spec import Spec
 from specml.values import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-
-HUSH = re.compile(r"token|password|passwd|secret|credential|api_?key", re.IGNORECASE)
-"""Keys whose values are never shown."""
 
 PATTERNS = {
     r"^[a-z][a-z0-9_]{0,39}$": "a name of lower case letters, digits and underscores, at most 40",
