@@ -53,5 +53,7 @@ def announcement(live: Deployment, contract: Contract, *, token_variable: str = 
         f"Stop it:  {stop}",
     ]
     if live.unguarded:
-        lines += ["", "Listening beyond loopback:", *(f"  {socket}" for socket in live.unguarded)]
+        guards = ", ".join(sorted({socket.partition(": ")[2] for socket in live.unguarded}))
+        sockets = f"{len(live.unguarded)} socket{'s' if len(live.unguarded) != 1 else ''}"
+        lines.append(f"Beyond loopback:  {sockets} ({guards}); `specml status` names them")
     return "\n".join(lines)

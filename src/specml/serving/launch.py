@@ -98,6 +98,8 @@ def main() -> int:
 def _do(job: Job, progress: TextIO) -> None:
     os.environ.update(environment(job))
     address = job.address
+    if os.environ["RAY_SERVE_ENABLE_HA_PROXY"] == "0":
+        _tell(progress, say="HAProxy is not installed: Ray's own proxy stands in front, and answers some times slower.")
     if not address:
         _tell(progress, say="Starting Ray (5 to 30 s) …")
         address = _start_head(job)
