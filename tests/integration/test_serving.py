@@ -317,6 +317,7 @@ def test_the_clusters_folder_is_closed_to_others(live: Live) -> None:
     folder = Path(live.record["folder"])
     assert folder.stat().st_mode & 0o777 == 0o700
     assert (folder / "token").stat().st_mode & 0o777 == 0o600
+    assert (live.folder / ".specml/serving.json").stat().st_mode & 0o777 == 0o600
 
 
 def test_predict_gives_the_same_from_the_server_and_from_the_bundle(live: Live) -> None:

@@ -73,7 +73,7 @@ def main() -> int:
     """Do the job on the standard input."""
     job = Job.model_validate_json(sys.stdin.read())
     # Ray waits without end for a part of it that does not come up.
-    signal.alarm(int(job.seconds) + 60)
+    signal.alarm(int(job.seconds) + 120)
     progress = os.fdopen(os.dup(1), "w", buffering=1)
     with job.log.open("ab") as log:
         os.dup2(log.fileno(), 1)

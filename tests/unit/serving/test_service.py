@@ -11,7 +11,7 @@ import pytest
 from specml.bundle import open_bundle
 from specml.errors import DeployFailed
 from specml.serving.app import Args
-from specml.serving.session import CPU, Session
+from specml.serving.session import CPU, CUDA, Session, gpu_visible
 from tests.bundles import binary_bundle, probability, regression_bundle
 from tests.malformed import GOOD, infer, rows, tensors
 from tests.unit.serving.conftest import ask
@@ -234,6 +234,14 @@ def test_without_a_gpu_the_session_says_why_it_is_on_the_cpu(
     assert (session.provider, session.why) == (CPU, "no NVIDIA GPU is visible to the replica")
     assert Session(open_bundle(bundle), gpu=False).why == "the replica reserves no GPU"
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not gpu_visible(), reason="needs an NVIDIA GPU")
+def test_with_a_gpu_the_session_runs_there(bundle: Path) -> None:
+    session = Session(open_bundle(bundle), gpu=True)
+    session.warm_up((1, 256))
+    assert session.provider == CUDA
 
 
 def test_a_text_with_a_nul_is_a_text(post: Callable[..., Asked]) -> None:

@@ -73,8 +73,9 @@ class Cluster:
             return None
 
     def write(self, state: Path) -> None:
-        """Remember it."""
+        """Remember it, for this user's eyes only: digests of tokens are in it."""
         write_atomic(state / "serving.json", canonical_json(asdict(self)))
+        (state / "serving.json").chmod(0o600)
 
     @property
     def args(self) -> dict[str, Any]:
@@ -217,7 +218,8 @@ class Cluster:
 
 def healthz(port: int) -> dict[str, Any] | None:
     """What the server at the port says of itself; None when no specml server is there."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    # Patient: where nobody listens the refusal comes at once, and a busy server must not be taken for a dead one.
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     try:
         connection.request("GET", "/healthz", headers={"connection": "close"})
         answer = connection.getresponse()
