@@ -1,0 +1,159 @@
+"""All stages in one process on small tables of every task, and the bundle that they make used without specml."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from specml.bundle import open_bundle
+from specml.compile import compile_plan
+from specml.data import feature_array
+from specml.files import read_json
+from specml.stages import STAGES
+from specml.stages.work import Work, narrowed
+from tests.conftest import spec_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CANDIDATES = {
+    "binary": {"line": "logistic_regression", "gbm": "lightgbm"},
+    "multiclass": {"line": "logistic_regression", "gbm": "lightgbm"},
+    "regression": {"line": "ridge", "gbm": "lightgbm"},
+}
+
+
+def table(task: str, n: int = 600) -> pl.DataFrame:
+    """Numbers with gaps, text with gaps, booleans, a weight, and a target that depends on them."""
+    generator = np.random.default_rng(4)
+    number = generator.normal(50, 10, n)
+    size = generator.integers(0, 9, n)
+    colour = generator.choice(["red", "green", "blau", "ä"], n)
+    flag = generator.random(n) < 0.4
+    signal = 0.1 * number + size + 2 * (colour == "red") - 3 * flag + generator.normal(0, 0.7, n)
+    y: Any = signal
+    if task != "regression":
+        k = 2 if task == "binary" else 3
+        index = np.searchsorted(np.quantile(signal, np.linspace(0, 1, k + 1)[1:-1]), signal)
+        y = np.array(["no", "yes"] if task == "binary" else ["small", "middle", "large"])[index]
+    gaps = generator.random(n) < 0.1
+    texts = [None if gap else str(one) for gap, one in zip(np.roll(gaps, 3), colour, strict=True)]
+    return pl.DataFrame({
+        "number": [None if gap else float(one) for gap, one in zip(gaps, number, strict=True)],
+        "size of it": size,
+        "colour": texts,
+        "flag": flag,
+        "w": generator.uniform(0.5, 2, n),
+        "y": y,
+    })  # fmt: skip
+
+
+def run(folder: Path, task: Any, **changes: Any) -> None:
+    """Every stage of a spec over ``table(task)``, one after the other."""
+    table(task).write_parquet(folder / "rows.parquet")
+    problem: dict[str, Any] = {"task": task, "target": "y"}
+    if task == "binary":
+        problem |= {"positive_class": "yes", "decision": {"threshold": "auto"}}
+    spec = spec_of(
+        problem=problem,
+        data={"sources": {"rows": {"type": "parquet", "path": "rows.parquet"}}, "columns": {"w": {"role": "weight"}}},
+        candidates=CANDIDATES[task],
+        search={"folds": 3},
+        **changes,
+    )
+    for stage in compile_plan(spec).stages:
+        for key in stage.keys or ("",):
+            STAGES[stage.name].work(Work(stage, folder, narrowed(spec, stage, key), lambda *_, **__: None, key))
+
+
+@pytest.fixture(scope="module", params=["binary", "multiclass", "regression"])
+def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp(request.param)
+    run(folder, request.param)
+    return folder
+
+
+def test_every_stage_ends_and_the_model_is_released(made: Path) -> None:
+    release = read_json(made / "artifacts/release/release.json")
+    assert release["admitted"]
+    assert release["gates"] == {"baseline": "holds", "parity": "holds"}
+    assert "not measured" not in (made / "artifacts/release/card.md").read_text().split("## Gates")[1].split("##")[0]
+
+
+def test_the_profile_is_a_whylogs_profile_of_the_training_rows(made: Path) -> None:
+    from whylogs.core.view.dataset_profile_view import DatasetProfileView
+
+    view = DatasetProfileView.deserialize((made / "artifacts/release/profile.bin").read_bytes())
+    train = pl.read_parquet(made / "artifacts/prepare/train.parquet")
+    summary = view.get_column("number").to_summary_dict()
+    assert summary["counts/n"] == train.height
+    assert summary["counts/null"] == train["number"].null_count()
+    assert summary["distribution/mean"] == pytest.approx(train["number"].mean())
+
+
+ALONE = """
+import json, sys
+sys.modules["specml"] = None
+import numpy, onnxruntime
+rows = json.load(open("rows.json"))
+session = onnxruntime.InferenceSession("artifacts/bundle/model.onnx", providers=["CPUExecutionProvider"])
+feeds = {}
+for one in session.get_inputs():
+    dtype = object if one.type == "tensor(string)" else float
+    feeds[one.name] = numpy.array([[row[one.name]] for row in rows], dtype)
+print(json.dumps([out.tolist() for out in session.run(None, feeds)]))
+"""
+
+
+def test_bare_onnxruntime_answers_the_same_from_raw_columns(made: Path) -> None:
+    bundle = open_bundle(made / "artifacts/bundle")
+    test = pl.read_parquet(made / "artifacts/prepare/test.parquet")
+    columns = {one.name: feature_array(test, one) for one in bundle.contract.inputs}
+    rows = [{name: values[i] for name, values in columns.items()} for i in range(test.height)]
+    (made / "rows.json").write_text(json.dumps(rows))
+    done = subprocess.run([sys.executable, "-c", ALONE], cwd=made, capture_output=True, text=True, check=True)
+    alone = json.loads(done.stdout)
+    session = bundle.session()
+    ours = session.run(None, {name: values.reshape(-1, 1) for name, values in columns.items()})
+    assert alone == [out.tolist() for out in ours]
+    if bundle.contract.task == "binary":
+        probabilities, labels = np.array(alone[0]), alone[1]
+        assert bundle.contract.threshold is not None
+        assert labels == ["yes" if p >= bundle.contract.threshold else "no" for p in probabilities[:, 1]]
+        assert probabilities.sum(axis=1) == pytest.approx(1, abs=1e-6)
+
+
+def test_training_never_opens_the_test_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    read = pl.read_parquet
+
+    def watching(path: Any, **options: Any) -> pl.DataFrame:
+        opened.append(f"{sys._getframe(1).f_globals['__name__'].rsplit('.', 1)[-1]} {path.name}")
+        return read(path, **options)
+
+    monkeypatch.setattr(pl, "read_parquet", watching)
+    run(tmp_path, "binary")
+    assert {one for one in opened if "test.parquet" in one} == {"validate test.parquet"}
+
+
+def test_every_output_declared_is_written_and_no_other(made: Path) -> None:
+    plan = compile_plan(spec_of(candidates=CANDIDATES["binary"]))
+    declared = set()
+    for stage in plan.stages:
+        for key in stage.keys or ("",):
+            declared |= {path.replace("${key}", key) for path in (*stage.outs, *stage.metrics)}
+    for path in declared - {"artifacts/ingest/rows.parquet"}:
+        assert (made / path).exists(), path
+    files = {
+        p.relative_to(made).as_posix()
+        for top in ("artifacts", "metrics")
+        for p in (made / top).rglob("*")
+        if p.is_file()
+    }
+    assert [file for file in files if not any(file == d or file.startswith(f"{d}/") for d in declared)] == []
