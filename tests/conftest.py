@@ -62,6 +62,17 @@ def column(name: str, kind: Any = "numeric", **facts: Any) -> Column:
     return Column(name=name, kind=kind, nullable=True, **facts)
 
 
+def run_stages(spec: Spec, folder: Path) -> None:
+    """Every stage of ``spec``, one after the other in this process; DVC is left out."""
+    from specml.compile import compile_plan
+    from specml.stages import STAGES
+    from specml.stages.work import Work, narrowed
+
+    for stage in compile_plan(spec).stages:
+        for key in stage.keys or ("",):
+            STAGES[stage.name].work(Work(stage, folder, narrowed(spec, stage, key), lambda *_, **__: None, key))
+
+
 def specml(
     *arguments: str, folder: Path, status: int | None = 0, **environment: str
 ) -> subprocess.CompletedProcess[str]:

@@ -15,9 +15,7 @@ from specml.bundle import open_bundle
 from specml.compile import compile_plan
 from specml.data import feature_array
 from specml.files import read_json
-from specml.stages import STAGES
-from specml.stages.work import Work, narrowed
-from tests.conftest import spec_of
+from tests.conftest import run_stages, spec_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,9 +65,7 @@ def run(folder: Path, task: Any, **changes: Any) -> None:
         search={"folds": 3},
         **changes,
     )
-    for stage in compile_plan(spec).stages:
-        for key in stage.keys or ("",):
-            STAGES[stage.name].work(Work(stage, folder, narrowed(spec, stage, key), lambda *_, **__: None, key))
+    run_stages(spec, folder)
 
 
 @pytest.fixture(scope="module", params=["binary", "multiclass", "regression"])
