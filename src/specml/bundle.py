@@ -129,11 +129,25 @@ def open_bundle(folder: Path) -> Bundle:
     _audit(contents["model.onnx"], where=str(folder / "model.onnx"))
     import json
 
+    contract = _contract(contents["contract.json"], folder)
+    return Bundle(contract, json.loads(contents["reference.json"]), contents["model.onnx"], digest(raw_manifest))
+
+
+def read_contract(folder: Path) -> Contract:
+    """The verified contract of the bundle in ``folder`` alone, for who does not run the model.
+
+    Raises:
+        BundleError: as ``open_bundle``, for the contract and the manifest.
+    """
+    manifest, _ = _manifest(folder)
+    return _contract(_verified(folder / "contract.json", manifest["files"]["contract.json"]), folder)
+
+
+def _contract(raw: bytes, folder: Path) -> Contract:
     try:
-        contract = Contract.model_validate_json(contents["contract.json"])
+        return Contract.model_validate_json(raw)
     except ValidationError as error:
         raise BundleError(f"is no contract: {error.errors()[0]['msg']}.", where=str(folder / "contract.json")) from None
-    return Bundle(contract, json.loads(contents["reference.json"]), contents["model.onnx"], digest(raw_manifest))
 
 
 def _manifest(folder: Path) -> tuple[dict[str, Any], bytes]:

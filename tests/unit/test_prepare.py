@@ -111,6 +111,7 @@ WRONG = [
     pytest.param(
         rows(), {"problem": {**PROBLEM, "task": "regression", "target": "colour"}}, "not numbers", id="text target"
     ),
+    pytest.param(bad(label=list(range(200))), {}, "can't be called 'label'", id="name of an output"),
     pytest.param({"y": [0, 1] * 100}, {}, "no feature is left", id="no feature"),
 ]
 

@@ -34,12 +34,12 @@ def command(arguments: tuple[str, ...], quiet: bool, as_json: bool) -> None:
 
 def announce(live: Deployment, loaded: Loaded) -> str:
     """The lines that tell a person what is live, how to ask it and how to stop it."""
-    from specml.bundle import open_bundle
+    from specml.bundle import read_contract
     from specml.serving.announce import announcement
 
     auth = loaded.spec.serving.auth
     return announcement(
         live,
-        open_bundle(loaded.folder / "artifacts/bundle").contract,
+        read_contract(loaded.folder / "artifacts/bundle"),
         token_variable=auth.tokens.name if auth else "",
     )

@@ -20,7 +20,7 @@ class Csv(Source):
     """A CSV file with a header line, in UTF-8."""
 
     type: Literal["csv"] = "csv"
-    path: str
+    path: Annotated[str, Field(min_length=1)]
     """The file, relative to the project folder."""
     separator: Annotated[str, Field(min_length=1, max_length=1)] = ","
     missing: tuple[str, ...] = ("", "NA", "NaN", "nan", "null", "NULL", "?")
@@ -44,6 +44,7 @@ class Csv(Source):
                 null_values=list(self.missing),
                 infer_schema_length=None,
                 encoding="utf8",
+                glob=False,
             )
         except FileNotFoundError:
             raise DataCheckFailed("there is no such file.", where=self.path) from None

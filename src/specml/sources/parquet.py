@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
+from pydantic import Field
 from typing_extensions import override
 
 from specml.errors import DataCheckFailed
@@ -19,7 +20,7 @@ class Parquet(Source):
     """A Parquet file; its own types are kept."""
 
     type: Literal["parquet"] = "parquet"
-    path: str
+    path: Annotated[str, Field(min_length=1)]
     """The file, relative to the project folder."""
     allow_outside: bool = False
     """Whether the file may lie outside the project folder."""
@@ -34,7 +35,7 @@ class Parquet(Source):
 
         path = inside(folder, self.path, allow_outside=self.allow_outside)
         try:
-            return pl.read_parquet(path)
+            return pl.read_parquet(path, glob=False)
         except FileNotFoundError:
             raise DataCheckFailed("there is no such file.", where=self.path) from None
         except pl.exceptions.PolarsError as error:

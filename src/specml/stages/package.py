@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from specml.bundle import Contract, write_bundle
 from specml.data import Layout
 from specml.files import read_json
@@ -62,6 +60,8 @@ def work(work: Work) -> None:
 
 def build(contract: Contract, preprocessing: Preprocessing, model: Model) -> bytes:
     """The graph: named columns in; ``probabilities`` and ``label``, or ``prediction``, out."""
+    import numpy as np
+
     graph = Graph(contract.name)
     answer = model.to_onnx(graph, preprocessing.to_onnx(graph))
     if contract.task == "regression":

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from difflib import get_close_matches
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from specml.data import MISSING, Column, Layout
 from specml.errors import DataCheckFailed, NotEnoughData
@@ -15,6 +14,7 @@ from specml.plan import Stage
 from specml.stages import ingest
 
 if TYPE_CHECKING:
+    import numpy as np
     import polars as pl
 
     from specml.spec import Spec
@@ -26,6 +26,10 @@ LAYOUT = "artifacts/prepare/layout.json"
 METRICS = "metrics/prepare.json"
 CATEGORIES_KEPT = 1000
 """Categories that the contract lists for a column; beyond, the list stops being of use to a reader."""
+
+
+OUTPUTS = ("label", "prediction", "probabilities")
+"""What the packaged model's outputs are called."""
 
 
 def declare(spec: Spec) -> Stage:
@@ -49,6 +53,7 @@ def declare(spec: Spec) -> Stage:
 
 def work(work: Work) -> None:
     """Table → train and test tables, and the layout that says how to read them."""
+    import numpy as np
     import polars as pl
 
     spec = work.spec
@@ -119,6 +124,9 @@ def _typed(spec: Spec, table: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, str
         name = values.name
         declared = spec.column(name)
         if declared.role == "ignore":
+            continue
+        if not name:
+            set_aside["(unnamed)"] = "it has no name"
             continue
         if not declared.nullable and values.null_count():
             raise DataCheckFailed(
@@ -246,6 +254,7 @@ def _binary(spec: Spec, classes: list[Any]) -> list[Any]:
 
 def _protected(spec: Spec, table: pl.DataFrame) -> pl.DataFrame:
     """Protected columns as named groups."""
+    import numpy as np
     import polars as pl
 
     for name in spec.with_role("protected"):
@@ -278,6 +287,7 @@ def _protected(spec: Spec, table: pl.DataFrame) -> pl.DataFrame:
 
 def split(spec: Spec, table: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Row indices [train], [test], both ascending."""
+    import numpy as np
     from sklearn.model_selection import train_test_split
 
     declared, n = spec.data.split, table.height
@@ -306,6 +316,8 @@ def split(spec: Spec, table: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 
 def _by_time(times: pl.Series, share: float, name: str) -> tuple[np.ndarray, np.ndarray]:
     """The latest rows are held out: at least ``share`` of them, rows of one time together."""
+    import numpy as np
+
     if times.null_count():
         raise DataCheckFailed(f"{times.null_count()} rows have no time.", where=f"data.columns.{name}")
     cut = times.sort()[int(np.floor(len(times) * (1 - share)))]
@@ -318,6 +330,8 @@ def _by_time(times: pl.Series, share: float, name: str) -> tuple[np.ndarray, np.
 
 
 def _feasible(spec: Spec, train: pl.DataFrame, test: pl.DataFrame, classes: tuple[Any, ...]) -> None:
+    import numpy as np
+
     wanted = spec.problem.feasibility
     if train.height < wanted.min_rows:
         raise NotEnoughData(
@@ -344,6 +358,12 @@ def _layout(spec: Spec, train: pl.DataFrame, classes: tuple[Any, ...], set_aside
             set_aside[name] = "it has one value only in the training rows"
             continue
         features.append(_column(name, train[name], nullable=spec.column(name).nullable))
+    for column in features:
+        if column.name in OUTPUTS or re.fullmatch(r"_[cv]\d+", column.name):
+            raise DataCheckFailed(
+                f"a feature can't be called {column.name!r}, which the model's graph needs as a name of its own.",
+                hint=f"Rename it in the data, or declare data.columns.{column.name}.role: ignore",
+            )
     if not features:
         raise DataCheckFailed("no feature is left.", hint="Check the roles under data.columns.")
     weights = spec.with_role("weight")

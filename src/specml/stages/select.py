@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from specml.data import Layout
 from specml.files import canonical_json, read_json, write_atomic
 from specml.metrics import TABLE
@@ -13,6 +11,8 @@ from specml.plan import Stage
 from specml.stages import prepare, train
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from specml.spec import Spec
     from specml.stages.work import Work
 
@@ -36,6 +36,7 @@ def declare(spec: Spec) -> Stage:
 
 def work(work: Work) -> None:
     """Fold scores → leaderboard, choice, threshold, and the prior that the baseline gate compares with."""
+    import numpy as np
     import polars as pl
 
     layout = Layout.model_validate_json(work.path(prepare.LAYOUT).read_bytes())
@@ -59,6 +60,8 @@ def work(work: Work) -> None:
 
 
 def _entry(name: str, result: dict[str, Any]) -> dict[str, Any]:
+    import numpy as np
+
     scores = result["folds"]
     return {
         "candidate": name,
@@ -74,6 +77,8 @@ def _threshold(spec: Spec, y: np.ndarray, outcome: np.ndarray) -> float:
 
     Rounded to float32, which the graph compares in.
     """
+    import numpy as np
+
     declared = spec.problem.decision.threshold
     if declared != "auto":
         return float(np.float32(declared))
@@ -87,6 +92,8 @@ def _threshold(spec: Spec, y: np.ndarray, outcome: np.ndarray) -> float:
 
 def _prior(layout: Layout, y: np.ndarray) -> list[float]:
     """What the naive model answers for every row: [P(positive)], class frequencies, or [mean]."""
+    import numpy as np
+
     if layout.task == "regression":
         return [float(np.mean(y))]
     shares = np.bincount(y, minlength=len(layout.classes)) / len(y)

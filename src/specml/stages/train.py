@@ -6,8 +6,6 @@ import io
 import time
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from specml.data import Design, Layout
 from specml.errors import DataCheckFailed
 from specml.files import canonical_json, folder_atomic, write_atomic
@@ -20,6 +18,7 @@ from specml.stages.work import threads
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    import numpy as np
     import polars as pl
 
     from specml.kinds import Candidate, Feature, Model
@@ -54,6 +53,7 @@ def declare(spec: Spec) -> Stage:
 
 def work(work: Work) -> None:
     """Training rows → the model as data, its scores on the folds and its out-of-fold predictions."""
+    import numpy as np
     import polars as pl
     from threadpoolctl import threadpool_limits
 
@@ -89,6 +89,8 @@ def _cross_validate(
     work: Work, candidate: Candidate, layout: Layout, train: pl.DataFrame
 ) -> tuple[list[float], np.ndarray, dict[str, list[int]]]:
     """Fold scores; out-of-fold scores, NaN for rows that are in no validation fold; what each fold learned."""
+    import numpy as np
+
     spec, metric = work.spec, TABLE[work.spec.problem.metric]
     y = train[layout.target].to_numpy()
     shape = (len(y),) if layout.n_outputs == 1 else (len(y), layout.n_outputs)
@@ -124,6 +126,8 @@ def folds(spec: Spec, y: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 def decide(layout: Layout, scores: np.ndarray, threshold: float | str) -> np.ndarray | None:
     """Class indices from probabilities; ``auto`` is not yet chosen here, and 0.5 stands in for it."""
+    import numpy as np
+
     if layout.task == "regression":
         return None
     if layout.task == "multiclass":
@@ -167,16 +171,22 @@ def _fit_preprocessing(spec: Spec, candidate: Candidate, layout: Layout, rows: p
 
 
 def _design(preprocessing: Preprocessing, layout: Layout, table: pl.DataFrame) -> Design:
+    import numpy as np
+
     weight = table[layout.weight].to_numpy().astype(np.float64) if layout.weight else None
     y = table[layout.target].to_numpy()
     return Design(preprocessing.transform(table), y, weight, layout.task, max(2, len(layout.classes)))
 
 
 def _npy(array: np.ndarray) -> bytes:
+    import numpy as np
+
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     return buffer.getvalue()
 
 
 def _means(learned: dict[str, list[int]]) -> dict[str, int]:
+    import numpy as np
+
     return {name: round(float(np.mean(values))) for name, values in sorted(learned.items())}

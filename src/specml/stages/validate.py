@@ -8,8 +8,6 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from specml import bundle
 from specml.data import Layout, feature_array
 from specml.evidence import Evidence, Verdict
@@ -21,6 +19,7 @@ from specml.stages import package, prepare, select, train
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import numpy as np
     import polars as pl
 
     from specml.spec import Spec
@@ -64,6 +63,7 @@ def declare(spec: Spec) -> Stage:
 
 def work(work: Work) -> None:
     """Bundle and test rows → evidence, verdicts, metrics and plots."""
+    import numpy as np
     import polars as pl
 
     layout = Layout.model_validate_json(work.path(prepare.LAYOUT).read_bytes())
@@ -104,6 +104,8 @@ def passes(verdict: Verdict) -> bool:
 
 def gather(work: Work, layout: Layout, test: pl.DataFrame, opened: bundle.Bundle) -> Evidence:
     """What the packaged and the trained model say of every held-out row."""
+    import numpy as np
+
     choice = read_json(work.path(select.OUT))
     name = choice["candidate"]
     folder = train.OUT.replace("${key}", name)
@@ -133,6 +135,8 @@ def _parts(opened: bundle.Bundle, test: pl.DataFrame, rows: int = 4096) -> Itera
 
 
 def _scores(layout: Layout, answers: list[dict[str, np.ndarray]]) -> tuple[np.ndarray, np.ndarray | None]:
+    import numpy as np
+
     if layout.task == "regression":
         return np.concatenate([a["prediction"] for a in answers]).astype(np.float64), None
     probabilities = np.concatenate([a["probabilities"] for a in answers]).astype(np.float64)
@@ -157,6 +161,8 @@ def _favourable(spec: Spec, layout: Layout) -> int:
 
 
 def _drawn(path: str, layout: Layout, evidence: Evidence) -> str:
+    import numpy as np
+
     if path == ROC:
         from sklearn.metrics import roc_curve
 
