@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from specml import events
 from specml.errors import SpecmlError, StageFailed
 from specml.files import canonical_json, read_json, write_atomic
+from specml.processes import die_with_parent, ended_by_signal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -54,11 +56,16 @@ def changes(folder: Path, targets: Sequence[str] = ()) -> dict[str, Any]:
     from dvc.repo import Repo
 
     logging.getLogger("dvc").setLevel(logging.ERROR)
+    _forget_the_dead(folder)
     try:
         with Repo(str(folder)) as repo:
             return dict(repo.status(targets=list(targets) or ["dvc.yaml"]))
     except DvcException as error:
-        raise SpecmlError(f"DVC can't read the project: {error}", where=str(folder)) from None
+        told = " ".join(str(error).split())
+        if pids := sorted(set(re.findall(r"PID (\d+)", told))):
+            at_work = f"another run is at work here (process {', '.join(pids)})."
+            raise SpecmlError(at_work, where=str(folder), hint="Wait until it has ended, or stop it.") from None
+        raise SpecmlError(f"DVC can't read the project: {told}", where=str(folder)) from None
 
 
 def run(folder: Path, arguments: Sequence[str], follow: Callable[[dict[str, Any]], None]) -> list[str]:
@@ -72,7 +79,7 @@ def run(folder: Path, arguments: Sequence[str], follow: Callable[[dict[str, Any]
     write_atomic(stream, b"")
     seen: list[dict[str, Any]] = []
     offset = 0
-    with log.open("wb") as output:
+    with log.open("wb") as output, ended_by_signal():
         child = subprocess.Popen(
             [sys.executable, "-m", "dvc", "repro", *arguments],
             cwd=folder,
@@ -81,6 +88,7 @@ def run(folder: Path, arguments: Sequence[str], follow: Callable[[dict[str, Any]
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            preexec_fn=die_with_parent,  # noqa: PLW1509 - one system call; nothing here holds a lock
         )
         try:
             while True:
@@ -112,6 +120,27 @@ def environment(extra: dict[str, str] | None = None) -> dict[str, str]:
     """The environment for DVC: this installation's commands first, so that stages find `specml`."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     return {**os.environ, "DVC_NO_ANALYTICS": "1", "PATH": path, **(extra or {})}
+
+
+def _forget_the_dead(folder: Path) -> None:
+    """Remove DVC's lock file when everyone in it is dead.
+
+    DVC does so itself, but takes a killed process for alive until someone reaps it, which in a container may be never.
+    """
+    import psutil
+
+    path = folder / ".dvc" / "tmp" / "rwlock"
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        holders = re.findall(r'"pid":\s*(\d+)', path.read_text())
+        if holders and not any(_alive(psutil, int(pid)) for pid in holders):
+            path.unlink()
+
+
+def _alive(psutil: Any, pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _remember(folder: Path, seen: list[dict[str, Any]]) -> None:

@@ -16,6 +16,7 @@ from specml import stages
 from specml.compile.dvc import compiled_digest, read_params
 from specml.errors import SpecmlError, StageFailed, StaleCompile
 from specml.events import Events
+from specml.processes import die_with_parent, wait_without_spinning
 from specml.stages.work import Work, narrowed
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 @click.argument("key", default="")
 def command(name: str, key: str) -> None:
     """Do the work of one stage in the current folder."""
+    die_with_parent()
+    wait_without_spinning()
     folder = Path.cwd()
     label = f"{name}@{key}" if key else name
     events = Events.from_environment(label)

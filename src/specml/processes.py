@@ -1,0 +1,51 @@
+"""How processes end together, and how their threads share the cores."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when its parent ends, however it ends (Linux: prctl(2)).
+
+    A stage that outlives its run would overwrite the outputs of the next one.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def ended_by_signal() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end the block as an exception, so that what it started is ended too.
+
+    Raises:
+        SystemExit: with 128 plus the signal's number, as a shell would tell it.
+    """
+
+    def end(number: int, _: object) -> None:
+        sys.exit(128 + number)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handling in before.items():
+            signal.signal(number, handling)
+
+
+def wait_without_spinning() -> None:
+    """Have OpenMP's threads sleep at barriers: spinning ones slow a shared machine down several times.
+
+    Takes effect where no OpenMP library is loaded yet.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
