@@ -21,8 +21,14 @@ COLUMNS = (
 )
 
 
-def binary_bundle(folder: Path, *, weight: float = 0.05, classes: tuple[str | int | float | bool, ...] = (0, 1)) -> str:
-    """p = sigmoid(weight * (age - 40) + 0.01 * hours (0 where missing) + member + (workclass == "Private")).
+def binary_bundle(
+    folder: Path,
+    *,
+    weight: float = 0.05,
+    classes: tuple[str | int | float | bool, ...] = (0, 1),
+    category: str = "Private",
+) -> str:
+    """p = sigmoid(weight * (age - 40) + 0.01 * hours (0 where missing) + member + (workclass == category)).
 
     Returns the digest.
     """
@@ -39,7 +45,7 @@ def binary_bundle(folder: Path, *, weight: float = 0.05, classes: tuple[str | in
         "LabelEncoder",
         x["workclass"],
         domain="ai.onnx.ml",
-        keys_strings=["Private"],
+        keys_strings=[category],
         values_int64s=[1],
         default_int64=0,
     )

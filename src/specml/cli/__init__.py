@@ -106,7 +106,9 @@ def _status(arguments: Sequence[str] | None) -> int:
     except OSError as error:
         print(_told(error), file=sys.stderr)
         return 1
-    except Exception:
+    except SystemExit:
+        raise
+    except BaseException:  # a panic inside polars is no Exception
         path = _crash_report()
         print(f"this is a bug in specml; please report it with the file {path}", file=sys.stderr)
         return 1

@@ -5,18 +5,19 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
 from specml.cli.arguments import parse, spec_and_overrides
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     import polars as pl
 
     from specml.load import Loaded
+    from specml.serving.table import Kind
 
 ROWS_AT_ONCE = 1024
 
@@ -40,17 +41,19 @@ def command(file: Path, arguments: tuple[str, ...], folder: Path | None, output:
     The live server is asked, unless --bundle names a bundle. Rows go to standard output, or to --output.
     """
     from specml.load import load
-    from specml.serving.table import with_predictions
+    from specml.serving.table import to_rows, with_predictions
 
     path, overrides = parse(arguments)
     loaded = load(path, overrides) if folder is None or path is not None else None
-    table = _read(file, loaded)
-    predictions = _by_bundle(table, folder) if folder is not None else _by_server(table, _known(loaded))
-    answered = with_predictions(table, predictions)
+    model: Asked = ByBundle(folder) if folder is not None else ByServer(_known(loaded))
+    table = _read(file, loaded, frozenset(name for name, kind in model.columns.items() if kind == "categorical"))
+    answered = with_predictions(table, model.predict(to_rows(table, model.columns)))
     _write(answered, output, file)
     if not quiet:
         where = f" → {output}" if output else ""
         click.echo(f"{table.height:,} rows predicted{where}", err=True)
+        if lacking := [name for name in model.columns if name not in table.columns]:
+            click.echo(f"{file} lacks {', '.join(lacking)}: missing in every row.", err=True)
 
 
 def _known(loaded: Loaded | None) -> Loaded:
@@ -58,10 +61,11 @@ def _known(loaded: Loaded | None) -> Loaded:
     return loaded
 
 
-def _read(file: Path, loaded: Loaded | None) -> pl.DataFrame:
-    """The file's rows, read as the spec's source reads its own where that is of the same type."""
-    import polars as pl
+def _read(file: Path, loaded: Loaded | None, texts: frozenset[str]) -> pl.DataFrame:
+    """The file's rows, read as the spec's source reads its own where that is of the same type.
 
+    ``texts``: columns to be read as they are written: ``02139`` stays so.
+    """
     from specml.sources.csv import Csv
     from specml.sources.parquet import Parquet
 
@@ -70,72 +74,119 @@ def _read(file: Path, loaded: Loaded | None) -> pl.DataFrame:
     if file.suffix == ".parquet":
         return Parquet(path=path, allow_outside=True).read(here)
     if file.suffix in (".jsonl", ".ndjson"):
-        return pl.read_ndjson(file, infer_schema_length=None)
+        return _lines(file)
     if file.suffix not in (".csv", ".tsv"):
         raise click.UsageError(f"{file.name}: rows are read from .csv, .tsv, .parquet, .jsonl and .ndjson files.")
     like = next((source for source in sources if isinstance(source, Csv)), None)
     if like is not None and file.suffix == ".csv":
-        return like.model_copy(update={"path": path, "allow_outside": True}).read(here)
-    return Csv(path=path, separator="\t" if file.suffix == ".tsv" else ",", allow_outside=True).read(here)
+        return like.model_copy(update={"path": path, "allow_outside": True}).read(here, texts)
+    return Csv(path=path, separator="\t" if file.suffix == ".tsv" else ",", allow_outside=True).read(here, texts)
 
 
-def _by_bundle(table: pl.DataFrame, folder: Path) -> Iterator[dict[str, Any]]:
-    import json
+def _lines(file: Path) -> pl.DataFrame:
+    import polars as pl
 
-    from specml.bundle import open_bundle, predict
-    from specml.errors import SpecmlError
-    from specml.serving.answer import predict_body
-    from specml.serving.refusal import Refused
-    from specml.serving.request import named
-    from specml.serving.table import to_rows
+    from specml.errors import DataCheckFailed
 
-    bundle = open_bundle(folder)
-    session = bundle.session()
-    rows = to_rows(table, {column.name: column.kind for column in bundle.contract.inputs})
-    for start in range(0, len(rows), ROWS_AT_ONCE):
-        part = rows[start : start + ROWS_AT_ONCE]
-        try:
-            columns = named(part, bundle.contract).columns
-        except Refused as refusal:
-            raise SpecmlError(refusal.what, where=f"rows {start + 1} to {start + len(part)}") from None
-        # The same text as from a server, so that both give the same digits.
-        yield from json.loads(predict_body(predict(session, columns), bundle.contract, bundle.digest))["predictions"]
+    try:
+        return pl.read_ndjson(file, infer_schema_length=None)
+    except pl.exceptions.PolarsError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise DataCheckFailed(f"can't be read as JSON lines: {reason}", where=str(file)) from None
 
 
-def _by_server(table: pl.DataFrame, loaded: Loaded) -> Iterator[dict[str, Any]]:
-    from specml.errors import SpecmlError
-    from specml.serving.client import Client
-    from specml.serving.table import to_rows
+class Asked(Protocol):
+    """Whoever predicts: a live server, or a bundle in this process."""
 
-    spec = loaded.spec
-    live = spec.deployment.target.status(spec, loaded.folder)
-    if live is None:
-        raise SpecmlError(
-            f"{spec.name} is not live.", hint="Start it with `specml deploy`, or say --bundle artifacts/bundle."
-        )
-    token = ""
-    if spec.serving.auth is not None:
-        token = os.environ.get(spec.serving.auth.tokens.name, "").partition(",")[0].strip()
-    client = Client(live.url, token)
-    columns, most = client.columns()
-    yield from client.predict(to_rows(table, columns), most)
+    columns: Mapping[str, Kind]
+    """The model's columns by name, with their kinds."""
+
+    def predict(self, rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """A prediction for each row, in order."""
+
+
+class ByBundle:
+    """A bundle in this process."""
+
+    def __init__(self, folder: Path) -> None:
+        from specml.bundle import open_bundle
+
+        self._bundle = open_bundle(folder)
+        self.columns: Mapping[str, Kind] = {column.name: column.kind for column in self._bundle.contract.inputs}
+
+    def predict(self, rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """A prediction for each row, in order."""
+        import json
+
+        from specml.bundle import predict
+        from specml.errors import SpecmlError
+        from specml.serving.answer import predict_body
+        from specml.serving.refusal import Refused
+        from specml.serving.request import named
+
+        contract, session = self._bundle.contract, self._bundle.session()
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            part = rows[start : start + ROWS_AT_ONCE]
+            try:
+                outputs = predict(session, named(part, contract).columns)
+                # The same text as from a server, so that both give the same digits.
+                yield from json.loads(predict_body(outputs, contract, self._bundle.digest))["predictions"]
+            except Refused as refusal:
+                raise SpecmlError(refusal.what, where=f"rows {start + 1} to {start + len(part)}") from None
+
+
+class ByServer:
+    """The live server of a project."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        from specml.errors import SpecmlError
+        from specml.serving.client import Client
+
+        spec = loaded.spec
+        live = spec.deployment.target.status(spec, loaded.folder)
+        if live is None:
+            raise SpecmlError(
+                f"{spec.name} is not live.", hint="Start it with `specml deploy`, or say --bundle artifacts/bundle."
+            )
+        token = ""
+        if spec.serving.auth is not None:
+            token = os.environ.get(spec.serving.auth.tokens.name, "").partition(",")[0].strip()
+        self._client = Client(live.url, token)
+        self.columns: Mapping[str, Kind]
+        self.columns, self._most = self._client.columns()
+
+    def predict(self, rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """A prediction for each row, in order."""
+        return self._client.predict(rows, self._most)
 
 
 def _write(table: pl.DataFrame, output: Path | None, like: Path) -> None:
     import io
 
+    import polars as pl
+
+    from specml.errors import SpecmlError
     from specml.files import write_atomic
 
     kind = output.suffix if output else ".csv" if like.suffix == ".csv" else ".jsonl"
-    content = io.BytesIO()
-    if kind == ".csv":
-        table.write_csv(content)
-    elif kind == ".parquet":
-        table.write_parquet(content)
-    elif kind in (".jsonl", ".ndjson"):
-        table.write_ndjson(content)
-    else:
+    writers: dict[str, Callable[[io.BytesIO], None]] = {
+        ".csv": table.write_csv,
+        ".parquet": table.write_parquet,
+        ".jsonl": table.write_ndjson,
+        ".ndjson": table.write_ndjson,
+    }
+    if kind not in writers:
         raise click.UsageError(f"{output}: rows are written to .csv, .jsonl and .parquet files.")
+    content = io.BytesIO()
+    try:
+        if "json" in kind and any("Binary" in str(dtype) for dtype in table.dtypes):
+            raise pl.exceptions.ComputeError("bytes are no JSON")  # polars would panic
+        writers[kind](content)
+    except pl.exceptions.PolarsError as error:
+        raise SpecmlError(
+            f"the rows can't be written as {kind}: {str(error).strip().splitlines()[0]}.",
+            hint="Name another file: --output rows.parquet takes every type.",
+        ) from None
     if output is None:
         sys.stdout.buffer.write(content.getvalue())
         sys.stdout.buffer.flush()

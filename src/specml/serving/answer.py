@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from specml.serving.request import text
+from specml.data import category
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,7 +21,7 @@ def predictions(outputs: dict[str, np.ndarray], contract: Contract) -> list[dict
     """
     if contract.task == "regression":
         return [{"prediction": value} for value in outputs["prediction"].ravel()]
-    names = [text(label) for label in contract.classes]
+    names = [category(label) for label in contract.classes]
     labels = {**{str(label): label for label in contract.classes}, **dict(zip(names, contract.classes, strict=True))}
     answers = []
     for label, row in zip(outputs["label"].ravel().tolist(), outputs["probabilities"], strict=True):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import orjson
 
-from specml.data import MISSING
+from specml.data import MISSING, category
 from specml.serving.refusal import Refused
 
 if TYPE_CHECKING:
@@ -103,17 +103,6 @@ def did_you_mean(name: str, known: set[str]) -> str:
     return f" Did you mean {near[0]!r}?" if near else f" Its columns: {_short(', '.join(sorted(known)), 500)}."
 
 
-def text(value: str | float | bool) -> str:
-    """What a category is called in the tables: ``1`` and ``1.0`` are ``"1"``, ``true`` is ``"true"``."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value)
-
-
 def _numbers(column: Column, values: list[Any]) -> np.ndarray:
     found = set(map(type, values))
     if not found <= {int, float, type(None)}:
@@ -139,7 +128,7 @@ def _categories(column: Column, values: list[Any]) -> np.ndarray:
     if not found <= {str, int, float, bool, type(None)}:
         raise _wrong(column, values, (str, int, float, bool), "a text")
     if found != {str}:
-        values = [MISSING if value is None else text(value) for value in values]
+        values = [MISSING if value is None else category(value) for value in values]
     if not column.nullable and MISSING in values:
         raise _missing(column, values.index(MISSING))
     array = np.empty(len(values), dtype=object)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Literal
 
-from specml.data import MISSING
+from specml.data import MISSING, category
 from specml.errors import DataCheckFailed
-from specml.serving.request import text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -53,23 +52,14 @@ def with_predictions(table: pl.DataFrame, predictions: Iterable[Mapping[str, Any
 
 
 def _values(values: pl.Series, kind: Kind) -> list[Any]:
-    found = values.to_list()
     if kind == "categorical":
-        whole = values.dtype.is_float() and all(value is None or value == round(value) for value in found)
-        return [
-            None
-            if value is None or value == MISSING
-            else text(int(value) if whole else value)
-            if _plain(value)
-            else str(value)
-            for value in found
-        ]
+        return _categories(values)
     read = _number if kind == "numeric" else _boolean
     answer = []
-    for index, value in enumerate(found):
+    for index, value in enumerate(values.to_list()):
         try:
-            answer.append(None if value is None or value == MISSING else read(value))
-        except (ValueError, KeyError, TypeError):
+            answer.append(None if _missing(value) else read(value))
+        except (ValueError, KeyError, TypeError, OverflowError):
             wanted = "a number" if kind == "numeric" else "true or false"
             raise DataCheckFailed(
                 f"row {index + 1} has {str(value)[:80]!r}, not {wanted}.", where=values.name
@@ -77,12 +67,30 @@ def _values(values: pl.Series, kind: Kind) -> list[Any]:
     return answer
 
 
-def _plain(value: Any) -> bool:
-    return isinstance(value, (str, int, float, bool))
+def _categories(values: pl.Series) -> list[str | None]:
+    """Each value by its name (``data.category``), as in training; None where it is missing."""
+    import polars as pl
+
+    kind = values.dtype
+    if not (kind.is_float() or kind.is_integer() or kind in (pl.Boolean, pl.String)):
+        refusal = DataCheckFailed(f"holds {kind} values, not categories.", where=values.name)
+        if kind.is_nested():
+            raise refusal
+        try:
+            values = values.cast(pl.String)
+        except pl.exceptions.PolarsError:
+            raise refusal from None
+    return [None if _missing(value) else category(value) for value in values.to_list()]
+
+
+def _missing(value: Any) -> bool:
+    return value is None or value == MISSING or (isinstance(value, float) and not math.isfinite(value))
 
 
 def _number(value: Any) -> float | int | None:
-    number = value if isinstance(value, int) else float(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    number = float(value)
     return number if math.isfinite(number) else None
 
 

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from specml.bundle import Contract
-from specml.data import MISSING
+from specml.data import MISSING, category
 from specml.serving.infer import read_infer
 from specml.serving.refusal import Refused
-from specml.serving.request import read_object, read_rows, text
+from specml.serving.request import read_object, read_rows
 from tests.bundles import COLUMNS
 from tests.malformed import INFER, PREDICT, binary
 
@@ -74,10 +74,19 @@ def test_the_word_for_missing_is_a_missing_value() -> None:
 
 @pytest.mark.parametrize(
     ("value", "expected"),
-    [("a", "a"), (1, "1"), (1.0, "1"), (1.5, "1.5"), (True, "true"), (False, "false"), (-0.0, "0")],
+    [
+        ("a", "a"),
+        (1, "1"),
+        (1.0, "1"),
+        (1.5, "1.5"),
+        (True, "true"),
+        (False, "false"),
+        (-0.0, "0"),
+        (float("nan"), MISSING),
+    ],
 )
 def test_a_category_has_one_text(value: Any, expected: str) -> None:
-    assert text(value) == expected
+    assert category(value) == expected
 
 
 @given(st.dictionaries(st.text(), JSON, max_size=5))

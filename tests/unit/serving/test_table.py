@@ -4,6 +4,8 @@ import http.server
 import json
 import shlex
 import threading
+from datetime import date, timedelta
+from decimal import Decimal
 from typing import Any
 
 import polars as pl
@@ -37,6 +39,51 @@ def test_rows_have_the_models_columns_in_its_types() -> None:
         {"age": 50.0, "hours": None, "member": True, "workclass": "1"},
         {"age": 7.5, "hours": None, "member": False, "workclass": "2"},
         {"age": 10.0, "hours": 3.5, "member": True, "workclass": None},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "names"),
+    [
+        (pl.Series([1.0, 2.5, float("nan"), float("inf"), None]), ["1", "2.5", None, None, None]),
+        (pl.Series([7, None]), ["7", None]),
+        (pl.Series([True, False]), ["true", "false"]),
+        (pl.Series(["02139", "__missing__", "1.0"]), ["02139", None, "1.0"]),
+        (pl.Series(["a", None], dtype=pl.Categorical), ["a", None]),
+        (pl.Series([date(2026, 11, 23)]), ["2026-11-23"]),
+        (pl.Series([Decimal("1.50")]), ["1.50"]),
+    ],
+)
+def test_a_category_is_called_as_in_training(values: pl.Series, names: list[str | None]) -> None:
+    table = pl.DataFrame({"workclass": values})
+    assert [row["workclass"] for row in to_rows(table, KINDS)] == names
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "told"),
+    [
+        ("age", pl.Series([date(2026, 11, 23)]), "not a number"),
+        ("age", pl.Series([[1.0]]), "not a number"),
+        ("age", pl.Series([{"a": 1}]), "not a number"),
+        ("age", pl.Series([b"\xff"]), "not a number"),
+        ("age", pl.Series([timedelta(1)]), "not a number"),
+        ("member", pl.Series([[True]]), "not true or false"),
+        ("workclass", pl.Series([b"\xff\xfe"]), "not categories"),
+        ("workclass", pl.Series([{"a": 1}]), "not categories"),
+    ],
+)
+def test_a_column_of_an_odd_type_is_refused_by_name(column: str, values: pl.Series, told: str) -> None:
+    with pytest.raises(DataCheckFailed, match=told) as refusal:
+        to_rows(pl.DataFrame({column: values}), KINDS)
+    assert refusal.value.where == column
+
+
+def test_flags_are_numbers_and_a_missing_flag_is_missing() -> None:
+    table = pl.DataFrame({"age": [True, False, None], "member": [1.0, float("nan"), 0.0]})
+    assert to_rows(table, KINDS) == [
+        {"age": 1.0, "member": True},
+        {"age": 0.0, "member": None},
+        {"age": None, "member": False},
     ]
 
 
