@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def all_of(spec: Spec) -> Iterator[Disagreement]:
     """What contradicts between the sections; keys are paths from the root."""
-    for part in (_problem, _columns, _split, _features, _candidates, _serving):
+    for part in (_problem, _columns, _split, _features, _candidates, _gates, _serving):
         yield from part(spec)
 
 
@@ -48,6 +48,8 @@ def _columns(spec: Spec) -> Iterator[Disagreement]:
             yield Disagreement(key=(*path, "role"), what=what, hint=hint)
         if name == target and column.role not in ("feature", "target"):
             yield Disagreement(key=(*path, "role"), what=f"is {column.role}, but problem.target names this column.")
+        if column.role == "ignore" and column.dtype is not None:
+            yield Disagreement(key=(*path, "dtype"), what="has no effect: the column is ignored.")
         if column.dtype == "datetime" and column.role not in ("time", "ignore"):
             what = f"is {column.role}, but a datetime can only have the role time or ignore."
             yield Disagreement(key=(*path, "role"), what=what)
@@ -100,6 +102,14 @@ def _candidates(spec: Spec) -> Iterator[Disagreement]:
                 what=f"solves {' and '.join(candidate.tasks)} problems, not {task} ones.",
                 hint=f"Known: {known}.",
             )
+
+
+def _gates(spec: Spec) -> Iterator[Disagreement]:
+    for name in ("baseline", "parity"):
+        kind = getattr(spec.gates[name], "type", name)
+        if kind != name:
+            what = f"is {kind}, but the gate {name} is part of every release."
+            yield Disagreement(key=("gates", name, "type"), what=what, hint="Call this one something else.")
 
 
 def _serving(spec: Spec) -> Iterator[Disagreement]:

@@ -5,7 +5,9 @@ A table is a polars frame; a *design* is what a candidate sees of it.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -20,6 +22,20 @@ DType = Literal["float", "int", "bool", "category", "datetime"]
 
 MISSING = "__missing__"
 """What a missing category is called, everywhere: in the stored tables, the graph and a request."""
+
+
+def category(value: str | float | bool) -> str:
+    """What a category is called, in the tables and in a request alike.
+
+    ``1`` and ``1.0`` are ``"1"``, ``2.5`` is ``"2.5"``, ``True`` is ``"true"``; NaN is missing.
+    """
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        if math.isnan(value):
+            return MISSING
+        return str(int(value)) if value.is_integer() else repr(value)
+    return str(value)
 
 
 class Column(BaseModel):
@@ -51,12 +67,22 @@ class Layout(BaseModel):
     """The labels as the user writes them, in the order of the model's outputs; binary: negative, positive."""
     features: tuple[Column, ...]
     protected: tuple[str, ...] = ()
+    groups: dict[str, tuple[str, ...]] = {}
+    """Groups that the spec declares for a protected column, present in the data or not."""
     weight: str | None = None
+    time: str | None = None
+    """The column of the training table that counts the times of a split by time, from the earliest on."""
 
     @property
     def n_outputs(self) -> int:
         """Width of a prediction: 1 for binary (probability of the positive class) and regression."""
         return len(self.classes) if self.task == "multiclass" else 1
+
+
+def band_names(edges: tuple[float, ...]) -> list[str]:
+    """What the groups between upper-exclusive ``edges`` are called: one more than there are edges."""
+    between = [f"{low:g} to {high:g}" for low, high in pairwise(edges)]
+    return [f"under {edges[0]:g}", *between, f"{edges[-1]:g} and over"]
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,8 @@ class Evidence:
     """Index of the class that a person wants."""
     groups: dict[str, np.ndarray] = field(default_factory=dict)
     """Protected columns: group names as str objects [n]."""
+    declared_groups: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Groups that the spec names for a protected column, whether rows of them are here or not."""
     seed: int = 0
 
     def at(self, rows: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None]:
@@ -113,13 +115,14 @@ def bounded(
         holds = maximum is not None and bound <= maximum
     side = "lower" if minimum is not None else "upper"
     is_or_not = "is" if holds else "is not"
-    reason = f"{name} is {value:.4g}; its {side} {interval.confidence:.0%} bound {bound:.4g} {is_or_not} {threshold}."
+    end = f"the {side} end of its {interval.confidence * 100:g} % interval"
+    reason = f"{name} is {value:.4g}; {end}, {bound:.4g}, {is_or_not} {threshold}."
     return Verdict(
         outcome="holds" if holds else "refused", reason=reason, value=value, interval=interval, n=n, threshold=threshold
     )
 
 
-def wilson(successes: int, n: int, confidence: float) -> Interval:
+def wilson(successes: float, n: float, confidence: float) -> Interval:
     """Wilson's score interval for a proportion (Wilson 1927; Newcombe 1998, method 3)."""
     from scipy.stats import norm
 

@@ -34,8 +34,10 @@ class Source(Component):
         """The files it reads, relative to the project: DVC re-reads them only when they change."""
 
     @abstractmethod
-    def read(self, folder: Path) -> pl.DataFrame:
+    def read(self, folder: Path, texts: frozenset[str] = frozenset()) -> pl.DataFrame:
         """All rows, in a stable order.
+
+        ``texts``: columns to be kept as they are written, also when they look like numbers (``02139``).
 
         Raises:
             DataCheckFailed: a file is missing or can't be read as this type.
@@ -91,12 +93,14 @@ class Candidate(Component):
 
     tasks: ClassVar[tuple[Task, ...]]
     prefers: ClassVar[Preference]
+    stops_early: ClassVar[bool] = False
+    """Whether ``fit`` watches ``stop_on``; it is then given rows that neither train nor score."""
 
     @abstractmethod
     def fit(self, train: Design, *, seed: int, threads: int, stop_on: Design | None = None) -> Model:
         """Train on ``train``.
 
-        ``stop_on``: rows of the validation fold that a family with early stopping may watch.
+        ``stop_on``: rows that a family with early stopping watches; None: train all rounds.
         The same arguments give the same model, whatever ``threads`` is.
         """
 

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from specml.data import Task
 
 ROUNDS = 400
-"""Bootstrap resamples: the 2.5 % bound then rests on ten of them; more costs time and moves it little."""
+"""Fewest bootstrap resamples."""
+BEYOND = 10
+"""Resamples that lie beyond each bound: at 95 % of 400, at 99 % of 2,000."""
 
 EPSILON = 1e-15
 """Probabilities are kept this far from 0 and 1 in the log loss, which is infinite there."""
@@ -106,9 +108,7 @@ PRIMARY: dict[Task, str] = {"binary": "roc_auc", "multiclass": "log_loss", "regr
 """What a candidate is chosen by when the spec does not say."""
 
 
-def bootstrap(
-    statistic: Callable[[np.ndarray], float], n: int, confidence: float, seed: int, rounds: int = ROUNDS
-) -> Interval | None:
+def bootstrap(statistic: Callable[[np.ndarray], float], n: int, confidence: float, seed: int) -> Interval | None:
     """Percentile bootstrap interval of ``statistic(row_indices)`` over ``n`` rows (Efron & Tibshirani 1993, ch. 13).
 
     None when a resample leaves the statistic undefined in more than one case out of twenty.
@@ -116,6 +116,7 @@ def bootstrap(
     import numpy as np
     import sklearn
 
+    rounds = max(ROUNDS, round(2 * BEYOND / (1 - confidence)))
     generator = np.random.default_rng(seed)
     with sklearn.config_context(assume_finite=True, skip_parameter_validation=True):
         values = np.array([statistic(generator.integers(0, n, n)) for _ in range(rounds)])

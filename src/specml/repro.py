@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
 import signal
@@ -18,7 +19,7 @@ from specml.files import canonical_json, read_json, write_atomic
 from specml.processes import die_with_parent, ended_by_signal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 DURATIONS = ".specml/durations.json"
 EVENTS = ".specml/events.jsonl"
@@ -43,6 +44,29 @@ def set_up(folder: Path) -> bool:
     with (folder / ".dvcignore").open("a") as file:
         file.writelines(f"{pattern}\n" for pattern in NOT_DATA)
     return True
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold the project for one run: a second would change the parameters that the first is judged by.
+
+    Raises:
+        SpecmlError: another run holds it; its process is named.
+    """
+    path = folder / ".specml" / "run.lock"
+    path.parent.mkdir(exist_ok=True)
+    with path.open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            holder = lock.read().strip()
+            told = f"another run is at work here (process {holder})."
+            raise SpecmlError(told, where=str(folder), hint="Wait until it has ended, or stop it.") from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
 
 
 def changes(folder: Path, targets: Sequence[str] = ()) -> dict[str, Any]:

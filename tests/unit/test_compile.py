@@ -82,10 +82,8 @@ def test_gitignore_keeps_a_persons_lines() -> None:
 
 def test_params_round_trip() -> None:
     plan = compile_plan(spec_of())
-    values, mark, overrides = read_params(params_yaml(plan, ["gates.auc.min=0.8"]))
-    assert values == plan.params
-    assert mark == compiled_digest(plan.params)
-    assert overrides == ("gates.auc.min=0.8",)
+    read = read_params(params_yaml(plan, "conf/spec.yaml", ["gates.auc.min=0.8"]))
+    assert read == (plan.params, compiled_digest(plan.params), "conf/spec.yaml", ("gates.auc.min=0.8",))
 
 
 def test_differences_name_the_keys() -> None:

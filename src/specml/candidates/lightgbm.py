@@ -27,6 +27,7 @@ class LightGBM(Candidate):
 
     tasks: ClassVar[tuple[Task, ...]] = ("binary", "multiclass", "regression")
     prefers: ClassVar[Preference] = Preference(missing="native", scale="none", encode="ordinal")
+    stops_early: ClassVar[bool] = True
 
     type: Literal["lightgbm"] = "lightgbm"
     n_estimators: Annotated[int, Field(ge=1, le=100_000)] = 1000

@@ -16,15 +16,18 @@ from specml.errors import StaleCompile
 @click.option("--force", is_flag=True, help="Give up values that were changed in params.yaml itself.")
 def command(arguments: tuple[str, ...], check: bool, force: bool) -> None:
     """Write dvc.yaml, params.yaml, .gitignore and serve.yaml from the spec."""
+    from specml import repro
     from specml.compile.write import compiled
     from specml.load import load
 
-    result = compiled(load(*parse(arguments)), force=force)
+    loaded = load(*parse(arguments))
+    result = compiled(loaded, force=force)
     changed = result.changed
     if check:
         if changed:
             raise StaleCompile(f"out of date: {', '.join(changed)}.", hint="Run `specml compile`.")
         print("up to date")
         return
-    result.write()
+    with repro.alone(loaded.folder):
+        result.write()
     print(f"wrote {', '.join(changed)}" if changed else "up to date; nothing written", file=sys.stderr)

@@ -24,8 +24,7 @@ LAST = "release"
 class Outcome:
     """What a run came to; printed as JSON with ``--json``."""
 
-    name: str
-    folder: Path
+    name: str = ""
     stages_run: list[str] = field(default_factory=list)
     leaderboard: list[dict[str, Any]] = field(default_factory=list)
     gates: dict[str, Any] = field(default_factory=dict)
@@ -71,11 +70,11 @@ def command(
 
     if until and only:
         raise click.UsageError("--until and --only exclude each other.")
-    loaded = load(*parse(arguments))
-    out = console()
-    outcome = Outcome(loaded.spec.name, loaded.folder)
+    outcome, out = Outcome(), console()
     try:
-        _carry(loaded, outcome, out, target=until or only, alone=only is not None, force=force, quiet=quiet or as_json)
+        loaded = load(*parse(arguments))
+        outcome.name = loaded.spec.name
+        _carry(loaded, outcome, out, target=until or only, single=only is not None, force=force, quiet=quiet or as_json)
         if not (until or only or no_deploy):
             _deploy(loaded, outcome, out, quiet=quiet or as_json)
     except SpecmlError as error:
@@ -87,41 +86,45 @@ def command(
 
 
 def _carry(
-    loaded: Loaded, outcome: Outcome, out: Console, *, target: str | None, alone: bool, force: bool, quiet: bool
+    loaded: Loaded, outcome: Outcome, out: Console, *, target: str | None, single: bool, force: bool, quiet: bool
 ) -> None:
-    """Compile and reproduce."""
+    """Compile and reproduce, alone in the project."""
     from specml import repro
-    from specml.cli.progress import Follow
     from specml.compile.write import compiled
 
     folder = loaded.folder
-    result = compiled(loaded, force=force)
-    _known(target, result.plan.stages)
-    written = result.write()
-    if not quiet:
-        out.print(f"specml · {loaded.spec.name} · {loaded.path}", markup=False)
-        if written:
-            out.print(f"compiled {', '.join(written)}", markup=False)
-    repro.set_up(folder)
-    changes = repro.changes(folder, [target] if target else [])
-    if not changes and not alone:
+    with repro.alone(folder):
+        result = compiled(loaded, force=force)
+        _known(target, result.plan.stages)
+        written = result.write()
         if not quiet:
+            out.print(f"specml · {loaded.spec.name} · {loaded.path}", markup=False, soft_wrap=True)
+            if written:
+                out.print(f"compiled {', '.join(written)}", markup=False)
+        repro.set_up(folder)
+        if single or repro.changes(folder, [target] if target else []):
+            _reproduce(
+                outcome, out, folder, [*(["--single-item"] if single else []), *([target] if target else [])], quiet
+            )
+        elif not quiet:
             out.print("nothing to do: every stage is up to date", markup=False)
-        _tell(outcome, out, folder, quiet=True)
-        return
-    arguments = (["--single-item"] if alone else []) + ([target] if target else [])
-    with Follow(out, repro.durations(folder), quiet=quiet) as follow:
-        try:
-            outcome.stages_run = repro.run(folder, arguments, follow)
-        except SpecmlError as error:
-            follow.__exit__(None, None, None)
-            if error.status == GateRefused.status:
-                _tell(outcome, out, folder, quiet=quiet)
-            raise
     if target is None or target == LAST:
-        _tell(outcome, out, folder, quiet=quiet)
-    elif not quiet:
+        _tell(outcome, out, folder, quiet=quiet or not outcome.stages_run)
+    elif outcome.stages_run and not quiet:
         out.print(f"done up to {target}; go on with `specml run`", markup=False)
+
+
+def _reproduce(outcome: Outcome, out: Console, folder: Path, arguments: list[str], quiet: bool) -> None:
+    from specml import repro
+    from specml.cli.progress import Follow
+
+    try:
+        with Follow(out, repro.durations(folder), quiet=quiet) as follow:
+            outcome.stages_run = repro.run(folder, arguments, follow)
+    except SpecmlError as error:
+        if error.status == GateRefused.status:
+            _tell(outcome, out, folder, quiet=quiet)
+        raise
 
 
 def _known(target: str | None, stages: tuple[Any, ...]) -> None:

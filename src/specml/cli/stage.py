@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from specml import stages
-from specml.compile.dvc import compiled_digest, read_params
+from specml.compile.dvc import Parameters, compiled_digest, read_params
 from specml.errors import SpecmlError, StageFailed, StaleCompile
 from specml.events import Events
 from specml.processes import die_with_parent, wait_without_spinning
@@ -65,13 +65,13 @@ def _work(name: str, key: str, folder: Path, events: Events) -> None:
     if name not in stages.STAGES:
         raise StageFailed(f"there is no stage {name!r}.", hint=f"Stages: {', '.join(stages.STAGES)}.")
     module = stages.STAGES[name]
-    tree, compiled, overrides = read_params((folder / "params.yaml").read_text(encoding="utf-8"))
-    spec = validate(tree, _where, folder)
+    params = read_params((folder / "params.yaml").read_text(encoding="utf-8"))
+    spec = validate(params.values, _where, folder)
     stage = module.declare(spec)
     if key and key not in stage.keys:
         raise StageFailed(f"params.yaml has no {stage.each}.{key}.", where=name, hint="Run `specml compile`.")
     if name == "guard":
-        _compare(folder, compiled, overrides)
+        _compare(folder, params)
     module.work(Work(stage, folder, narrowed(spec, stage, key), events.say, key))
 
 
@@ -79,11 +79,11 @@ def _where(path: tuple[Any, ...]) -> str:
     return "params.yaml"
 
 
-def _compare(folder: Path, compiled: str, overrides: tuple[str, ...]) -> None:
+def _compare(folder: Path, params: Parameters) -> None:
     from specml.compile import parameters
     from specml.load import load
 
-    if compiled_digest(parameters(load(folder, overrides).spec)) != compiled:
+    if compiled_digest(parameters(load(folder / params.spec, params.overrides).spec)) != params.compiled:
         raise StaleCompile(
             "the spec was edited after the last compile.",
             where="params.yaml",

@@ -12,9 +12,16 @@ if TYPE_CHECKING:
     from specml.spec import Spec
 
 
-def compile_plan(spec: Spec, files: tuple[str, ...] = ()) -> Plan:
-    """What ``spec`` asks for; ``files`` are those it was composed from, relative to the project."""
-    stages = tuple(_stage(name, spec, files) for name in STAGES)
+COMPONENTS = ("candidates", "data.sources", "features", "gates")
+"""Sections whose values are components: a stage that reads one runs its code."""
+
+
+def compile_plan(spec: Spec, files: tuple[str, ...] = (), code: tuple[str, ...] = ()) -> Plan:
+    """What ``spec`` asks for.
+
+    ``files`` are those it was composed from, ``code`` those of its plug-ins, both relative to the project.
+    """
+    stages = tuple(_stage(name, spec, files, code) for name in STAGES)
     return Plan(name=spec.name, stages=stages, params=parameters(spec))
 
 
@@ -23,6 +30,10 @@ def parameters(spec: Spec) -> dict[str, Any]:
     return spec.model_dump(mode="json")
 
 
-def _stage(name: str, spec: Spec, files: tuple[str, ...]) -> Stage:
+def _stage(name: str, spec: Spec, files: tuple[str, ...], code: tuple[str, ...]) -> Stage:
     stage = STAGES[name].declare(spec)
-    return replace(stage, deps=(*files, *stage.deps)) if name == "guard" else stage
+    if name == "guard":
+        return replace(stage, deps=(*files, *stage.deps))
+    if any(param.startswith(COMPONENTS) for param in stage.params):
+        return replace(stage, deps=(*stage.deps, *code))
+    return stage

@@ -5,10 +5,11 @@ What a person added stays: stages without our mark, other top-level keys, and li
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from specml.errors import SpecmlError
 from specml.files import canonical_json, digest
@@ -32,7 +33,7 @@ def dvc_yaml(plan: Plan, existing: str) -> str:
         SpecmlError: a stage of the user's has the name of one of ours, or ``existing`` is no mapping.
     """
     ours = {stage.name: _entry(stage) for stage in plan.stages}
-    before = _read(existing) if existing.strip() else None
+    before = _read(existing, "dvc.yaml") if existing.strip() else None
     if before is None:
         return HEADER + _write({"stages": ours})
     if not isinstance(before, dict) or not isinstance(before.get("stages", {}), dict):
@@ -53,13 +54,17 @@ def dvc_yaml(plan: Plan, existing: str) -> str:
     return text if text.startswith("#") else HEADER + text
 
 
-def params_yaml(plan: Plan, overrides: Sequence[str]) -> str:
-    """The content of params.yaml; its head says what it was compiled with, so that later edits are noticed."""
-    body = _write(plan.params)
+def params_yaml(plan: Plan, spec: str, overrides: Sequence[str]) -> str:
+    """The content of params.yaml.
+
+    Its head says what it was compiled from (``spec`` is relative to the project), so that later edits are noticed.
+    """
     return (
         "# Made by `specml compile` from the spec: edit that instead.\n"
-        f"# compiled: {compiled_digest(plan.params)}\n"
-        f"# overrides: {json.dumps(list(overrides))}\n{body}"
+        f"# spec: {json.dumps(spec)}\n"
+        f"# overrides: {json.dumps(list(overrides))}\n"
+        f"# compiled: {json.dumps(compiled_digest(plan.params))}\n"
+        f"{_write(plan.params)}"
     )
 
 
@@ -68,13 +73,28 @@ def compiled_digest(params: Mapping[str, Any]) -> str:
     return digest(canonical_json(params))
 
 
-def read_params(text: str) -> tuple[dict[str, Any], str, tuple[str, ...]]:
-    """``(parameters, compiled digest, overrides)`` of a params.yaml; empty marks where it was not compiled."""
-    values = _read(text)
-    mark = re.search(r"^# compiled: (\S+)$", text, re.MULTILINE)
-    overrides = re.search(r"^# overrides: (\[.*\])$", text, re.MULTILINE)
-    plain = json.loads(json.dumps(values)) if isinstance(values, dict) else {}
-    return plain, mark.group(1) if mark else "", tuple(json.loads(overrides.group(1))) if overrides else ()
+class Parameters(NamedTuple):
+    """What stands in a params.yaml; the last three are empty where it was not compiled."""
+
+    values: dict[str, Any]
+    compiled: str
+    spec: str
+    overrides: tuple[str, ...]
+
+
+def read_params(text: str) -> Parameters:
+    """The parameters in a params.yaml and what its head says.
+
+    Raises:
+        SpecmlError: it is not YAML.
+    """
+    values = _read(text, "params.yaml")
+    plain = json.loads(json.dumps(values, default=str)) if isinstance(values, dict) else {}
+    head: dict[str, Any] = {}
+    for key, value in re.findall(r"^# (compiled|spec|overrides): (.*)$", text, re.MULTILINE):
+        with contextlib.suppress(ValueError):  # somebody wrote into it: then it is as good as missing
+            head[key] = json.loads(value)
+    return Parameters(plain, head.get("compiled", ""), head.get("spec", ""), tuple(head.get("overrides", ())))
 
 
 def gitignore(existing: str) -> str:
@@ -119,13 +139,15 @@ def _yaml() -> Any:
     return yaml
 
 
-def _read(text: str) -> Any:
+def _read(text: str, name: str) -> Any:
     from ruamel.yaml.error import YAMLError
 
     try:
         return _yaml().load(text)
     except YAMLError as error:
-        raise SpecmlError(f"is not YAML: {str(error).splitlines()[0]}", hint="Mend or remove it.") from None
+        raise SpecmlError(
+            f"is not YAML: {' '.join(str(error).split())}", where=name, hint="Mend or remove it."
+        ) from None
 
 
 def _write(value: Any) -> str:

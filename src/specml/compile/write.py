@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from specml.compile import compile_plan
 from specml.compile.dvc import compiled_digest, dvc_yaml, gitignore, params_yaml, read_params
-from specml.errors import StaleCompile
+from specml.errors import SpecmlError, StaleCompile
 from specml.files import write_atomic
 
 if TYPE_CHECKING:
@@ -46,17 +47,27 @@ def compiled(loaded: Loaded, *, force: bool = False) -> Compiled:
         StaleCompile: params.yaml was edited by something else (``dvc exp apply``, a person) since the last
             compile; the keys are named. ``force`` gives them up.
     """
-    plan = compile_plan(loaded.spec, loaded.files)
+    plan = compile_plan(loaded.spec, loaded.files, plugin_files(loaded))
     folder = loaded.folder
     if not force:
         _refuse_foreign_edits(folder, plan)
     contents = {
         ".gitignore": gitignore(_text(folder / ".gitignore")),
         "dvc.yaml": dvc_yaml(plan, _text(folder / "dvc.yaml")),
-        "params.yaml": params_yaml(plan, loaded.overrides),
+        "params.yaml": params_yaml(plan, loaded.path.relative_to(folder).as_posix(), loaded.overrides),
         **loaded.spec.deployment.target.emit(loaded.spec),
     }
     return Compiled(plan, folder, contents)
+
+
+def plugin_files(loaded: Loaded) -> tuple[str, ...]:
+    """The Python files of the spec's plug-ins that lie in the project, relative to it: what a component does."""
+    found: set[str] = set()
+    for name in loaded.spec.plugins:
+        origin = Path(getattr(sys.modules[name], "__file__", None) or "/")
+        files = origin.parent.rglob("*.py") if origin.name == "__init__.py" else [origin]
+        found |= {file.relative_to(loaded.folder).as_posix() for file in files if file.is_relative_to(loaded.folder)}
+    return tuple(sorted(found))
 
 
 def differences(a: Any, b: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -72,7 +83,7 @@ def _refuse_foreign_edits(folder: Path, plan: Plan) -> None:
     text = _text(folder / "params.yaml")
     if not text:
         return
-    found, mark, _ = read_params(text)
+    found, mark, *_ = read_params(text)
     if not mark or compiled_digest(found) in (mark, compiled_digest(plan.params)):
         return
     lines = [
@@ -90,3 +101,5 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return ""
+    except UnicodeDecodeError:
+        raise SpecmlError("is not UTF-8 text.", where=str(path), hint="Save it as UTF-8.") from None

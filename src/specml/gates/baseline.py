@@ -24,8 +24,8 @@ class Baseline(Gate):
     type: Literal["baseline"] = "baseline"
     min: float = 0.0
     """The lower bound of the improvement must exceed it; in the metric's unit."""
-    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
-    """Of the two-sided interval."""
+    confidence: Annotated[float, Field(gt=0.5, le=0.999)] = 0.95
+    """Of the two-sided interval; its bootstrap takes the more resamples the closer this is to 1."""
 
     @override
     def check(self, evidence: Evidence) -> Verdict:

@@ -9,7 +9,9 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 from typing_extensions import override
 
+from specml.casting import declared_groups
 from specml.component import Disagreement
+from specml.data import MISSING
 from specml.evidence import Evidence, Interval, Outcome, Slice, Verdict, wilson
 from specml.kinds import Gate
 
@@ -76,6 +78,9 @@ class GroupDisparity(Gate):
     def disagreements(self, spec: Spec) -> Iterable[Disagreement]:
         if spec.problem.task == "regression":
             yield Disagreement(key=("type",), what="needs decisions, which a regression problem has none of.")
+        if spec.problem.task == "multiclass" and spec.problem.favourable_class is None:
+            hint = "Set problem.favourable_class."
+            yield Disagreement(key=("type",), what="needs to know which of several classes a person wants.", hint=hint)
         for index, column in enumerate(self.by):
             if spec.column(column).role != "protected":
                 yield Disagreement(
@@ -84,7 +89,12 @@ class GroupDisparity(Gate):
                     hint=f"Declare data.columns.{column}.role: protected",
                 )
         for group in self.group_policy:
-            if group.partition("=")[0] not in self.by:
+            column, _, name = group.partition("=")
+            known = (*declared_groups(spec.column(column)), "other", MISSING)
+            if column in self.by and len(known) > 2 and name not in known:
+                what = f"names {name!r}, which is no group of {column!r}."
+                yield Disagreement(key=("group_policy", group), what=what, hint=f"Known: {', '.join(known)}.")
+            if column not in self.by:
                 yield Disagreement(
                     key=("group_policy", group), what="names no group of a column in `by`; write column=group."
                 )
@@ -126,12 +136,16 @@ class GroupDisparity(Gate):
 
     def _compare(self, column: str, evidence: Evidence) -> list[Slice]:
         """Each group of a column beside the group with the highest rate."""
-        rates = {name: _rate(self.metric, evidence, mask) for name, mask in _masks(evidence.groups[column])}
+        values = evidence.groups[column]
+        names = sorted({*values.tolist(), *evidence.declared_groups.get(column, ())})
+        rates = {name: _rate(self.metric, evidence, values == name) for name in names}
         measured = {name: rate for name, rate in rates.items() if rate.n >= self.min_group_size}
         if not measured or len(rates) < 2:
             alone = "the only group" if len(rates) < 2 else ""
             return [
-                Slice(name=f"{column}={group}", n=rate.n, outcome="not measured", note=alone or self._too_few(rate))
+                Slice(
+                    name=f"{column}={group}", n=round(rate.n), outcome="not measured", note=alone or self._too_few(rate)
+                )
                 for group, rate in rates.items()
             ]
         reference = max(sorted(measured), key=lambda name: measured[name].value)
@@ -141,19 +155,19 @@ class GroupDisparity(Gate):
         for group, rate in rates.items():
             name = f"{column}={group}"
             if group not in measured:
-                slices.append(Slice(name=name, n=rate.n, outcome="not measured", note=self._too_few(rate)))
+                slices.append(Slice(name=name, n=round(rate.n), outcome="not measured", note=self._too_few(rate)))
             elif group != reference:
                 slices.append(self._judge(name, rate, measured[reference], reference, confidence))
         return slices
 
     def _too_few(self, rate: Rate) -> str:
-        return f"{rate.n} rows, fewer than {self.min_group_size}"
+        return f"{rate.n:.0f} rows, fewer than {self.min_group_size}"
 
     def _judge(self, name: str, rate: Rate, best: Rate, reference: str, confidence: float) -> Slice:
         if self.min is not None:
             value, interval = ratio(rate, best, confidence)
             if value is None or interval is None:
-                return Slice(name=name, n=rate.n, outcome="not measured", note=f"the rate of {reference} is 0")
+                return Slice(name=name, n=round(rate.n), outcome="not measured", note=f"the rate of {reference} is 0")
             holds, refused = interval.low >= self.min, interval.high < self.min
         else:
             assert self.max is not None
@@ -161,14 +175,14 @@ class GroupDisparity(Gate):
             holds, refused = interval.high <= self.max, interval.low > self.max
         outcome: Outcome = "holds" if holds else "refused" if refused else "not measured"
         note = f"{value:.3f}, {interval.low:.3f} to {interval.high:.3f}, beside {reference}"
-        return Slice(name=name, n=rate.n, value=value, interval=interval, outcome=outcome, note=note)
+        return Slice(name=name, n=round(rate.n), value=value, interval=interval, outcome=outcome, note=note)
 
 
 class Rate(NamedTuple):
     """``hits`` of ``n`` rows."""
 
-    hits: int
-    n: int
+    hits: float
+    n: float
 
     @property
     def value(self) -> float:
@@ -200,15 +214,17 @@ def _value(one: Slice) -> float:
     return one.value if one.value is not None else float("nan")
 
 
-def _masks(groups: np.ndarray) -> list[tuple[str, np.ndarray]]:
-    return [(str(name), groups == name) for name in sorted(set(groups.tolist()))]
-
-
 def _rate(metric: str, evidence: Evidence, mask: np.ndarray) -> Rate:
+    """A rate over the rows in ``mask``; weighted rows count as Kish's effective number of them (Kish 1965, p. 259)."""
     assert evidence.decisions is not None
     if metric.startswith("true_positive"):
         mask = mask & (evidence.y == evidence.favourable)
     elif metric.startswith("false_positive"):
         mask = mask & (evidence.y != evidence.favourable)
     selected = evidence.decisions[mask] == evidence.favourable
-    return Rate(int(selected.sum()), int(mask.sum()))
+    if evidence.weight is None:
+        return Rate(float(selected.sum()), float(mask.sum()))
+    weight = evidence.weight[mask]
+    total = float(weight.sum())
+    effective = total**2 / float((weight**2).sum()) if total else 0.0
+    return Rate(float(weight[selected].sum()) / total * effective if total else 0.0, effective)

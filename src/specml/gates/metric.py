@@ -31,8 +31,8 @@ class MetricGate(Gate):
     """The lower confidence bound must reach it."""
     max: float | None = None
     """The upper confidence bound must stay within it."""
-    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
-    """Of the two-sided interval."""
+    confidence: Annotated[float, Field(gt=0.5, le=0.999)] = 0.95
+    """Of the two-sided interval; its bootstrap takes the more resamples the closer this is to 1."""
     min_rows: Annotated[int, Field(ge=2)] = 100
     """Fewer holdout rows are not measured: the bootstrap is too coarse below."""
 

@@ -10,12 +10,15 @@ from typing_extensions import override
 from specml.evidence import Evidence, Verdict
 from specml.kinds import Gate
 
+TINY = 1e-30
+"""Keeps a model that answers 0 to every row from a division by 0."""
+
 
 class Parity(Gate):
     """The ONNX graph and the library that trained the model agree on every holdout row.
 
-    Every row is compared, so there is no interval. Regression is compared relative to the size of the
-    prediction (``|a - b| / max(1, |b|)``), since the graph answers in float32.
+    Every row is compared, so there is no interval. In a regression the difference is relative to the spread of
+    the predictions or, where that is larger, to the prediction itself: the graph answers in float32.
     """
 
     type: Literal["parity"] = "parity"
@@ -32,7 +35,8 @@ class Parity(Gate):
             return Verdict(outcome="not measured", reason="there are no holdout rows.", threshold=threshold)
         difference = np.abs(evidence.scores - evidence.native)
         if evidence.task == "regression":
-            difference = difference / np.maximum(1.0, np.abs(evidence.native))
+            spread = float(np.std(evidence.native))
+            difference = difference / np.maximum(np.maximum(spread, np.abs(evidence.native)), TINY)
         per_row = difference.reshape(n, -1).max(axis=1)
         if not np.isfinite(per_row).all():
             return Verdict(

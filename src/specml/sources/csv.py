@@ -22,7 +22,8 @@ class Csv(Source):
     type: Literal["csv"] = "csv"
     path: Annotated[str, Field(min_length=1)]
     """The file, relative to the project folder."""
-    separator: Annotated[str, Field(min_length=1, max_length=1)] = ","
+    separator: Annotated[str, Field(pattern=r"^[\x01-\x7f]$")] = ","
+    """One ASCII character."""
     missing: tuple[str, ...] = ("", "NA", "NaN", "nan", "null", "NULL", "?")
     """Texts that stand for a missing value, in any column."""
     allow_outside: bool = False
@@ -33,13 +34,15 @@ class Csv(Source):
         return (self.path,)
 
     @override
-    def read(self, folder: Path) -> pl.DataFrame:
+    def read(self, folder: Path, texts: frozenset[str] = frozenset()) -> pl.DataFrame:
         import polars as pl
 
         path = inside(folder, self.path, allow_outside=self.allow_outside)
         try:
+            self._refuse_twins(path)
             return pl.read_csv(
                 path,
+                schema_overrides=dict.fromkeys(texts, pl.String),
                 separator=self.separator,
                 null_values=list(self.missing),
                 infer_schema_length=None,
@@ -51,3 +54,14 @@ class Csv(Source):
         except pl.exceptions.PolarsError as error:
             reason = str(error).strip().splitlines()[0]
             raise DataCheckFailed(f"can't be read as CSV: {reason}", where=self.path) from None
+
+    def _refuse_twins(self, path: Path) -> None:
+        """Two columns of one name: the second might be the target again, under a name made up for it."""
+        from collections import Counter
+        from csv import reader
+
+        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+            header = next(reader(file, delimiter=self.separator), [])
+        twins = sorted(name for name, times in Counter(header).items() if times > 1 and name)
+        if twins:
+            raise DataCheckFailed(f"has more than one column called {', '.join(map(repr, twins))}.", where=self.path)

@@ -30,7 +30,7 @@ class Parquet(Source):
         return (self.path,)
 
     @override
-    def read(self, folder: Path) -> pl.DataFrame:
+    def read(self, folder: Path, texts: frozenset[str] = frozenset()) -> pl.DataFrame:
         import polars as pl
 
         path = inside(folder, self.path, allow_outside=self.allow_outside)

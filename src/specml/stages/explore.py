@@ -74,6 +74,7 @@ def describe(values: pl.Series) -> dict[str, Any]:
 
 def _target(layout: Layout, train: pl.DataFrame) -> str:
     import numpy as np
+    import polars as pl
 
     values = train[layout.target].to_numpy()
     if layout.task == "regression":
@@ -82,4 +83,4 @@ def _target(layout: Layout, train: pl.DataFrame) -> str:
     else:
         counts = np.bincount(values, minlength=len(layout.classes))
         rows = [(str(label), int(c)) for label, c in zip(layout.classes, counts, strict=True)]
-    return "value,rows\n" + "".join(f"{value},{count}\n" for value, count in rows)
+    return pl.DataFrame(rows, schema=["value", "rows"], orient="row").write_csv()

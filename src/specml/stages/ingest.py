@@ -26,7 +26,7 @@ def declare(spec: Spec) -> Stage:
         summary="read the source",
         each="data.sources",
         keys=tuple(spec.data.sources),
-        params=("data.sources.${key}",),
+        params=("data.sources.${key}", "data.columns"),
         deps=(guard.OUT, *files),
         outs=(OUT,),
     )
@@ -34,7 +34,9 @@ def declare(spec: Spec) -> Stage:
 
 def work(work: Work) -> None:
     """Source → Parquet."""
-    table = work.spec.data.sources[work.key].read(work.folder)
+    columns = work.spec.data.columns
+    texts = {name for name, c in columns.items() if c.dtype == "category" or (c.role == "protected" and not c.bands)}
+    table = work.spec.data.sources[work.key].read(work.folder, frozenset(texts))
     write_table(work, OUT, table)
     work.say(f"{table.height:,} rows × {table.width} columns")
 

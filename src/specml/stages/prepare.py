@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from difflib import get_close_matches
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from specml.data import MISSING, Column, Layout
+from specml.casting import as_groups, cast, declared_groups
+from specml.data import MISSING, Column, Layout, category
 from specml.errors import DataCheckFailed, NotEnoughData
 from specml.files import canonical_json, write_atomic
 from specml.plan import Stage
@@ -28,6 +28,9 @@ CATEGORIES_KEPT = 1000
 """Categories that the contract lists for a column; beyond, the list stops being of use to a reader."""
 
 
+TIME = "__time__"
+MOST_CLASSES = 100
+
 OUTPUTS = ("label", "prediction", "probabilities")
 """What the packaged model's outputs are called."""
 
@@ -43,6 +46,7 @@ def declare(spec: Spec) -> Stage:
             "problem.task",
             "problem.target",
             "problem.positive_class",
+            "problem.favourable_class",
             "problem.feasibility",
         ),
         deps=tuple(ingest.OUT.replace("${key}", name) for name in spec.data.sources),
@@ -59,17 +63,18 @@ def work(work: Work) -> None:
     spec = work.spec
     table = pl.read_parquet(work.path(work.stage.deps[0]))
     _check_declared(spec, table)
-    table, unlabelled = _labelled(spec, table)
     table, set_aside = _typed(spec, table)
-    table, classes = _target(spec, table)
-    table = _protected(spec, table)
+    unlabelled = table[spec.problem.target].null_count()
+    table = table.filter(table[spec.problem.target].is_not_null())
+    classes = _classes(spec, table[spec.problem.target])
+    table = table.with_columns(_target(table[spec.problem.target], classes))
     train_rows, test_rows = split(spec, table)
     train, test = table[train_rows], table[test_rows]
     _feasible(spec, train, test, classes)
     layout = _layout(spec, train, classes, set_aside)
-    kept = [*(c.name for c in layout.features), *layout.protected, *([layout.weight] if layout.weight else [])]
+    kept = [c.name for c in layout.features] + [*layout.protected, *([layout.weight] if layout.weight else [])]
     kept = [*dict.fromkeys([*kept, spec.problem.target])]
-    ingest.write_table(work, TRAIN, train.select(kept))
+    ingest.write_table(work, TRAIN, _timed(spec, train, kept))
     ingest.write_table(work, TEST, test.select(kept))
     write_atomic(work.path(LAYOUT), canonical_json(layout.model_dump(mode="json")))
     told: dict[str, Any] = {
@@ -102,126 +107,122 @@ def _check_declared(spec: Spec, table: pl.DataFrame) -> None:
         raise NotEnoughData("the source has no rows.")
 
 
-def _labelled(spec: Spec, table: pl.DataFrame) -> tuple[pl.DataFrame, int]:
-    """Rows with a label; how many had none."""
-    import polars as pl
-
-    target = table[spec.problem.target]
-    known = target.is_not_null()
-    if target.dtype.is_float():
-        known = known & target.is_finite()
-    kept = table.filter(known)
-    if kept.height == 0:
-        raise NotEnoughData(f"no row has a value of {spec.problem.target!r}.", where="problem.target")
-    return kept.with_columns(pl.col(spec.problem.target)), table.height - kept.height
-
-
 def _typed(spec: Spec, table: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, str]]:
     """Columns in their declared or inferred types; what is set aside, and why."""
+    import polars as pl
+
     set_aside: dict[str, str] = {}
     columns = []
     for values in table.get_columns():
-        name = values.name
-        declared = spec.column(name)
+        name, declared = values.name, spec.column(values.name)
         if declared.role == "ignore":
             continue
         if not name:
             set_aside["(unnamed)"] = "it has no name"
             continue
-        if not declared.nullable and values.null_count():
-            raise DataCheckFailed(
-                f"{values.null_count()} of {len(values)} values are missing, but nullable is false.",
-                where=f"data.columns.{name}.nullable",
-            )
-        if name == spec.problem.target or declared.role == "id":
-            columns.append(values)
-            continue
-        typed = _cast(name, values, declared.dtype)
-        if declared.role == "feature" and typed.null_count() == len(typed):
-            set_aside[name] = "every value is missing"
-        elif declared.role == "feature" and typed.dtype.is_temporal():
-            set_aside[name] = f"it holds {typed.dtype} values; declare its role: time or ignore"
-        elif declared.role == "feature" and typed.dtype.is_nested():
-            set_aside[name] = f"it holds {typed.dtype} values"
+        typed = _column_typed(spec, values)
+        missing = int((typed == MISSING).sum()) if typed.dtype == pl.String else typed.null_count()
+        if missing and not declared.nullable:
+            what = f"{missing} of {len(values)} values are missing, but nullable is false."
+            raise DataCheckFailed(what, where=f"data.columns.{name}.nullable")
+        reason = _unfit(typed, missing) if declared.role == "feature" else ""
+        if reason:
+            set_aside[name] = reason
         else:
             columns.append(typed)
-    import polars as pl
-
     return pl.DataFrame(columns), set_aside
 
 
-def _cast(name: str, values: pl.Series, dtype: str | None) -> pl.Series:
-    """``values`` as Boolean, Float64, Int64, String (categories) or a temporal type."""
+def _column_typed(spec: Spec, values: pl.Series) -> pl.Series:
+    """One column, by its role."""
     import polars as pl
 
-    if dtype == "category" or (dtype is None and _is_text(values.dtype)):
-        return _text(values)
-    targets = {"float": pl.Float64, "int": pl.Int64, "bool": pl.Boolean, "datetime": pl.Datetime}
-    if dtype is None:
-        out = values.cast(pl.Float64) if values.dtype.is_decimal() else values
-    elif dtype == "datetime" and values.dtype == pl.String:
-        out = values.str.to_datetime(strict=False)
-    elif dtype == "bool" and values.dtype == pl.String:
-        lower = values.str.to_lowercase()
-        known = {"true": True, "false": False, "yes": True, "no": False, "1": True, "0": False}
-        out = lower.replace_strict(known, default=None, return_dtype=pl.Boolean)
-    else:
-        out = values.cast(targets[dtype], strict=False)
-    lost = out.null_count() - values.null_count()
-    if lost:
-        raise DataCheckFailed(
-            f"{lost} of {len(values)} values can't be read as {dtype}.",
-            hint="Declare another dtype, or list the texts that mean missing in the source.",
-            where=f"data.columns.{name}.dtype",
-        )
-    if out.dtype.is_float():
-        out = out.cast(pl.Float64)
-        out = pl.select(pl.when(out.is_finite()).then(out)).to_series().alias(name)
-    return out
+    declared = spec.column(values.name)
+    if declared.role == "protected":
+        return as_groups(cast(values, declared.dtype) if declared.dtype else values, declared)
+    if declared.role == "time" and declared.dtype is None and values.dtype == pl.String:
+        return cast(values, "datetime")
+    if declared.role == "target" and declared.dtype != "category" and values.dtype == pl.String:
+        return values if declared.dtype is None else cast(values, declared.dtype)
+    typed = cast(values, declared.dtype)
+    if declared.role == "target" and typed.dtype == pl.String:
+        return typed.replace({MISSING: None})
+    if declared.role == "weight":
+        _refuse_bad_weights(typed)
+    return typed
 
 
-def _is_text(dtype: pl.DataType) -> bool:
+def _refuse_bad_weights(values: pl.Series) -> None:
+    where = f"data.columns.{values.name}.role: weight"
+    if not values.dtype.is_numeric():
+        raise DataCheckFailed(f"the weights are {values.dtype} values, not numbers.", where=where)
+    bad = values.null_count() + int((values < 0).sum())
+    if bad:
+        raise DataCheckFailed(f"{bad} of {len(values)} weights are missing, not finite or negative.", where=where)
+    if not values.sum() > 0:
+        raise DataCheckFailed("every weight is 0.", where=where)
+
+
+def _unfit(values: pl.Series, missing: int) -> str:
+    """Why a column can't be a feature; empty when it can."""
     import polars as pl
 
-    return dtype in (pl.String, pl.Categorical, pl.Enum)
+    if missing == len(values):
+        return "every value is missing"
+    if values.dtype.is_temporal():
+        return f"it holds {values.dtype} values; declare its role: time or ignore"
+    if not (values.dtype.is_numeric() or values.dtype in (pl.String, pl.Boolean)):
+        return f"it holds {values.dtype} values"
+    return ""
 
 
-def _text(values: pl.Series) -> pl.Series:
-    """Categories as text: whole numbers without a decimal point, a missing value as ``MISSING``."""
+def _classes(spec: Spec, values: pl.Series) -> tuple[Any, ...]:
+    """The labels in the order of the model's outputs; none for a regression."""
     import polars as pl
 
-    if values.dtype.is_float():
-        whole = values.drop_nulls()
-        if (whole == whole.round()).all():
-            values = values.cast(pl.Int64)
-    return values.cast(pl.String).fill_null(MISSING)
-
-
-def _target(spec: Spec, table: pl.DataFrame) -> tuple[pl.DataFrame, tuple[Any, ...]]:
-    """The target as class indices (classification) or float64; the classes in the order of the outputs."""
-    import polars as pl
-
-    problem = spec.problem
-    values = table[problem.target]
+    problem, where = spec.problem, f"problem.target: {spec.problem.target}"
+    if len(values) == 0:
+        raise NotEnoughData(f"no row has a value of {problem.target!r}.", where="problem.target")
     if problem.task == "regression":
         if not values.dtype.is_numeric():
-            raise DataCheckFailed(
-                f"holds {values.dtype} values, not numbers.", where=f"problem.target: {problem.target}"
-            )
-        return table.with_columns(values.cast(pl.Float64)), ()
-    if values.dtype.is_float() and (values == values.round()).all():
-        values = values.cast(pl.Int64)
-    if values.dtype in (pl.Categorical, pl.Enum):
-        values = values.cast(pl.String)
-    classes = values.unique().sort().to_list()
-    if problem.task == "binary":
-        classes = _binary(spec, classes)
-    elif len(classes) > max(100, 2):
-        raise DataCheckFailed(f"has {len(classes)} different values; is this a regression?", where="problem.target")
+            raise DataCheckFailed(f"holds {values.dtype} values, not numbers.", where=where)
+        return ()
+    if not (values.dtype.is_numeric() or values.dtype in (pl.String, pl.Boolean, pl.Categorical, pl.Enum)):
+        raise DataCheckFailed(f"holds {values.dtype} values, which are no labels.", where=where)
+    classes = _labels(values).unique().sort().to_list()
     if len(classes) < 2:
         raise NotEnoughData(f"{problem.target!r} has one value only: {classes[0]!r}.", where="problem.target")
-    index = values.replace_strict(classes, list(range(len(classes))), return_dtype=pl.Int64)
-    return table.with_columns(index.alias(problem.target)), tuple(classes)
+    if problem.task == "binary":
+        classes = _binary(spec, classes)
+    elif len(classes) == 2:
+        raise DataCheckFailed(f"{problem.target!r} has two values.", hint="Use task: binary.", where="problem.task")
+    elif len(classes) > MOST_CLASSES:
+        raise DataCheckFailed(f"has {len(classes)} different values; is this a regression?", where="problem.target")
+    wanted = problem.favourable_class
+    if wanted is not None and wanted not in classes:
+        known = ", ".join(map(repr, classes))
+        raise DataCheckFailed(f"is {wanted!r}, but the classes are {known}.", where="problem.favourable_class")
+    return tuple(classes)
+
+
+def _labels(values: pl.Series) -> pl.Series:
+    """Labels as text, whole numbers or booleans; other numbers as they are."""
+    import polars as pl
+
+    if values.dtype in (pl.Categorical, pl.Enum):
+        return values.cast(pl.String)
+    if values.dtype.is_float() and (values == values.round()).all():
+        return values.cast(pl.Int64)
+    return values
+
+
+def _target(values: pl.Series, classes: tuple[Any, ...]) -> pl.Series:
+    """Class indices, or float64."""
+    import polars as pl
+
+    if not classes:
+        return values.cast(pl.Float64)
+    return _labels(values).replace_strict(list(classes), list(range(len(classes))), return_dtype=pl.Int64)
 
 
 def _binary(spec: Spec, classes: list[Any]) -> list[Any]:
@@ -241,48 +242,14 @@ def _binary(spec: Spec, classes: list[Any]) -> list[Any]:
             hint=f"Add problem.positive_class: {classes[1]!r}",
             where="problem.positive_class",
         )
-    matching = [
-        label for label in classes if label == positive and isinstance(label, bool) == isinstance(positive, bool)
-    ]
+    matching = [one for one in classes if one == positive and isinstance(one, bool) == isinstance(positive, bool)]
+    matching = matching or [one for one in classes if isinstance(one, str) and one == category(positive)]
     if not matching:
         raise DataCheckFailed(
             f"is {positive!r}, but {spec.problem.target!r} has the values {classes[0]!r} and {classes[1]!r}.",
             where="problem.positive_class",
         )
     return [label for label in classes if label != matching[0]] + matching
-
-
-def _protected(spec: Spec, table: pl.DataFrame) -> pl.DataFrame:
-    """Protected columns as named groups."""
-    import numpy as np
-    import polars as pl
-
-    for name in spec.with_role("protected"):
-        declared = spec.column(name)
-        values = table[name]
-        if declared.bands:
-            if not values.dtype.is_numeric():
-                raise DataCheckFailed(f"holds {values.dtype} values, not numbers.", where=f"data.columns.{name}.bands")
-            edges = declared.bands
-            between = [f"{low:g} to {high:g}" for low, high in pairwise(edges)]
-            names = [f"under {edges[0]:g}", *between, f"{edges[-1]:g} and over"]
-            places = np.searchsorted(
-                np.array(edges), values.cast(pl.Float64).fill_null(float("nan")).to_numpy(), side="right"
-            )
-            missing = values.is_null().to_list()
-            groups = [MISSING if gone else names[p] for p, gone in zip(places.tolist(), missing, strict=True)]
-            values = pl.Series(name, groups, dtype=pl.String)
-        elif declared.groups:
-            texts = _text(values)
-            named = {
-                str(_text(pl.Series([v]))[0]): group for group, members in declared.groups.items() for v in members
-            }
-            known = {**named, MISSING: MISSING}
-            values = texts.replace_strict(known, default="other", return_dtype=pl.String)
-        else:
-            values = _text(values)
-        table = table.with_columns(values.alias(name))
-    return table
 
 
 def split(spec: Spec, table: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
@@ -329,6 +296,14 @@ def _by_time(times: pl.Series, share: float, name: str) -> tuple[np.ndarray, np.
     return order[~late[order]], np.flatnonzero(late)
 
 
+def _timed(spec: Spec, train: pl.DataFrame, kept: list[str]) -> pl.DataFrame:
+    """The training table; where the split is by time, with a column that counts the times."""
+    column = spec.data.split.column
+    if column is None:
+        return train.select(kept)
+    return train.select(kept).with_columns(train[column].rank("dense").alias(TIME))
+
+
 def _feasible(spec: Spec, train: pl.DataFrame, test: pl.DataFrame, classes: tuple[Any, ...]) -> None:
     import numpy as np
 
@@ -373,6 +348,8 @@ def _layout(spec: Spec, train: pl.DataFrame, classes: tuple[Any, ...], set_aside
         classes=classes,
         features=tuple(features),
         protected=spec.with_role("protected"),
+        groups={name: declared_groups(spec.column(name)) for name in spec.with_role("protected")},
+        time=TIME if spec.data.split.column else None,
         weight=weights[0] if weights else None,
     )
 

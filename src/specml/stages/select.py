@@ -40,20 +40,23 @@ def work(work: Work) -> None:
     import polars as pl
 
     layout = Layout.model_validate_json(work.path(prepare.LAYOUT).read_bytes())
-    y = pl.read_parquet(work.path(prepare.TRAIN), columns=[layout.target])[layout.target].to_numpy()
+    columns = [layout.target, *([layout.weight] if layout.weight else [])]
+    rows = pl.read_parquet(work.path(prepare.TRAIN), columns=columns)
+    y = rows[layout.target].to_numpy()
+    weight = rows[layout.weight].to_numpy().astype(np.float64) if layout.weight else None
     metric = TABLE[work.spec.problem.metric]
     folders = {folder.rsplit("/", 1)[1]: folder for folder in work.stage.deps[2:]}
     board = [_entry(name, read_json(work.path(f"{folder}/cross_validation.json"))) for name, folder in folders.items()]
     board.sort(key=lambda row: (-row["mean"] if metric.larger_is_better else row["mean"], row["candidate"]))
     chosen = board[0]["candidate"]
     outcome = np.load(work.path(f"{folders[chosen]}/out_of_fold.npy"), allow_pickle=False)
-    threshold = _threshold(work.spec, y, outcome) if layout.task == "binary" else None
+    threshold = _threshold(work.spec, y, outcome, weight) if layout.task == "binary" else None
     choice = {
         "candidate": chosen,
         "metric": metric.name,
         "threshold": threshold,
         "leaderboard": board,
-        "prior": _prior(layout, y),
+        "prior": _prior(layout, y, weight),
     }
     write_atomic(work.path(OUT), canonical_json(choice))
     work.say(f"{chosen} is ahead: {metric.name} {board[0]['mean']:.4f}")
@@ -72,7 +75,7 @@ def _entry(name: str, result: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _threshold(spec: Spec, y: np.ndarray, outcome: np.ndarray) -> float:
+def _threshold(spec: Spec, y: np.ndarray, outcome: np.ndarray, weight: np.ndarray | None) -> float:
     """The declared threshold; ``auto``: where Youden's J, and so the balanced accuracy, is largest out of fold.
 
     Rounded to float32, which the graph compares in.
@@ -85,16 +88,19 @@ def _threshold(spec: Spec, y: np.ndarray, outcome: np.ndarray) -> float:
     from sklearn.metrics import roc_curve
 
     known = np.isfinite(outcome)
-    false_positive, true_positive, cuts = roc_curve(y[known], outcome[known])
+    false_positive, true_positive, cuts = roc_curve(
+        y[known], outcome[known], sample_weight=None if weight is None else weight[known]
+    )
     best = float(cuts[int(np.argmax(true_positive - false_positive))])
     return float(np.float32(min(max(best, 0.001), 0.999)))
 
 
-def _prior(layout: Layout, y: np.ndarray) -> list[float]:
+def _prior(layout: Layout, y: np.ndarray, weight: np.ndarray | None) -> list[float]:
     """What the naive model answers for every row: [P(positive)], class frequencies, or [mean]."""
     import numpy as np
 
     if layout.task == "regression":
-        return [float(np.mean(y))]
-    shares = np.bincount(y, minlength=len(layout.classes)) / len(y)
+        return [float(np.average(y, weights=weight))]
+    counts = np.bincount(y, weights=weight, minlength=len(layout.classes))
+    shares = counts / counts.sum()
     return [float(shares[1])] if layout.task == "binary" else [float(share) for share in shares]

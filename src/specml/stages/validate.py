@@ -124,6 +124,7 @@ def gather(work: Work, layout: Layout, test: pl.DataFrame, opened: bundle.Bundle
         weight=test[layout.weight].to_numpy().astype(np.float64) if layout.weight else None,
         favourable=_favourable(work.spec, layout),
         groups={name: np.asarray(test[name].to_list(), dtype=object) for name in layout.protected},
+        declared_groups=layout.groups,
         seed=work.spec.search.seed,
     )
 
@@ -150,14 +151,7 @@ def _favourable(spec: Spec, layout: Layout) -> int:
     wanted = spec.problem.favourable_class
     if wanted is None or layout.task == "regression":
         return 1
-    for index, label in enumerate(layout.classes):
-        if label == wanted:
-            return index
-    from specml.errors import DataCheckFailed
-
-    raise DataCheckFailed(
-        f"is {wanted!r}, but the classes are {', '.join(map(repr, layout.classes))}.", where="problem.favourable_class"
-    )
+    return layout.classes.index(wanted)
 
 
 def _drawn(path: str, layout: Layout, evidence: Evidence) -> str:

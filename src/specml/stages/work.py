@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import BaseModel
 
+from specml.errors import SpecmlError
+
 if TYPE_CHECKING:
     from specml.plan import Stage
     from specml.spec import Spec
@@ -38,7 +40,12 @@ class Work:
 
 def threads() -> int:
     """Threads a stage may use: ``SPECML_THREADS``, or every core that this process may run on."""
-    return int(os.environ.get("SPECML_THREADS") or len(os.sched_getaffinity(0)))
+    declared = os.environ.get("SPECML_THREADS", "")
+    if declared:
+        if not declared.isdecimal() or int(declared) < 1:
+            raise SpecmlError(f"is {declared!r}, not a number of threads.", where="SPECML_THREADS")
+        return int(declared)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def narrowed(spec: Spec, stage: Stage, key: str = "") -> Spec:

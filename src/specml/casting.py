@@ -1,0 +1,121 @@
+"""Columns as their declared or inferred types."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from specml.data import MISSING, band_names, category
+from specml.errors import DataCheckFailed
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from specml.data import DType
+    from specml.spec import Column
+
+BOOLEANS = {"true": True, "false": False, "yes": True, "no": False, "1": True, "0": False}
+
+
+def cast(values: pl.Series, dtype: DType | None) -> pl.Series:
+    """``values`` as Float64, Int64, Boolean, String (categories), Datetime, or as they are when nothing is declared.
+
+    Numbers that are not finite are missing.
+
+    Raises:
+        DataCheckFailed: values can't be read as ``dtype`` without losing something.
+    """
+    import polars as pl
+
+    if dtype == "category" or (dtype is None and values.dtype in (pl.String, pl.Categorical, pl.Enum)):
+        return as_categories(values)
+    if dtype is None:
+        out = values.cast(pl.Float64) if values.dtype.is_decimal() else values
+    else:
+        out = _read(values, dtype)
+        lost = int((out.is_null() & values.is_not_null() & ~_not_finite(values)).sum())
+        if lost:
+            raise DataCheckFailed(
+                f"{lost} of {len(values)} values can't be read as {dtype}.",
+                hint="Declare another dtype, or list the texts that mean missing in the source.",
+                where=f"data.columns.{values.name}.dtype",
+            )
+    return finite(out)
+
+
+def finite(values: pl.Series) -> pl.Series:
+    """Floats as Float64 with null for NaN and infinities; anything else as it is."""
+    import polars as pl
+
+    if not values.dtype.is_float():
+        return values
+    wide = values.cast(pl.Float64)
+    return pl.select(pl.when(wide.is_finite()).then(wide)).to_series().alias(values.name)
+
+
+def as_categories(values: pl.Series) -> pl.Series:
+    """Text, each value by its name (``data.category``), a missing one as ``MISSING``."""
+    import polars as pl
+
+    values = finite(values)
+    if values.dtype.is_float():
+        names = {value: category(value) for value in values.drop_nulls().unique().to_list()}
+        values = values.replace_strict(names, default=None, return_dtype=pl.String)
+    return values.cast(pl.String).fill_null(MISSING)
+
+
+def as_groups(values: pl.Series, column: Column) -> pl.Series:
+    """A protected column as the names of its groups; a missing value forms a group of its own."""
+    import numpy as np
+    import polars as pl
+
+    if column.bands:
+        numbers = cast(values, "float").to_numpy()
+        names = band_names(column.bands)
+        places = np.searchsorted(np.array(column.bands), numbers, side="right").tolist()
+        groups = [MISSING if np.isnan(x) else names[place] for x, place in zip(numbers, places, strict=True)]
+        return pl.Series(values.name, groups, dtype=pl.String)
+    texts = as_categories(values)
+    if not column.groups:
+        return texts
+    named: dict[str, str] = {category(one): group for group, members in column.groups.items() for one in members}
+    return texts.replace_strict({**named, MISSING: MISSING}, default="other", return_dtype=pl.String)
+
+
+def declared_groups(column: Column) -> tuple[str, ...]:
+    """The groups that a declaration names; none when each value is a group of its own."""
+    return tuple(band_names(column.bands)) if column.bands else tuple(column.groups)
+
+
+def _read(values: pl.Series, dtype: DType) -> pl.Series:
+    import polars as pl
+
+    types: dict[Any, Any] = {"float": pl.Float64, "int": pl.Int64, "bool": pl.Boolean, "datetime": pl.Datetime}
+    if dtype == "datetime" and values.dtype == pl.String:
+        return _times(values)
+    if dtype == "bool" and values.dtype == pl.String:
+        return values.str.to_lowercase().replace_strict(BOOLEANS, default=None, return_dtype=pl.Boolean)
+    if dtype == "bool" and values.dtype.is_numeric():
+        return values.cast(pl.Float64).replace_strict({0.0: False, 1.0: True}, default=None, return_dtype=pl.Boolean)
+    out = values.cast(types[dtype], strict=False)
+    if dtype == "int" and values.dtype.is_float():
+        whole = values == values.round()
+        return pl.select(pl.when(whole).then(out)).to_series().alias(values.name)
+    return out
+
+
+def _times(values: pl.Series) -> pl.Series:
+    """ISO 8601 dates and times, with or without a zone."""
+    import polars as pl
+
+    try:
+        return values.str.to_datetime(strict=False)
+    except pl.exceptions.ComputeError:  # no format fits the first values
+        return pl.Series(values.name, [None] * len(values), dtype=pl.Datetime)
+
+
+def _not_finite(values: pl.Series) -> pl.Series:
+    import polars as pl
+
+    if values.dtype.is_float():
+        return (~values.is_finite()).fill_null(value=False)
+    return pl.repeat(value=False, n=len(values), eager=True)
