@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from specml.bundle import Contract, write_bundle
+from specml.bundle import RELEASE, Contract, write_bundle
 from specml.data import Column
+from specml.files import canonical_json, digest, write_atomic
 from specml.graph import Graph
 
 if TYPE_CHECKING:
@@ -113,3 +114,15 @@ def probability(row: dict[str, object], weight: float = 0.05) -> float:
     z = weight * (float(row["age"]) - 40.0) + 0.01 * float(row.get("hours") or 0.0)  # type: ignore[arg-type]
     z += bool(row["member"]) + (row.get("workclass") == "Private")
     return float(1 / (1 + np.exp(-z)))
+
+
+def release(project: Path, *, admitted: bool = True, gates: dict[str, str] | None = None) -> None:
+    """Say that the project's bundle, as it is now, was judged."""
+    told = {
+        "name": "census",
+        "bundle": digest(project / "artifacts/bundle/manifest.json"),
+        "candidate": "by_hand",
+        "admitted": admitted,
+        "gates": gates or {"baseline": "holds"},
+    }
+    write_atomic(project / RELEASE, canonical_json(told))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from specml.data import Column, Task
-from specml.errors import SpecmlError
+from specml.errors import GateRefused, SpecmlError
 from specml.files import canonical_json, digest, folder_atomic
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     import onnxruntime
 
 PROTOCOL = 1
+
+RELEASE = "artifacts/release/release.json"
+"""What the gates made of the project's bundle."""
 
 FILES = ("model.onnx", "contract.json", "reference.json")
 
@@ -131,6 +134,37 @@ def open_bundle(folder: Path) -> Bundle:
 
     contract = _contract(contents["contract.json"], folder)
     return Bundle(contract, json.loads(contents["reference.json"]), contents["model.onnx"], digest(raw_manifest))
+
+
+def refuse_unreleased(project: Path, bundle: str) -> None:
+    """Make sure that the project's last release admitted the bundle of this digest.
+
+    Raises:
+        GateRefused: a gate refused it, or it never came before the gates.
+    """
+    import json
+
+    path = project / RELEASE
+    try:
+        release = json.loads(path.read_bytes())
+        judged, admitted, gates = release["bundle"], release["admitted"], dict(release["gates"])
+    except FileNotFoundError:
+        judged, admitted, gates = "", False, {}
+    except (ValueError, KeyError, TypeError):
+        raise GateRefused("is no release.", where=str(path), hint="Run `specml run`: it is made again.") from None
+    if judged != bundle:
+        raise GateRefused(
+            f"the bundle {bundle[:19]} was never released: its gates have not judged it.",
+            where=str(path),
+            hint="Run `specml run`: it judges the bundle, and serves it if it is admitted.",
+        )
+    if admitted is not True:
+        refused = [f"{name} ({outcome})" for name, outcome in sorted(gates.items()) if outcome != "holds"]
+        raise GateRefused(
+            f"the bundle {bundle[:19]} was refused by {', '.join(refused) or 'its gates'}; it is not served.",
+            where=str(path),
+            hint=f"{path.with_name('card.md')} says why. Mend the model or the spec, then `specml run`.",
+        )
 
 
 def read_contract(folder: Path) -> Contract:

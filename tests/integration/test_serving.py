@@ -22,7 +22,7 @@ import numpy as np
 import psutil
 import pytest
 
-from tests.bundles import binary_bundle, probability
+from tests.bundles import binary_bundle, probability, release
 from tests.conftest import specml
 from tests.malformed import GOOD, INFER, PREDICT, rows
 
@@ -81,6 +81,7 @@ def project(folder: Path, serving: str = "{max_rows: 50, max_body: 10000}") -> L
     port = free_port()
     (folder / "spec.yaml").write_text(SPEC.format(port=port, serving=serving))
     binary_bundle(folder / "artifacts/bundle")
+    release(folder)
     return Live(folder, port, "")
 
 
@@ -346,6 +347,16 @@ def test_deploying_again_changes_nothing(live: Live) -> None:
     assert {process.pid for process in marked(live.record["mark"])} == before
 
 
+def test_what_is_refused_leaves_what_is_live_alone(live: Live) -> None:
+    before = {process.pid for process in marked(live.record["mark"])}
+    release(live.folder, admitted=False, gates={"auc": "refused"})
+    done = specml("deploy", folder=live.folder, status=4)
+    release(live.folder)
+    assert "refused by auc" in done.stderr
+    assert live.ask("POST", "/predict", rows())[0] == 200
+    assert {process.pid for process in marked(live.record["mark"])} == before
+
+
 def test_a_taken_port_is_told_in_one_line(live: Live, tmp_path: Path) -> None:
     other = project(tmp_path / "other")
     done = specml("deploy", f"deployment.target.port={live.port}", folder=other.folder, status=9)
@@ -441,6 +452,7 @@ class Load:
 def test_a_new_bundle_takes_over_without_a_failed_request(live: Live) -> None:
     old = json.loads(specml("status", "--json", folder=live.folder).stdout)["live"]["bundle"]
     new = binary_bundle(live.folder / "artifacts/bundle", weight=-0.05)
+    release(live.folder)
     with Load(live) as load:
         done = specml("deploy", folder=live.folder)
         time.sleep(1)
@@ -462,6 +474,7 @@ def test_a_bundle_that_does_not_start_leaves_the_old_one_live(live: Live) -> Non
     told = json.loads(manifest.read_text())
     manifest.write_text(json.dumps(told))  # another digest
     model.write_bytes(good[:-1])
+    release(live.folder)
     done = specml("deploy", folder=live.folder, status=None)
     model.write_bytes(good)
     assert done.returncode != 0

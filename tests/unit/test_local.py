@@ -11,10 +11,11 @@ import psutil
 import pytest
 from ruamel.yaml import YAML
 
-from specml.errors import DeployFailed
+from specml.bundle import RELEASE
+from specml.errors import DeployFailed, GateRefused
 from specml.targets.local import Local, cluster
 from specml.targets.local.cluster import MARK, Cluster
-from tests.bundles import binary_bundle
+from tests.bundles import binary_bundle, release
 from tests.conftest import spec_of
 
 if TYPE_CHECKING:
@@ -78,11 +79,40 @@ def test_without_a_bundle_there_is_nothing_to_deploy(tmp_path: Path) -> None:
         deploy(served(), tmp_path)
 
 
+def test_a_bundle_that_no_gate_has_judged_is_not_served(tmp_path: Path) -> None:
+    binary_bundle(tmp_path / "artifacts/bundle", weight=1.0)
+    with pytest.raises(GateRefused, match="never released") as refusal:
+        deploy(served(), tmp_path)
+    assert "specml run" in refusal.value.hint
+    release(tmp_path)
+    binary_bundle(tmp_path / "artifacts/bundle", weight=2.0)  # made anew, not judged anew
+    with pytest.raises(GateRefused, match="never released"):
+        deploy(served(), tmp_path)
+    assert not (tmp_path / ".specml/serving.json").exists()
+
+
+def test_a_refused_bundle_is_not_served_and_its_gates_are_named(tmp_path: Path) -> None:
+    binary_bundle(tmp_path / "artifacts/bundle")
+    release(tmp_path, admitted=False, gates={"auc": "refused", "parity": "holds", "disparity": "not measured"})
+    with pytest.raises(GateRefused, match=r"refused by auc \(refused\), disparity \(not measured\);"):
+        deploy(served(), tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", "null", '{"admitted": true, "bundle": "sha256:0", "gates": 3}'])
+def test_a_broken_release_admits_nothing(content: str, tmp_path: Path) -> None:
+    binary_bundle(tmp_path / "artifacts/bundle")
+    release(tmp_path)
+    (tmp_path / RELEASE).write_text(content)
+    with pytest.raises(GateRefused, match="no release"):
+        deploy(served(), tmp_path)
+
+
 @pytest.mark.parametrize(("tokens", "told"), [(None, "is not set"), ("short", "fewer than 16")])
 def test_weak_tokens_are_refused(
     tokens: str | None, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     binary_bundle(tmp_path / "artifacts/bundle")
+    release(tmp_path)
     if tokens is None:
         monkeypatch.delenv("TOKENS", raising=False)
     else:
@@ -94,12 +124,14 @@ def test_weak_tokens_are_refused(
 
 def test_more_gpus_than_there_are_are_refused(tmp_path: Path) -> None:
     binary_bundle(tmp_path / "artifacts/bundle")
+    release(tmp_path)
     with pytest.raises(DeployFailed, match="reserve 500 GPU each"):
         deploy(served(replicas={"gpus": 500}), tmp_path)
 
 
 def test_a_taken_port_is_named(tmp_path: Path) -> None:
     binary_bundle(tmp_path / "artifacts/bundle")
+    release(tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         spec = spec_of(deployment={"target": {"type": "local", "port": port}})

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 from typing_extensions import override
 
-from specml.bundle import open_bundle
+from specml.bundle import open_bundle, refuse_unreleased
 from specml.errors import DeployFailed
 from specml.files import canonical_json, digest, folder_atomic
 from specml.kinds import Deployment, Target
@@ -153,7 +153,7 @@ class Local(Target):
         }
 
     def _resolved(self, spec: Spec, project: Path, live: Cluster | None) -> dict[str, Any]:
-        """The config with what only this deploy knows: the bundle, digests of the tokens, the revision."""
+        """The config with what only this deploy knows: the released bundle, digests of the tokens, the revision."""
         manifest = project / BUNDLE / "manifest.json"
         if not manifest.exists():
             raise DeployFailed(
@@ -162,6 +162,7 @@ class Local(Target):
         config = self._config(spec)
         args = config["applications"][0]["args"]
         args["digest"] = digest(manifest)
+        refuse_unreleased(project, args["digest"])
         args["bundle"] = str(project.resolve() / STATE / "bundles" / args["digest"].removeprefix("sha256:")[:12])
         if spec.serving.auth is not None:
             known = live.args.get("auth", {}).get("digests", []) if live is not None else []
