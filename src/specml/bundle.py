@@ -226,14 +226,24 @@ def _audit(model: bytes, where: str) -> None:
     import onnx
 
     try:
-        graph = onnx.load_model_from_string(model).graph
+        loaded = onnx.load_model_from_string(model)
     except Exception as error:  # protobuf has no common base for what a bad message raises
         raise BundleError(f"is not an ONNX model: {error}", where=where) from None
+    graph = loaded.graph
+    if loaded.functions or loaded.training_info:
+        raise BundleError("holds functions or training of its own, not one graph alone.", where=where)
     foreign = sorted({node.op_type for node in graph.node} - OPERATORS)
     if foreign:
         raise BundleError(f"holds operators that no bundle may hold: {', '.join(foreign)}.", where=where)
     domains = sorted({node.domain for node in graph.node} - {"", "ai.onnx.ml"})
     if domains:
         raise BundleError(f"uses the operator domains {', '.join(domains)}.", where=where)
-    if any(tensor.external_data for tensor in graph.initializer):
+    attributes = [attribute for node in graph.node for attribute in node.attribute]
+    if any(attribute.HasField("g") or attribute.graphs for attribute in attributes):
+        raise BundleError("holds graphs inside its nodes.", where=where)
+    sparse = [*graph.sparse_initializer, *(one for a in attributes for one in a.sparse_tensors)]
+    if sparse or any(attribute.HasField("sparse_tensor") for attribute in attributes):
+        raise BundleError("holds sparse tensors.", where=where)
+    tensors = [*graph.initializer, *(tensor for a in attributes for tensor in (a.t, *a.tensors))]
+    if any(tensor.external_data or tensor.data_location == tensor.EXTERNAL for tensor in tensors):
         raise BundleError("keeps tensors outside its file.", where=where)

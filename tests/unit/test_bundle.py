@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from specml.bundle import BundleError, Contract, open_bundle, predict, write_bundle
 from specml.data import Column
@@ -102,11 +103,57 @@ def test_a_graph_with_a_foreign_operator_is_refused(folder: Path) -> None:
         open_bundle(folder)
 
 
-def test_a_graph_with_data_outside_its_file_is_refused(folder: Path) -> None:
-    tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[1], data_location=TensorProto.EXTERNAL)
-    tensor.external_data.add(key="location", value="../../etc/passwd")
-    with_graph(folder, helper.make_model(helper.make_graph([], "g", [], [], initializer=[tensor])))
-    with pytest.raises(BundleError, match="outside"):
+def outside(**fields: Any) -> TensorProto:
+    """A tensor whose data would be read from another file."""
+    tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[1], **fields)
+    if not fields:
+        tensor.external_data.add(key="location", value="../../etc/passwd")
+    return tensor
+
+
+def one_node(**attributes: Any) -> onnx.ModelProto:
+    return helper.make_model(helper.make_graph([helper.make_node("Add", ["x", "x"], ["y"], **attributes)], "g", [], []))
+
+
+def sparse() -> onnx.SparseTensorProto:
+    values, indices = numpy_helper.from_array(np.ones(1)), numpy_helper.from_array(np.zeros(1, np.int64))
+    return helper.make_sparse_tensor(values, indices, [3])
+
+
+def with_(field: str, *values: Any) -> onnx.ModelProto:
+    """A small good model with something more in one of its fields."""
+    model = onnx.load_model_from_string(doubled())
+    holder = model.graph if hasattr(model.graph, field) else model
+    getattr(holder, field).extend(values)
+    return model
+
+
+LOOP = helper.make_node("Loop", ["m", "c"], ["y"])
+INNER = helper.make_graph([LOOP], "inner", [], [])
+
+REFUSED = {
+    "data outside": (lambda: with_("initializer", outside()), "outside"),
+    "data said to be outside": (lambda: with_("initializer", outside(data_location=TensorProto.EXTERNAL)), "outside"),
+    "attribute outside": (lambda: one_node(value=outside()), "outside"),
+    "one of an attribute's outside": (lambda: one_node(values=[TensorProto(), outside()]), "outside"),
+    "sparse initializer": (lambda: with_("sparse_initializer", sparse()), "sparse"),
+    "sparse attribute": (lambda: one_node(value=sparse()), "sparse"),
+    "sparse attributes": (lambda: one_node(values=[sparse()]), "sparse"),
+    "graph in a node": (lambda: one_node(body=INNER), "graphs inside"),
+    "graphs in a node": (lambda: one_node(bodies=[INNER]), "graphs inside"),
+    "a function called as an operator": (
+        lambda: with_("functions", helper.make_function("", "Add", ["a", "b"], ["y"], [LOOP], [])),
+        "functions",
+    ),
+    "training": (lambda: with_("training_info", onnx.TrainingInfoProto(algorithm=INNER)), "training"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_hides_from_the_list_of_operators_is_refused(case: str, folder: Path) -> None:
+    make, told = REFUSED[case]
+    with_graph(folder, make())
+    with pytest.raises(BundleError, match=told):
         open_bundle(folder)
 
 
