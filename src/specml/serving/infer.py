@@ -14,7 +14,7 @@ import orjson
 
 from specml.data import MISSING
 from specml.serving.refusal import Refused
-from specml.serving.request import Rows, did_you_mean, read_object, too_many_rows
+from specml.serving.request import Rows, did_you_mean, most_values, read_object, too_many_rows
 
 if TYPE_CHECKING:
     from specml.bundle import Contract
@@ -55,7 +55,7 @@ def read_infer(raw: bytes, header_length: str | None, contract: Contract, max_ro
         Refused: 400 for a request that breaks the protocol or the contract, 413 for too many rows.
     """
     header, binary = _split(raw, header_length)
-    body = read_object(header)
+    body = read_object(header, most_values(contract, max_rows))
     identity = body.get("id")
     if identity is not None and not isinstance(identity, str):
         raise Refused(400, "id is no string.")

@@ -6,11 +6,13 @@ and calls ``answer``. Everything else is here and below.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import orjson
 
@@ -29,9 +31,14 @@ if TYPE_CHECKING:
 
     from specml.bundle import Bundle
 
+T = TypeVar("T")
+
 LOG = logging.getLogger("ray.serve")
 
 JSON = {"content-type": "application/json"}
+
+LARGE = 262_144
+"""Bytes from which a body is read beside the event loop; smaller ones take a millisecond or two."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +97,7 @@ class Service:
         self.session.warm_up((1, max_batch_size))
         self.counters = Counters()
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
+        self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="reader")
         self._batcher = Batcher(
             self.session.run,
             self._executor,
@@ -106,6 +114,7 @@ class Service:
         """Let what runs finish, and take no more."""
         self.draining = True
         self._executor.shutdown(wait=False)
+        self._reader.shutdown(wait=False)
 
     def check_health(self) -> None:
         """Run one row; whatever the session raises, Ray Serve replaces the replica."""
@@ -152,15 +161,26 @@ class Service:
     # The routes
 
     async def _predict(self, body: bytes, headers: Mapping[str, str]) -> Reply:
-        rows = read_rows(body, self._contract, self._max_rows)
+        rows = await self._read(body, partial(read_rows, body, self._contract, self._max_rows))
         outputs = await self._batcher.submit(rows)
         return Reply(200, predict_body(outputs, self._contract, self._bundle.digest), rows=rows.n)
 
     async def _infer(self, body: bytes, headers: Mapping[str, str]) -> Reply:
-        request = infer.read_infer(body, headers.get(infer.HEADER_LENGTH), self._contract, self._max_rows)
+        header_length = headers.get(infer.HEADER_LENGTH)
+        request = await self._read(body, partial(infer.read_infer, body, header_length, self._contract, self._max_rows))
         outputs = await self._batcher.submit(request.rows)
         raw, told = infer.write_infer(request, outputs, model=self._contract.name, version=self._version)
         return Reply(200, raw, told, rows=request.rows.n)
+
+    async def _read(self, body: bytes, read: Callable[[], T]) -> T:
+        """What ``read`` makes of the body; other requests go on while it reads a large one."""
+        if len(body) < LARGE:
+            return read()
+        try:
+            reading = asyncio.get_running_loop().run_in_executor(self._reader, read)
+        except RuntimeError:  # the executor is shut down: the replica is going
+            raise Refused(503, "the server is going down.") from None
+        return await reading
 
     async def _metrics(self, body: bytes, headers: Mapping[str, str]) -> Reply:
         told = self.counters.text(

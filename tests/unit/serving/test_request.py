@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -91,7 +93,7 @@ def test_a_category_has_one_text(value: Any, expected: str) -> None:
 
 @given(st.dictionaries(st.text(), JSON, max_size=5))
 def test_an_object_without_duplicates_is_read_as_it_is(value: dict[str, Any]) -> None:
-    assert read_object(json.dumps(value).encode()) == value
+    assert read_object(json.dumps(value).encode(), 10_000) == value
 
 
 @given(st.dictionaries(st.text(), JSON, min_size=1, max_size=5), st.data())
@@ -101,7 +103,41 @@ def test_no_duplicate_is_ever_overlooked(value: dict[str, Any], data: st.DataObj
     doubled = json.dumps(value)[:-1] + f", {json.dumps(key)}: {json.dumps(again)}}}"
     nested = data.draw(st.sampled_from([doubled, f'{{"a": [{doubled}]}}', f'{{"a:b": {{"c": {doubled}}}}}']))
     with pytest.raises(Refused, match="twice"):
-        read_object(nested.encode())
+        read_object(nested.encode(), 10_000)
+
+
+@pytest.mark.parametrize("value", [b"[],", b"{},", b"0,", b'"",', b'"\\"",', b'"a:b",', b'{"a":1},', b"[[[]]],"])
+def test_a_body_of_millions_of_values_costs_little(value: bytes) -> None:
+    start = b'{"rows":[{"c":":","x":['
+    raw = start + value * ((16_777_216 - len(start) - 10) // len(value)) + b"0]}]}"
+    began = time.process_time()
+    for read in (lambda: read_rows(raw, CONTRACT, 10_000), lambda: read_infer(raw, None, CONTRACT, 10_000)):
+        assert _status(read) == 413
+    assert time.process_time() - began < 3
+
+
+@given(
+    st.recursive(
+        st.booleans() | st.text('",[{:\\\n\u00e9'),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text('",[{'), inner),
+    )
+)
+def test_values_are_counted_outside_of_texts(value: Any) -> None:
+    def count(node: Any) -> int:
+        parts = list(node.values() if isinstance(node, dict) else node if isinstance(node, list) else [])
+        return isinstance(node, (dict, list)) + max(0, len(parts) - 1) + sum(map(count, parts))
+
+    body = {"a": value}
+    for raw in (json.dumps(body).encode(), orjson.dumps(body)):
+        assert read_object(raw, count(body)) == body
+        with pytest.raises(Refused, match="more than"):
+            read_object(raw, count(body) - 1)
+
+
+def test_a_text_may_hold_any_number_of_commas_and_brackets() -> None:
+    odd = "[{,:" * 100_000
+    read = read_rows(json.dumps({"rows": [{"age": 1, "member": True, "workclass": odd}]}).encode(), CONTRACT, 10)
+    assert read.columns["workclass"].tolist() == [odd]
 
 
 @given(st.binary(max_size=200))

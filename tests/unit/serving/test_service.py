@@ -249,3 +249,21 @@ def test_a_text_with_a_nul_is_a_text(post: Callable[..., Asked]) -> None:
     assert answer.status == 200
     found = json.loads(answer.body)["predictions"][0]["probability"]
     assert found == pytest.approx(probability({**GOOD, "workclass": "other"}), rel=1e-6)
+
+
+def test_others_are_answered_while_a_large_body_is_read(bundle: Path) -> None:
+    service = Args(bundle=str(bundle), max_rows=100_000).service("r1")
+    raw = json.dumps({"rows": [*[GOOD] * 99_999, {**GOOD, "age": "x"}]}).encode()
+
+    async def main() -> tuple[Asked, int]:
+        reading = asyncio.create_task(ask(service, "POST", "/predict", raw))
+        others = 0
+        while not reading.done():
+            others += (await ask(service, "GET", "/v2/health/live")).status == 200
+            await asyncio.sleep(0.001)
+        return reading.result(), others
+
+    answer, others = asyncio.run(main())
+    service.close()
+    assert (answer.status, others > 5) == (422, True), others
+    assert "rows[99999].age" in json.loads(answer.body)["error"]
