@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import orjson
 
 from specml.data import category
+from specml.serving.refusal import Refused
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from specml.bundle import Contract
 
 
@@ -33,7 +33,24 @@ def predictions(outputs: dict[str, np.ndarray], contract: Contract) -> list[dict
     return answers
 
 
+def refuse_not_finite(outputs: dict[str, np.ndarray]) -> None:
+    """Make sure that every number is one: values far from all training rows can drive a model beyond float32.
+
+    Raises:
+        Refused: 422; the message names the first row without an answer.
+    """
+    for array in outputs.values():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            row = int((~np.isfinite(array)).reshape(len(array), -1).any(axis=1).argmax())
+            raise Refused(422, f"rows[{row}] has no answer: its values lead the model to a number that is not finite.")
+
+
 def predict_body(outputs: dict[str, np.ndarray], contract: Contract, bundle: str) -> bytes:
-    """The body of an answer of ``/predict``."""
+    """The body of an answer of ``/predict``.
+
+    Raises:
+        Refused: 422; a row has no finite answer.
+    """
+    refuse_not_finite(outputs)
     body = {"model": contract.name, "bundle": bundle, "predictions": predictions(outputs, contract)}
     return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)

@@ -13,6 +13,7 @@ import numpy as np
 import orjson
 
 from specml.data import MISSING
+from specml.serving.answer import refuse_not_finite
 from specml.serving.refusal import Refused
 from specml.serving.request import Rows, did_you_mean, most_values, read_object, too_many_rows
 
@@ -66,7 +67,12 @@ def read_infer(raw: bytes, header_length: str | None, contract: Contract, max_ro
 def write_infer(
     request: Infer, outputs: dict[str, np.ndarray], *, model: str, version: str
 ) -> tuple[bytes, dict[str, str]]:
-    """The body of the answer and its headers."""
+    """The body of the answer and its headers.
+
+    Raises:
+        Refused: 422; a row has no finite answer.
+    """
+    refuse_not_finite(outputs)
     told: list[dict[str, Any]] = []
     parts: list[bytes] = []
     for name, as_binary in request.outputs:

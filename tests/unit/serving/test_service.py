@@ -267,3 +267,18 @@ def test_others_are_answered_while_a_large_body_is_read(bundle: Path) -> None:
     service.close()
     assert (answer.status, others > 5) == (422, True), others
     assert "rows[99999].age" in json.loads(answer.body)["error"]
+
+
+def test_an_answer_that_is_not_finite_is_none(tmp_path: Path) -> None:
+    regression_bundle(tmp_path / "b")
+    service = Args(bundle=str(tmp_path / "b")).service("r1")
+    answer = asyncio.run(ask(service, "POST", "/predict", b'{"rows": [{"area": 50}, {"area": 1e300}, {"area": 1}]}'))
+    assert (answer.status, "rows[1]" in json.loads(answer.body)["error"]) == (422, True)
+    for wanted in (False, True):
+        body = {
+            "inputs": [{"name": "area", "shape": [3], "datatype": "FP64", "data": [1.0, 2.0, -1e300]}],
+            "parameters": {"binary_data_output": wanted},
+        }
+        answer = asyncio.run(ask(service, "POST", "/v2/models/rent/infer", json.dumps(body).encode()))
+        assert (answer.status, "rows[2]" in json.loads(answer.body)["error"]) == (422, True)
+    service.close()
