@@ -170,6 +170,35 @@ def test_a_record_of_dead_processes_is_cleared_away(tmp_path: Path) -> None:
     assert list(state.glob("serving.json")) == []
 
 
+GOOD = {"mark": "m", "folder": "/tmp/specml-x", "port": 1, "ports": 2, "cpus": 3}
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "{}", "[]", "null", '"x"', "\xff", json.dumps({**GOOD, "port": "1"}), json.dumps({**GOOD, "mark": ""}),
+     json.dumps({**GOOD, "folder": "/home"}), json.dumps({**GOOD, "folder": "/tmp/specml-x/../../home"})],
+)  # fmt: skip
+def test_a_broken_record_is_told_and_touches_nothing(content: str, tmp_path: Path) -> None:
+    state = tmp_path / ".specml"
+    state.mkdir()
+    (state / "serving.json").write_bytes(content.encode("latin-1"))
+    spec = served()
+    for ask in (
+        lambda: spec.deployment.target.status(spec, tmp_path),
+        lambda: spec.deployment.target.stop(tmp_path),
+    ):
+        with pytest.raises(DeployFailed, match="no record of a server"):
+            ask()
+    assert (state / "serving.json").exists()
+
+
+def test_a_record_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    made = Cluster("m", "/tmp/specml-x", 1, 2, 3, "127.0.0.1:7", {"applications": [{"args": {"revision": "r"}}]})
+    made.write(tmp_path)
+    assert Cluster.read(tmp_path) == made
+    assert made.args == {"revision": "r"}
+
+
 def test_another_server_at_the_port_is_no_deployment(tmp_path: Path) -> None:
     import http.server
     import threading

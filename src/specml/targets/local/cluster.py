@@ -7,6 +7,7 @@ import fcntl
 import http.client
 import json
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -19,8 +20,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from specml.errors import DeployFailed
-from specml.files import canonical_json, read_json, write_atomic
+from specml.files import canonical_json, write_atomic
 from specml.kinds import Deployment
 
 if TYPE_CHECKING:
@@ -32,6 +35,9 @@ LAUNCHER = "specml.serving.launch"
 MARK = "SPECML_SERVING"
 """An environment variable that every process of a cluster inherits: by its value they are found again,
 whatever happened to the process that started them, and nobody else's ever are."""
+
+FOLDERS = "/tmp/specml-"  # noqa: S108 - mkdtemp completes it
+"""How the folders of clusters begin. Unix sockets, which stand there, need short paths."""
 
 PORTS = 500
 """Ports of a cluster's own, beside the one for HTTP."""
@@ -60,17 +66,33 @@ class Cluster:
     @classmethod
     def new(cls, port: int, cpus: int) -> Cluster:
         """A cluster that has no process yet."""
-        # Unix sockets need short paths, which a project's folder need not have; mkdtemp makes it 0700.
-        folder = tempfile.mkdtemp(prefix="specml-", dir="/tmp")
+        # Open to this user alone, as mkdtemp makes it.
+        folder = tempfile.mkdtemp(prefix=FOLDERS)
         return cls(secrets.token_hex(16), folder, port, _free_block(), cpus)
 
     @classmethod
     def read(cls, state: Path) -> Cluster | None:
-        """The cluster of a project; None when it has none."""
+        """The cluster of a project; None when it has none.
+
+        Raises:
+            DeployFailed: the record is none that ``write`` has written.
+        """
+        path = state / "serving.json"
         try:
-            return cls(**read_json(state / "serving.json"))
+            found = TypeAdapter(cls).validate_json(path.read_bytes(), strict=True)
         except FileNotFoundError:
             return None
+        except ValidationError:
+            found = None
+        # What stands there is killed by its mark and removed by its folder: neither may be anything else's.
+        ours = found is not None and found.mark and re.fullmatch(f"{FOLDERS}[^/.]+", found.folder)
+        if found is None or not ours:
+            raise DeployFailed(
+                "is no record of a server.",
+                where=str(path),
+                hint=f"Remove it. A server that it told of bears {MARK} in its processes' environment.",
+            )
+        return found
 
     def write(self, state: Path) -> None:
         """Remember it, for this user's eyes only: digests of tokens are in it."""
@@ -80,8 +102,9 @@ class Cluster:
     @property
     def args(self) -> dict[str, Any]:
         """What the live application was built with; empty before it was."""
-        applications = self.config.get("applications") or [{"args": {}}]
-        return dict(applications[0]["args"])
+        with contextlib.suppress(LookupError, TypeError, ValueError):
+            return dict(self.config["applications"][0]["args"])
+        return {}
 
     def launch(self, config: dict[str, Any], state: Path, say: Callable[[str], None]) -> None:
         """Bring ``config`` up: in a new cluster, or in the place of what is live.
@@ -90,7 +113,7 @@ class Cluster:
             DeployFailed: it did not get ready. In a running cluster, what was live before is live again.
         """
         log = (state / "serve.log").resolve()
-        job = {
+        wanted = {
             "folder": self.folder,
             "log": str(log),
             "ports": self.ports,
@@ -119,7 +142,7 @@ class Cluster:
         failed = ""
         try:
             with launcher.stdin as stdin:
-                stdin.write(json.dumps(job))
+                stdin.write(json.dumps(wanted))
             for line in launcher.stdout:
                 told = json.loads(line)
                 self.address = told.get("address", self.address)
