@@ -27,7 +27,7 @@ def command(arguments: tuple[str, ...], as_json: bool) -> None:
 
     loaded = load(*parse(arguments))
     result = compiled(loaded, force=True)
-    rows = steps(result, loaded.folder)
+    rows = outlook(result, loaded.folder)
     seconds = repro.durations(loaded.folder)
     for row in rows:
         row["last_seconds"] = seconds.get(row["stage"])
@@ -41,7 +41,7 @@ def command(arguments: tuple[str, ...], as_json: bool) -> None:
     _show(loaded.spec.name, loaded.spec.problem.goal, result, rows)
 
 
-def steps(result: Compiled, folder: Path) -> list[dict[str, Any]]:
+def outlook(result: Compiled, folder: Path) -> list[dict[str, Any]]:
     """Each stage: whether it would run, and why."""
     from specml import repro
     from specml.compile.dvc import read_params

@@ -134,12 +134,12 @@ class References:
         path: Path = ()
         node: Any = self.tree
         for key in name.split("."):
-            step = int(key) if isinstance(node, list) and key.isdecimal() else key
-            found = child(node, step)
+            part = int(key) if isinstance(node, list) and key.isdecimal() else key
+            found = child(node, part)
             if found is None and not (isinstance(node, dict) and key in node):
                 block = dotted(path) or "the spec"
                 raise _Refused(f"refers to {shown}, but {block} has no {key!r}.", "" if path else CHARACTERS)
-            path, node = (*path, step), found
+            path, node = (*path, part), found
         return path, node
 
 

@@ -1,8 +1,8 @@
 """A Ray cluster of a project's own, and the application in it: ``python -m specml.serving.launch``.
 
 A process apart, so that neither Ray's environment nor its threads nor its messages reach the command
-that deploys. A job comes in as JSON on the standard input; progress goes out as JSON lines:
-``{"say": …}``, ``{"address": …}``, ``{"failed": …}``. What Ray prints goes to ``job.log``.
+that deploys. What is wanted comes in as JSON on the standard input; progress goes out as JSON lines:
+``{"say": …}``, ``{"address": …}``, ``{"failed": …}``. What Ray prints goes to ``Wanted.log``.
 
 The cluster is made for one machine: every socket that can be bound to loopback is, Ray's RPC asks for
 a token that only this user can read, and nothing is shared with another cluster on the machine.
@@ -45,7 +45,7 @@ exec '@' "$@"
 """
 
 
-class Job(BaseModel):
+class Wanted(BaseModel):
     """What to start, or to change in a running cluster."""
 
     folder: Path
@@ -70,16 +70,16 @@ class NotReady(Exception):
 
 
 def main() -> int:
-    """Do the job on the standard input."""
-    job = Job.model_validate_json(sys.stdin.read())
+    """Do what is wanted on the standard input."""
+    wanted = Wanted.model_validate_json(sys.stdin.read())
     # Ray waits without end for a part of it that does not come up.
-    signal.alarm(int(job.seconds) + 120)
+    signal.alarm(int(wanted.seconds) + 120)
     progress = os.fdopen(os.dup(1), "w", buffering=1)
-    with job.log.open("ab") as log:
+    with wanted.log.open("ab") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
     try:
-        _do(job, progress)
+        _do(wanted, progress)
     except NotReady as error:
         _tell(progress, failed=str(error))
         return 1
@@ -95,14 +95,14 @@ def main() -> int:
     return 0
 
 
-def _do(job: Job, progress: TextIO) -> None:
-    os.environ.update(environment(job))
-    address = job.address
+def _do(wanted: Wanted, progress: TextIO) -> None:
+    os.environ.update(environment(wanted))
+    address = wanted.address
     if os.environ["RAY_SERVE_ENABLE_HA_PROXY"] == "0":
         _tell(progress, say="HAProxy is not installed: Ray's own proxy stands in front, and answers some times slower.")
     if not address:
         _tell(progress, say="Starting Ray (5 to 30 s) …")
-        address = _start_head(job)
+        address = _start_head(wanted)
         _tell(progress, address=address)
     import ray
 
@@ -110,24 +110,24 @@ def _do(job: Job, progress: TextIO) -> None:
     from ray import serve
     from ray.serve.context import _get_global_client
 
-    options = job.config["http_options"]
-    if not job.address:
+    options = wanted.config["http_options"]
+    if not wanted.address:
         _tell(progress, say="Starting Ray Serve …")
-        serve.start(proxy_location=job.config["proxy_location"], http_options=options)
+        serve.start(proxy_location=wanted.config["proxy_location"], http_options=options)
     client = _get_global_client()
     _tell(progress, say="Deploying the bundle …")
     try:
-        _deploy(client, job.config, job.seconds)
+        _deploy(client, wanted.config, wanted.seconds)
     except NotReady:
-        if job.previous is not None:
+        if wanted.previous is not None:
             _tell(progress, say="Going back to what was live before …")
-            _apply(client, job.previous)
+            _apply(client, wanted.previous)
         raise
 
 
-def environment(job: Job) -> dict[str, str]:
+def environment(wanted: Wanted) -> dict[str, str]:
     """What Ray and Ray Serve read from the environment before any of their processes starts."""
-    folder = job.folder
+    folder = wanted.folder
     haproxy = folder / "haproxy"
     if not haproxy.exists() and _haproxy() is not None:
         haproxy.write_text(HAPROXY.replace("'@'", shlex.quote(str(_haproxy()))))
@@ -155,15 +155,15 @@ def environment(job: Job) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "1s",
         # A replica that goes is out of HAProxy's list within a second or two; 30 s is Ray's default.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "3",
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(job.ports),
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(job.ports + 1),
-        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(job.ports + 2),
-        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(job.ports + 3),
-        "DASHBOARD_METRIC_PORT": str(job.ports + 4),
-        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(job.ports + 10),
-        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(job.ports + 255),
-        "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(job.ports + 256),
-        "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(job.ports + 499),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(wanted.ports),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(wanted.ports + 1),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(wanted.ports + 2),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(wanted.ports + 3),
+        "DASHBOARD_METRIC_PORT": str(wanted.ports + 4),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(wanted.ports + 10),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(wanted.ports + 255),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(wanted.ports + 256),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(wanted.ports + 499),
         # Ray runs its workers at niceness 15 otherwise: anything else on the machine would come first.
         "RAY_worker_niceness": "0",
         "OMP_NUM_THREADS": "1",
@@ -172,24 +172,24 @@ def environment(job: Job) -> dict[str, str]:
     }
 
 
-def _start_head(job: Job) -> str:
+def _start_head(wanted: Wanted) -> str:
     """Start the cluster's processes, which outlive this one; returns its address."""
     # `ray start` puts another address in the place of 127.0.0.1 and always starts the autoscaler's
     # monitor and the Ray client server; the node underneath does as it is told.
     from ray._private.node import Node
     from ray._private.parameter import RayParams
 
-    token = os.open(job.folder / "token", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    token = os.open(wanted.folder / "token", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(token, "w") as file:
         file.write(secrets.token_hex(32))
     parameters = RayParams(
         node_ip_address="127.0.0.1",
-        num_cpus=job.cpus,
+        num_cpus=wanted.cpus,
         object_store_memory=OBJECT_STORE,
         include_dashboard=False,
         no_monitor=True,
         # Ray opens its temporary folder to everyone; the one around it stays closed.
-        temp_dir=str(job.folder / "ray"),
+        temp_dir=str(wanted.folder / "ray"),
     )
     node = Node(parameters, head=True, shutdown_at_exit=False, spawn_reaper=False)
     return str(node.address)
