@@ -27,18 +27,15 @@ def command(arguments: tuple[str, ...], as_json: bool) -> None:
 
     loaded = load(*parse(arguments))
     result = compiled(loaded, force=True)
+    changed = result.changed  # tells first of a file that is no text
     rows = outlook(result, loaded.folder)
     seconds = repro.durations(loaded.folder)
     for row in rows:
         row["last_seconds"] = seconds.get(row["stage"])
     if as_json:
-        print(
-            json.dumps(
-                {"schema_version": 1, "name": loaded.spec.name, "files": result.changed, "stages": rows}, indent=1
-            )
-        )
+        print(json.dumps({"schema_version": 1, "name": loaded.spec.name, "files": changed, "stages": rows}, indent=1))
         return
-    _show(loaded.spec.name, loaded.spec.problem.goal, result, rows)
+    _show(loaded.spec.name, loaded.spec.problem.goal, changed, rows)
 
 
 def outlook(result: Compiled, folder: Path) -> list[dict[str, Any]]:
@@ -48,16 +45,18 @@ def outlook(result: Compiled, folder: Path) -> list[dict[str, Any]]:
     from specml.compile.write import differences
 
     current = folder / "params.yaml"
-    before = read_params(current.read_text(encoding="utf-8"))[0] if current.exists() else {}
-    edited = [key for key, *_ in differences(before, result.plan.params)] if before else []
-    in_place = (folder / ".dvc").is_dir() and (folder / "dvc.yaml").exists()
+    before = read_params(current.read_text(encoding="utf-8") if current.exists() else "")
+    edited = [key for key, *_ in differences(before.values, result.plan.params)] if before.compiled else []
+    # A params.yaml that no compile has written tells DVC nothing, or stops it; compile would replace it.
+    in_place = bool(before.compiled) and (folder / ".dvc").is_dir() and (folder / "dvc.yaml").exists()
+    unknown = [{"": "params.yaml is none that compile wrote" if current.exists() else "never ran"}]
     changed = repro.changes(folder) if in_place else {}
     rows: list[dict[str, Any]] = []
     rerun: set[str] = set()
     for stage in result.plan.stages:
         for key in stage.keys or ("",):
             label = f"{stage.name}@{key}" if key else stage.name
-            why = _why(stage, key, edited, rerun, changed.get(label) if in_place else [{"": "never ran"}])
+            why = _why(stage, key, edited, rerun, changed.get(label) if in_place else unknown)
             outs = {out.replace("${key}", key) for out in stage.outs}
             if why:
                 rerun |= outs
@@ -92,7 +91,7 @@ def _dvc_reason(told: Any) -> str:
     return "changed"
 
 
-def _show(name: str, goal: str, result: Compiled, rows: list[dict[str, Any]]) -> None:
+def _show(name: str, goal: str, changed: tuple[str, ...], rows: list[dict[str, Any]]) -> None:
     print(f"{name}: {goal}" if goal else name)
     width = max(len(row["stage"]) for row in rows)
     for row in rows:
@@ -102,6 +101,6 @@ def _show(name: str, goal: str, result: Compiled, rows: list[dict[str, Any]]) ->
     known = sum(row["last_seconds"] or 0 for row in running)
     about = f", about {known:.0f} s" if known and all(row["last_seconds"] is not None for row in running) else ""
     print(f"{len(running)} of {len(rows)} stages to run{about}.")
-    if result.changed:
-        print(f"compile would write {', '.join(result.changed)}.")
+    if changed:
+        print(f"compile would write {', '.join(changed)}.")
     print("Nothing was written.")
