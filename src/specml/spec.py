@@ -26,7 +26,7 @@ from specml.features.categorical import Categorical
 from specml.features.numeric import Numeric
 from specml.kinds import Candidate, Feature, Gate, Source, Target
 from specml.metrics import PRIMARY
-from specml.values import Duration, Label, Secret, Slug
+from specml.values import Duration, Label, Secret, Slug, at_most
 
 
 class Decision(Block):
@@ -150,8 +150,8 @@ class Batching(Block):
 
     max_batch_size: Annotated[int, Field(ge=1, le=65536)] = 256
     """Most rows in one call."""
-    max_wait: Duration = Duration(0.0)
-    """How long an idle replica waits for more rows; 0: it never idles while a row waits."""
+    max_wait: Annotated[Duration, at_most("10s")] = Duration(0.0)
+    """How long an idle replica waits for more rows, at most 10s; 0ms: it never idles while a row waits."""
     max_queue: Annotated[int, Field(ge=1)] = 2048
     """Most rows waiting in a replica; beyond, requests get 429."""
 

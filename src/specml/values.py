@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
+from decimal import Decimal
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, GetCoreSchemaHandler
+from pydantic import AfterValidator, Field, GetCoreSchemaHandler
 from pydantic_core import PydanticCustomError, core_schema
 from typing_extensions import override
 
@@ -68,22 +70,35 @@ class Duration(float):
 
     UNITS: ClassVar[dict[str, float]] = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
+    PATTERN: ClassVar[re.Pattern[str]] = re.compile(r"^(\d+(?:\.\d+)?)(ms|s|m|h|d)$", re.ASCII)
+
+    @classmethod
+    def parse(cls, text: str) -> Duration | None:
+        """The duration that ``text`` says; None when it says none."""
+        match = cls.PATTERN.fullmatch(text)
+        seconds = float(match.group(1)) * cls.UNITS[match.group(2)] if match else math.inf
+        return cls(seconds) if math.isfinite(seconds) else None
+
     @override
     def __str__(self) -> str:
+        """The shortest way to say it that is read back as the same number."""
         for unit in ("d", "h", "m", "s"):
-            if self and float(self) % self.UNITS[unit] == 0:
-                return f"{int(float(self) / self.UNITS[unit])}{unit}"
-        return f"{float(self) * 1000:g}ms"
+            count = round(float(self) / self.UNITS[unit])
+            if count and self.parse(text := f"{count}{unit}") == self:
+                return text
+        if self.parse(text := f"{float(self) * 1000:.12g}ms") == self:
+            return text
+        return f"{Decimal(repr(float(self))):f}s"
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         def parse(value: Any) -> Duration:
             if isinstance(value, Duration):
                 return value
-            match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", value) if isinstance(value, str) else None
-            if match is None:
+            found = cls.parse(value) if isinstance(value, str) else None
+            if found is None:
                 raise PydanticCustomError("duration", "must be a duration like 250ms, 30s, 10m, 2h or 7d.")
-            return cls(float(match.group(1)) * cls.UNITS[match.group(2)])
+            return found
 
         return core_schema.no_info_before_validator_function(
             parse,
@@ -91,3 +106,16 @@ class Duration(float):
             serialization=core_schema.to_string_ser_schema(),
             json_schema_input_schema=core_schema.str_schema(pattern=r"^\d+(\.\d+)?(ms|s|m|h|d)$"),
         )
+
+
+def at_most(limit: str) -> AfterValidator:
+    """Annotation: a duration no longer than ``limit``."""
+    longest = Duration.parse(limit)
+    assert longest is not None
+
+    def check(value: Duration) -> Duration:
+        if value > longest:
+            raise PydanticCustomError("too_long_a_duration", "must be at most {limit}.", {"limit": limit})
+        return value
+
+    return AfterValidator(check)
