@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 BOOLEANS = {"true": True, "false": False, "yes": True, "no": False, "1": True, "0": False}
 
+HINTS = {"datetime": "Write times as in ISO 8601: 2026-11-23 or 2026-11-23T14:30:00."}
+
 
 def cast(values: pl.Series, dtype: DType | None) -> pl.Series:
     """``values`` as Float64, Int64, Boolean, String (categories), Datetime, or as they are when nothing is declared.
@@ -36,7 +38,7 @@ def cast(values: pl.Series, dtype: DType | None) -> pl.Series:
         if lost:
             raise DataCheckFailed(
                 f"{lost} of {len(values)} values can't be read as {dtype}.",
-                hint="Declare another dtype, or list the texts that mean missing in the source.",
+                hint=HINTS.get(dtype, "Declare another dtype, or list the texts that mean missing in the source."),
                 where=f"data.columns.{values.name}.dtype",
             )
     return finite(out)
@@ -104,11 +106,12 @@ def _read(values: pl.Series, dtype: DType) -> pl.Series:
 
 
 def _times(values: pl.Series) -> pl.Series:
-    """ISO 8601 dates and times, with or without a zone."""
+    """ISO 8601 dates and times, with or without a zone; day and month in another order can't be told apart."""
     import polars as pl
 
+    iso = values.str.contains(r"^\d{4}-\d{2}-\d{2}([T ].*)?$")
     try:
-        return values.str.to_datetime(strict=False)
+        return values.set(~iso.fill_null(value=True), None).str.to_datetime(strict=False)
     except pl.exceptions.ComputeError:  # no format fits the first values
         return pl.Series(values.name, [None] * len(values), dtype=pl.Datetime)
 

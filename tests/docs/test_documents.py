@@ -61,9 +61,3 @@ def test_the_links_of_the_documents_lead_somewhere() -> None:
     for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]:
         for link in re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text()):
             assert (path.parent / link).exists(), f"{path.name}: {link}"
-
-
-def test_the_python_block_of_the_readme_needs_no_specml() -> None:
-    block = README.split("```python\n", 1)[1].split("```", 1)[0]
-    assert "specml" not in block.replace("artifacts/bundle", "")
-    compile(block, "README.md", "exec")

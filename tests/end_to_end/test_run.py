@@ -95,27 +95,27 @@ def test_disparity_refuses_a_model_and_admits_another(tmp_path: Path) -> None:
     n = 6000
     group = generator.integers(0, 2, n)
     skill = generator.normal(size=n)
-    fair = (skill + generator.normal(scale=0.5, size=n) > 0).astype(int)
-    unfair = (skill + 1.5 * group + generator.normal(scale=0.5, size=n) > 0.75).astype(int)
+    level = (skill + generator.normal(scale=0.5, size=n) > 0).astype(int)
+    tilted = (skill + 1.5 * group + generator.normal(scale=0.5, size=n) > 0.75).astype(int)
     proxy = group + generator.normal(scale=0.2, size=n)
-    pl.DataFrame({"skill": skill, "proxy": proxy, "group": group, "fair": fair, "unfair": unfair}).write_csv(
+    pl.DataFrame({"skill": skill, "proxy": proxy, "group": group, "level": level, "tilted": tilted}).write_csv(
         tmp_path / "rows.csv"
     )
     (tmp_path / "spec.yaml").write_text(
         "name: groups\n"
-        "problem: {task: binary, target: fair}\n"
+        "problem: {task: binary, target: level}\n"
         "data:\n  sources: {rows: {type: csv, path: rows.csv}}\n"
-        "  columns: {group: {role: protected}, unfair: {role: ignore}, fair: {role: ignore}}\n"
+        "  columns: {group: {role: protected}, tilted: {role: ignore}, level: {role: ignore}}\n"
         "candidates: {line: logistic_regression}\n"
         "gates: {apart: {type: group_disparity, metric: selection_rate_ratio, by: [group], min: 0.8}}\n".replace(
-            ", fair: {role: ignore}", ""
+            ", level: {role: ignore}", ""
         )
     )
     admitted = outcome(tmp_path)
     assert admitted["gates"]["apart"]["outcome"] == "holds"  # type: ignore[index]
     spec = (tmp_path / "spec.yaml").read_text()
     (tmp_path / "spec.yaml").write_text(
-        spec.replace("target: fair", "target: unfair").replace("unfair: {role", "fair: {role")
+        spec.replace("target: level", "target: tilted").replace("tilted: {role", "level: {role")
     )
     refused = outcome(tmp_path, status=4)
     assert refused["gates"]["apart"]["outcome"] == "refused"  # type: ignore[index]
@@ -175,11 +175,53 @@ def test_dvc_experiments_change_a_value_and_specml_notices_it(project: Callable[
     assert "num_leaves: 15" in (folder / "params.yaml").read_text()
 
 
+def test_a_spec_of_another_name(again: Path) -> None:
+    (again / "spec.yaml").rename(again / "other.yaml")
+    assert "stages_run" in outcome(again, "other.yaml", "gates.auc.min=0.96")
+
+
+def test_plug_in_code_is_a_dependency(project: Callable[[str], Path]) -> None:
+    folder = project("breast_cancer")
+    (folder / "mine").mkdir()
+    code = (
+        "from typing import Literal\n"
+        "from specml.candidates.logistic_regression import LogisticRegression\n"
+        "class Mine(LogisticRegression):\n"
+        '    """Mine."""\n'
+        '    type: Literal["mine"] = "mine"  # type: ignore\n'
+        "    C: float = 0.1\n"
+    )
+    (folder / "mine/__init__.py").write_text(code)
+    spec = (folder / "spec.yaml").read_text().replace("name: breast-cancer", "name: breast-cancer\nplugins: [mine]")
+    (folder / "spec.yaml").write_text(
+        spec.replace("type: lightgbm, learning_rate: 0.1, min_child_samples: 10", "type: mine")
+    )
+    outcome(folder)
+    (folder / "mine/__init__.py").write_text(code + "    # changed\n")
+    ran = outcome(folder)["stages_run"]
+    assert isinstance(ran, list)
+    assert "train@gbm" in ran
+
+
+def test_a_second_run_is_turned_away_before_it_writes(again: Path) -> None:
+    import fcntl
+
+    before = (again / "params.yaml").read_bytes()
+    with (again / ".specml/run.lock").open("w") as lock:
+        lock.write("4711")
+        lock.flush()
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = specml("run", "--no-deploy", "gates.auc.min=0.99", folder=again, status=1)
+    assert "another run is at work here (process 4711)" in done.stderr
+    assert (again / "params.yaml").read_bytes() == before
+
+
 def test_until_and_only(project: Callable[[str], Path]) -> None:
     folder = project("diabetes")
     assert outcome(folder, "--until", "train@linear")["stages_run"] == [
         "guard", "ingest@patients", "prepare", "train@linear",
     ]  # fmt: skip
+    assert outcome(folder, "--until", "train@linear")["stages_run"] == []
     assert not (folder / "artifacts/bundle").exists()
     assert outcome(folder, "--only", "explore")["stages_run"] == ["explore"]
     assert specml("run", "--until", "tran", folder=folder, status=2).stderr.count("there is no stage 'tran'") == 1

@@ -15,7 +15,7 @@ from specml.bundle import open_bundle
 from specml.compile import compile_plan
 from specml.data import feature_array
 from specml.files import read_json
-from tests.conftest import run_stages, spec_of
+from tests.conftest import ROOT, run_stages, spec_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -123,6 +123,13 @@ def test_bare_onnxruntime_answers_the_same_from_raw_columns(made: Path) -> None:
         assert bundle.contract.threshold is not None
         assert labels == ["yes" if p >= bundle.contract.threshold else "no" for p in probabilities[:, 1]]
         assert probabilities.sum(axis=1) == pytest.approx(1, abs=1e-6)
+
+
+def test_the_python_block_of_the_readme_runs_without_specml(made: Path) -> None:
+    block = (ROOT / "README.md").read_text().split("```python\n", 1)[1].split("```", 1)[0]
+    code = f"import sys; sys.modules['specml'] = None\n{block}"
+    done = subprocess.run([sys.executable, "-c", code], cwd=made, capture_output=True, text=True, check=True)
+    assert "array" in done.stdout
 
 
 def test_training_never_opens_the_test_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

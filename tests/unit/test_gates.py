@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -202,3 +203,56 @@ def test_disparity_names_a_protected_column() -> None:
     found = list(disparity().disagreements(spec_of()))
     assert found[0].key == ("by", 0)
     assert "protected" in found[0].what
+
+
+def test_a_declared_group_without_rows_is_not_measured() -> None:
+    evidence = grouped({"a": 0.5, "b": 0.5}, 3000)
+    absent = replace(evidence, declared_groups={"g": ("a", "b", "c")})
+    verdict = disparity().check(absent)
+    assert verdict.outcome == "not measured"
+    assert [(one.name, one.n) for one in verdict.slices if one.outcome == "not measured"] == [("g=c", 0)]
+
+
+def test_weights_move_the_rates_and_shrink_what_is_known() -> None:
+    evidence = grouped({"a": 0.5, "b": 0.5}, 3000)
+    assert evidence.decisions is not None
+    selected_b = (evidence.groups["g"] == "b") & (evidence.decisions == 1)
+    weight = np.where(selected_b, 0.1, 1.0)
+    assert disparity().check(replace(evidence, weight=weight)).outcome == "refused"
+    even = disparity().check(replace(evidence, weight=np.full(6000, 3.0)))
+    assert even.slices == disparity().check(evidence).slices
+
+
+def test_parity_is_relative_to_the_spread_of_a_regression() -> None:
+    native = np.linspace(1, 2, 500) * 1e-6
+    wrong = Evidence("regression", native, -3 * native, None, native, native)
+    assert Parity().check(wrong).outcome == "refused"
+    large = np.linspace(1, 2, 500) * 1e6
+    close = Evidence("regression", large, large.astype(np.float32).astype(float), None, large, large)
+    assert Parity().check(close).outcome == "holds"
+
+
+def test_more_confidence_takes_more_resamples() -> None:
+    interval = MetricGate(metric="accuracy", min=0.0, confidence=0.99).check(binary(300)).interval
+    assert interval is not None
+    assert interval.method == "bootstrap (2000)"
+
+
+def test_the_gates_of_every_release_cannot_be_replaced() -> None:
+    spec = spec_of(gates={"baseline": {"type": "metric", "metric": "roc_auc", "min": 0.0}})
+    assert [one.key for one in spec.contradictions()] == [("gates", "baseline", "type")]
+
+
+def test_disparity_of_several_classes_needs_the_favourable_one() -> None:
+    spec = spec_of(
+        problem={"task": "multiclass", "target": "y"},
+        data={"sources": {"rows": {"type": "csv", "path": "r.csv"}}, "columns": {"g": {"role": "protected"}}},
+    )
+    assert "which of several classes" in next(iter(disparity().disagreements(spec))).what
+
+
+def test_a_policy_for_a_group_that_is_none_is_told() -> None:
+    columns = {"g": {"role": "protected", "groups": {"a": (1,), "b": (2,)}}}
+    spec = spec_of(data={"sources": {"rows": {"type": "csv", "path": "r.csv"}}, "columns": columns})
+    (found,) = disparity(group_policy={"g=bb": "warn"}).disagreements(spec)
+    assert found.key == ("group_policy", "g=bb")

@@ -165,3 +165,59 @@ def test_missing_and_broken_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "empty.csv").write_bytes(b"")
     with pytest.raises(DataCheckFailed, match="can't be read as CSV"):
         Csv(path="empty.csv").read(tmp_path)
+
+
+WEIGHTED = {"columns": {"w": {"role": "weight"}}}
+
+
+@pytest.mark.parametrize("weights", [[None] + [1.0] * 199, [-1.0] + [1.0] * 199, ["heavy"] * 200, [0.0] * 200])
+def test_bad_weights_are_refused(weights: list[Any], tmp_path: Path) -> None:
+    with pytest.raises(DataCheckFailed, match="weight"):
+        prepared(tmp_path, {**rows(), "w": weights}, data=data(**WEIGHTED))
+
+
+def test_codes_that_look_like_numbers_stay_as_they_are_written(tmp_path: Path) -> None:
+    table = {**rows(), "zip": [["02139", "00501"][i % 2] for i in range(200)]}
+    _, _, layout = prepared(tmp_path, table, data=data(columns={"zip": {"dtype": "category"}}))
+    assert next(c for c in layout.features if c.name == "zip").categories == ("00501", "02139")
+
+
+def test_times_as_text_are_read_or_refused_never_sorted_as_text(tmp_path: Path) -> None:
+    split = {"method": "time", "column": "day", "test": 0.25}
+    times = {"columns": {"day": {"role": "time"}}, "split": split}
+    iso = [f"20{10 + i // 20}-0{1 + i % 9}-01" for i in range(200)]
+    train, test, layout = prepared(tmp_path, {**rows(), "day": iso}, data=data(**times))
+    assert (train.height, test.height) == (150, 50)
+    assert layout.time == "__time__"
+    assert train["__time__"].is_sorted()
+    american = [f"0{1 + i % 9}/01/20{10 + i // 20}" for i in range(200)]
+    with pytest.raises(DataCheckFailed, match="can't be read as datetime"):
+        prepared(tmp_path, {**rows(), "day": american}, data=data(**times))
+    with pytest.raises(DataCheckFailed, match="1 rows have no time"):
+        prepared(tmp_path, {**rows(), "day": [None, *iso[1:]]}, data=data(**times))
+
+
+def test_a_whole_number_loses_nothing(tmp_path: Path) -> None:
+    with pytest.raises(DataCheckFailed, match="can't be read as int"):
+        prepared(tmp_path, {**rows(), "x": [0.5] * 200}, data=data(columns={"x": {"dtype": "int"}}))
+
+
+def test_what_is_declared_about_the_target_holds(tmp_path: Path) -> None:
+    table = {**rows(), "y": [None if i < 9 else i % 2 for i in range(200)]}
+    with pytest.raises(DataCheckFailed, match="9 of 200 values are missing"):
+        prepared(tmp_path, table, data=data(columns={"y": {"nullable": False}}))
+    _, _, layout = prepared(tmp_path, rows(), data=data(columns={"y": {"dtype": "bool"}}))
+    assert layout.classes == (False, True)
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    from specml.sources.csv import Csv
+
+    (tmp_path / "twins.csv").write_text("y,x,y\n1,2,1\n")
+    with pytest.raises(DataCheckFailed, match="more than one column called 'y'"):
+        Csv(path="twins.csv").read(tmp_path)
+
+
+def test_unknown_favourable_class_is_told_before_training(tmp_path: Path) -> None:
+    with pytest.raises(DataCheckFailed, match="is 7, but the classes are 0, 1"):
+        prepared(tmp_path, rows(), problem={**PROBLEM, "favourable_class": 7})
