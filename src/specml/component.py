@@ -42,7 +42,10 @@ class Disagreement(BaseModel):
 
 
 class Component(Block, ABC):
-    """A block picked by its ``type``; direct subclasses are the kinds."""
+    """A block picked by its ``type``; direct subclasses are the kinds.
+
+    Fields are frozen and validated strictly: a list of the language is a ``tuple[…]`` here, never a ``list``.
+    """
 
     table: ClassVar[dict[str, type[Component]]]
 
@@ -95,10 +98,11 @@ def kinds() -> Iterator[type[Component]]:
 
 
 def load_plugins(names: Iterable[str], folder: Path) -> None:
-    """Import third-party components: entry points of the group ``specml``, then ``names``.
+    """Import third-party components: every installed entry point of the group ``specml``, then ``names``.
 
-    ``folder`` (the project's) is importable, so that a user's own package needs no installation.
-    Importing a plug-in runs its code: only names written in the spec's ``plugins`` are taken.
+    Importing a plug-in runs its code. The installed ones were trusted by who installed them; of the project's
+    files only ``names``, the spec's ``plugins``, are imported. ``folder`` (the project's) comes last on the path,
+    so that a user's own package needs no installation and none of his files takes the place of a library.
 
     Raises:
         ImportError: a plug-in can't be imported.
@@ -106,6 +110,6 @@ def load_plugins(names: Iterable[str], folder: Path) -> None:
     for entry in sorted(entry_points(group="specml"), key=lambda e: (e.name, e.value)):
         entry.load()
     if names and str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
+        sys.path.append(str(folder))
     for name in names:
         importlib.import_module(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -388,6 +389,41 @@ def test_a_plugin_brings_its_components(project: Path) -> None:
         "    must be a whole number; it is 'x'.",
         "never_again type='nowhere' rows=3",
     ]
+
+
+def loaded_elsewhere(project: Path, elsewhere: Path, **environment: str) -> str:
+    """What a spec's gate ``n`` is, asked from another folder."""
+    script = (
+        "import sys\nfrom pathlib import Path\nfrom specml.load import load\n"
+        "print(load(Path(sys.argv[1])).spec.gates['n'].type)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(project)],
+        cwd=elsewhere, env={**os.environ, **environment}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return done.stdout + done.stderr
+
+
+def test_no_file_of_the_project_takes_the_place_of_a_library(project: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (project / "colorsys.py").write_text("raise RuntimeError('not the library')\n")
+    (project / "conf" / "spec.yaml").write_text("plugins: [own_parts]\n" + BASE + "gates: {n: never_again}\n")
+    code = PLUGIN.replace(
+        "from __future__ import annotations\n", "from __future__ import annotations\nimport colorsys\n"
+    )
+    (project / "own_parts.py").write_text(code)
+    assert loaded_elsewhere(project, tmp_path / "elsewhere") == "never_again\n"
+
+
+def test_an_installed_plugin_needs_no_naming(project: Path, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    (site / "their_parts-1.dist-info").mkdir(parents=True)
+    (site / "their_parts.py").write_text(PLUGIN)
+    (site / "their_parts-1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: their-parts\nVersion: 1\n")
+    (site / "their_parts-1.dist-info/entry_points.txt").write_text("[specml]\nparts = their_parts\n")
+    (project / "conf" / "spec.yaml").write_text(BASE + "gates: {n: never_again}\n")
+    assert loaded_elsewhere(project, site.parent, PYTHONPATH=str(site)) == "never_again\n"
+    assert "no gate known here" in loaded_elsewhere(project, site.parent)
 
 
 @pytest.mark.parametrize("code", [None, "1/0", "import nothing_such", "raise SystemError('x')"])
