@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import click
 
 from specml.cli.arguments import parse, spec_and_overrides
+
+RECORD = ".specml/serving.json"
+"""Where the target ``local`` keeps what it started."""
 
 
 @click.command("stop")
@@ -14,11 +18,37 @@ from specml.cli.arguments import parse, spec_and_overrides
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 def command(arguments: tuple[str, ...], as_json: bool) -> None:
     """Stop what `specml deploy` started, with all its processes."""
+    from specml.errors import SpecError
     from specml.load import load
 
-    loaded = load(*parse(arguments))
-    ran = loaded.spec.deployment.target.stop(loaded.folder)
+    path, overrides = parse(arguments)
+    try:
+        loaded = load(path, overrides)
+    except SpecError:
+        from specml.targets.local import Local
+
+        folder = _with_record(path)
+        if folder is None:
+            raise
+        click.echo(f"The spec can't be read; stopping what {folder / RECORD} names.", err=True)
+        name, ran = folder.name, Local().stop(folder)
+    else:
+        name, ran = loaded.spec.name, loaded.spec.deployment.target.stop(loaded.folder)
     if as_json:
-        print(json.dumps({"schema_version": 1, "name": loaded.spec.name, "stopped": ran}))
+        print(json.dumps({"schema_version": 1, "name": name, "stopped": ran}))
         return
-    print(f"{loaded.spec.name}: stopped." if ran else f"{loaded.spec.name}: nothing was running.")
+    print(f"{name}: stopped." if ran else f"{name}: nothing was running.")
+
+
+def _with_record(path: Path | None) -> Path | None:
+    """The project's folder, if a server was started for it; its spec may be broken or gone."""
+    from specml.errors import SpecError
+    from specml.load import project_folder
+
+    try:
+        folder = project_folder(path)
+    except SpecError:
+        folder = (path or Path()).resolve()
+        folder = folder if folder.is_dir() else folder.parent
+        folder = folder.parent if folder.name == "conf" else folder
+    return folder if (folder / RECORD).exists() else None

@@ -52,7 +52,7 @@ def load(path: Path | None = None, overrides: Sequence[str] = ()) -> Loaded:
         SpecError: with every problem found.
     """
     file = _find(path)
-    folder = file.parent.parent if file.parent.name == "conf" else file.parent
+    folder = _project(file)
     name = file.relative_to(folder).as_posix()
     document = read_file(file, name)
     _closed(document.tree, document.package, document.places)
@@ -113,6 +113,19 @@ def _contradictions(
     return [
         Problem(where(one.key), dotted(one.key), one.what, one.hint) for one in spec.contradictions() if counts(one.key)
     ]
+
+
+def project_folder(path: Path | None) -> Path:
+    """The project's folder that ``load`` would take, whatever stands in the spec.
+
+    Raises:
+        SpecError: there is no spec.
+    """
+    return _project(_find(path))
+
+
+def _project(file: Path) -> Path:
+    return file.parent.parent if file.parent.name == "conf" else file.parent
 
 
 def _find(path: Path | None) -> Path:
