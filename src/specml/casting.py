@@ -31,7 +31,8 @@ def cast(values: pl.Series, dtype: DType | None) -> pl.Series:
     if dtype == "category" or (dtype is None and values.dtype in (pl.String, pl.Categorical, pl.Enum)):
         return as_categories(values)
     if dtype is None:
-        out = values.cast(pl.Float64) if values.dtype.is_decimal() else values
+        wide = values.dtype.is_decimal() or values.dtype in (pl.UInt64, pl.Int128, pl.UInt128)
+        out = values.cast(pl.Float64) if wide else values
     else:
         out = _read(values, dtype)
         lost = int((out.is_null() & values.is_not_null() & ~_not_finite(values)).sum())

@@ -69,7 +69,18 @@ class ByType:
     """Annotation: validate a kind as a union that its ``type`` discriminates.
 
     ``{type: lightgbm}`` and, where every option has a default, plain ``lightgbm`` mean the same.
+    ``default``: the type of a mapping that names none.
     """
+
+    def __init__(self, default: str = "") -> None:
+        self.default = default
+
+    def _long(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return {"type": value}
+        if self.default and isinstance(value, dict):
+            return {"type": self.default, **value}
+        return value
 
     def __get_pydantic_core_schema__(
         self, kind: type[Component], handler: GetCoreSchemaHandler
@@ -82,7 +93,7 @@ class ByType:
             name for name in choices if not any(field.is_required() for field in kind.table[name].model_fields.values())
         ]
         return core_schema.no_info_before_validator_function(
-            lambda value: {"type": value} if isinstance(value, str) else value,
+            self._long,
             union,
             json_schema_input_schema=core_schema.union_schema([union, core_schema.literal_schema(short)])
             if short

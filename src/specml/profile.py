@@ -57,7 +57,8 @@ def _column(values: pl.Series) -> Any:
     elif values.dtype.is_integer():
         rows.numpy.ints = known.to_numpy()
     else:
-        rows.numpy.floats = known.cast(pl.Float64).to_numpy()
+        # whylogs sums squares; beyond this they overflow.
+        rows.numpy.floats = known.cast(pl.Float64).clip(-1e100, 1e100).to_numpy()
     column = ColumnProfile(values.name, ColumnSchema(dtype=object, resolver=Metrics(), type_mapper=AnyColumn()), 1024)
     column._process_extracted_column(rows)
     return column.view()

@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from specml import events
 from specml.errors import SpecmlError, StageFailed
-from specml.files import canonical_json, read_json, write_atomic
+from specml.files import write_atomic
 from specml.processes import die_with_parent, ended_by_signal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-DURATIONS = ".specml/durations.json"
 EVENTS = ".specml/events.jsonl"
 LOG = ".specml/log/dvc.log"
 NOT_DATA = (".venv/", "__pycache__/", "node_modules/", "/.specml/")
@@ -127,17 +126,9 @@ def run(folder: Path, arguments: Sequence[str], follow: Callable[[dict[str, Any]
         except BaseException:
             _end(child)
             raise
-    _remember(folder, seen)
     if code:
         raise _failure(seen, log)
     return [event["stage"] for event in seen if event["event"] == "done"]
-
-
-def durations(folder: Path) -> dict[str, float]:
-    """Seconds that each stage took the last time it ran here."""
-    with contextlib.suppress(FileNotFoundError, ValueError):
-        return dict(read_json(folder / DURATIONS))
-    return {}
 
 
 def environment(extra: dict[str, str] | None = None) -> dict[str, str]:
@@ -165,11 +156,6 @@ def _alive(psutil: Any, pid: int) -> bool:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
-
-
-def _remember(folder: Path, seen: list[dict[str, Any]]) -> None:
-    told = {event["stage"]: event["seconds"] for event in seen if event["event"] == "done"}
-    write_atomic(folder / DURATIONS, canonical_json({**durations(folder), **told}))
 
 
 def _failure(seen: list[dict[str, Any]], log: Path) -> SpecmlError:

@@ -100,7 +100,7 @@ class Split(Block):
     """Share of rows held out."""
     column: str | None = None
     """``time``: the column that orders the rows. Rows of one time stay on one side."""
-    seed: Annotated[int, Field(ge=0)] = 7
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 7
 
 
 class Data(Block):
@@ -142,7 +142,7 @@ class Search(Block):
     folds: Annotated[int, Field(ge=2, le=20)] = 5
     """Cross-validation folds over the training rows: stratified for classification, forward in time
     when ``data.split.method`` is ``time``."""
-    seed: Annotated[int, Field(ge=0)] = 7
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 7
 
 
 class Batching(Block):
@@ -192,7 +192,7 @@ class Serving(Block):
 class Deployment(Block):
     """Where the model is served."""
 
-    target: SerializeAsAny[Annotated[Target, ByType()]] = Field(default="local", validate_default=True)
+    target: SerializeAsAny[Annotated[Target, ByType(default="local")]] = Field(default="local", validate_default=True)
 
 
 def _with_default_gates(gates: Any) -> Any:

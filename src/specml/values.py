@@ -119,3 +119,23 @@ def at_most(limit: str) -> AfterValidator:
         return value
 
     return AfterValidator(check)
+
+
+def _file(path: str) -> str:
+    if not path or path.endswith(("/", ".")):
+        raise PydanticCustomError("file", "must be the path of a file.")
+    return path
+
+
+FilePath = Annotated[str, AfterValidator(_file)]
+"""A file, relative to the project folder."""
+
+
+def _ascii(character: str) -> str:
+    if not character.isascii():
+        raise PydanticCustomError("ascii", "must be an ASCII character.")
+    return character
+
+
+Separator = Annotated[str, Field(min_length=1, max_length=1), AfterValidator(_ascii)]
+"""What stands between two values of a line."""

@@ -52,9 +52,9 @@ def table(task: str, n: int = 600) -> pl.DataFrame:
     })  # fmt: skip
 
 
-def run(folder: Path, task: Any, **changes: Any) -> None:
-    """Every stage of a spec over ``table(task)``, one after the other."""
-    table(task).write_parquet(folder / "rows.parquet")
+def run(folder: Path, task: Any, rows: pl.DataFrame | None = None, **changes: Any) -> None:
+    """Every stage of a spec over ``rows`` or ``table(task)``, one after the other."""
+    (table(task) if rows is None else rows).write_parquet(folder / "rows.parquet")
     problem: dict[str, Any] = {"task": task, "target": "y"}
     if task == "binary":
         problem |= {"positive_class": "yes", "decision": {"threshold": "auto"}}
@@ -160,3 +160,13 @@ def test_every_output_declared_is_written_and_no_other(made: Path) -> None:
         if p.is_file()
     }
     assert [file for file in files if not any(file == d or file.startswith(f"{d}/") for d in declared)] == []
+
+
+def test_extreme_numbers_go_the_whole_way(tmp_path: Path) -> None:
+    n = 600
+    base = table("binary", n)
+    values = [1e308, -1e308, float("inf"), float("nan"), 1e39, 0.1]
+    extremes = pl.Series("extreme", [values[i % 6] for i in range(n)])
+    wide = pl.Series("wide", [2**63 + i for i in range(n)], dtype=pl.UInt64)
+    run(tmp_path, "binary", base.with_columns(extremes, wide))
+    assert read_json(tmp_path / "artifacts/release/release.json")["admitted"]

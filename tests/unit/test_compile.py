@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from ruamel.yaml import YAML
 
+import specml
 from specml.compile import compile_plan
 from specml.compile.dvc import compiled_digest, dvc_yaml, gitignore, params_yaml, read_params
 from specml.compile.write import compiled, differences
@@ -41,6 +42,12 @@ def test_every_dependency_inside_artifacts_is_the_output_of_an_earlier_stage() -
         filled = {dep.replace("${key}", key) for dep in stage.deps for key in stage.keys or ("",)}
         assert {dep for dep in filled if dep.startswith("artifacts/")} <= made
         made |= {out.replace("${key}", key) for out in stage.outs for key in stage.keys or ("",)}
+
+
+def test_every_stage_depends_on_the_version_of_specml() -> None:
+    plan = compile_plan(spec_of())
+    assert [stage.name for stage in plan.stages if "specml" not in stage.params] == ["guard"]
+    assert plan.params["specml"] == specml.__version__
 
 
 def test_commands_hold_nothing_of_the_spec() -> None:

@@ -221,3 +221,17 @@ def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
 def test_unknown_favourable_class_is_told_before_training(tmp_path: Path) -> None:
     with pytest.raises(DataCheckFailed, match="is 7, but the classes are 0, 1"):
         prepared(tmp_path, rows(), problem={**PROBLEM, "favourable_class": 7})
+
+
+def test_a_text_that_names_its_row_is_set_aside_unless_declared(tmp_path: Path) -> None:
+    table = {**rows(), "customer": [f"c{i}" for i in range(200)]}
+    _, _, layout = prepared(tmp_path, table)
+    assert "customer" not in {c.name for c in layout.features}
+    _, _, layout = prepared(tmp_path, table, data=data(columns={"customer": {"dtype": "category"}}))
+    assert "customer" in {c.name for c in layout.features}
+
+
+def test_a_target_beyond_float32_is_refused(tmp_path: Path) -> None:
+    table = {**rows(), "y": [3e40 + i for i in range(200)]}
+    with pytest.raises(DataCheckFailed, match="beyond"):
+        prepared(tmp_path, table, problem={"task": "regression", "target": "y"}, candidates={"line": {"type": "ridge"}})

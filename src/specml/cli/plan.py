@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 def command(arguments: tuple[str, ...], as_json: bool) -> None:
     """Say what would run, and why; nothing is written."""
-    from specml import repro
+    from specml import durations
     from specml.compile.write import compiled
     from specml.load import load
 
@@ -29,7 +29,7 @@ def command(arguments: tuple[str, ...], as_json: bool) -> None:
     result = compiled(loaded, force=True)
     changed = result.changed  # tells first of a file that is no text
     rows = outlook(result, loaded.folder)
-    seconds = repro.durations(loaded.folder)
+    seconds = durations.known(loaded.folder)
     for row in rows:
         row["last_seconds"] = seconds.get(row["stage"])
     if as_json:

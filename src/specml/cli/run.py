@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from specml.cli.arguments import parse, spec_and_overrides
-from specml.errors import GateRefused, SpecmlError
+from specml.errors import DataCheckFailed, GateRefused, SpecmlError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -101,6 +101,7 @@ def _carry(
             out.print(f"specml · {loaded.spec.name} · {loaded.path}", markup=False, soft_wrap=True)
             if written:
                 out.print(f"compiled {', '.join(written)}", markup=False)
+        _present(loaded)
         repro.set_up(folder)
         if single or repro.changes(folder, [target] if target else []):
             _reproduce(
@@ -115,16 +116,27 @@ def _carry(
 
 
 def _reproduce(outcome: Outcome, out: Console, folder: Path, arguments: list[str], quiet: bool) -> None:
-    from specml import repro
+    from specml import durations, repro
     from specml.cli.progress import Follow
 
     try:
-        with Follow(out, repro.durations(folder), quiet=quiet) as follow:
+        with Follow(out, durations.known(folder), quiet=quiet) as follow:
             outcome.stages_run = repro.run(folder, arguments, follow)
     except SpecmlError as error:
         if error.status == GateRefused.status:
             _tell(outcome, out, folder, quiet=quiet)
         raise
+
+
+def _present(loaded: Loaded) -> None:
+    """Every file of a source is there: DVC would tell it late and in its own words."""
+    for name, source in loaded.spec.data.sources.items():
+        for file in source.files():
+            if not (loaded.folder / file).is_file():
+                where = loaded.origins.get(("data", "sources", name, "path"), f"data.sources.{name}")
+                raise DataCheckFailed(
+                    f"there is no file {file!r}.", where=where, hint=f"Paths start at {loaded.folder}."
+                )
 
 
 def _known(target: str | None, stages: tuple[Any, ...]) -> None:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from specml import stages
+from specml import durations, stages
+from specml.compile import VERSION
 from specml.compile.dvc import Parameters, compiled_digest, read_params
 from specml.errors import SpecmlError, StageFailed, StaleCompile
 from specml.events import Events
@@ -49,14 +50,16 @@ def command(name: str, key: str) -> None:
         text = f"{error.filename or folder}: {error.strerror or error}"
         events.tell("error", text=text, status=StageFailed.status)
         raise StageFailed(text, where=label) from None
-    except Exception:
+    except Exception as error:
         log = folder / ".specml" / "log" / f"{label}.log"
         with log.open("a") as file:
             file.write(traceback.format_exc())
-        text = f"ended in an error that specml does not know; see {log.relative_to(folder)}"
+        text = f"ended in a {type(error).__name__}, which specml does not know; see {log.relative_to(folder)}"
         events.tell("error", text=text, status=StageFailed.status)
         raise StageFailed(text, where=label) from None
-    events.tell("done", seconds=round(time.monotonic() - started, 2))
+    seconds = round(time.monotonic() - started, 2)
+    durations.remember(folder, label, seconds)
+    events.tell("done", seconds=seconds)
 
 
 def _work(name: str, key: str, folder: Path, events: Events) -> None:
@@ -66,7 +69,8 @@ def _work(name: str, key: str, folder: Path, events: Events) -> None:
         raise StageFailed(f"there is no stage {name!r}.", hint=f"Stages: {', '.join(stages.STAGES)}.")
     module = stages.STAGES[name]
     params = read_params((folder / "params.yaml").read_text(encoding="utf-8"))
-    spec = validate(params.values, _where, folder)
+    values = {key: value for key, value in params.values.items() if key != VERSION}
+    spec = validate(values, _where, folder)
     stage = module.declare(spec)
     if key and key not in stage.keys:
         raise StageFailed(f"params.yaml has no {stage.each}.{key}.", where=name, hint="Run `specml compile`.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from specml import durations
 from specml.card import interval, number, outcome
 from specml.files import read_json
 
@@ -17,11 +18,12 @@ MARKS = {"holds": "✔ ", "refused": "✖ ", "not measured": "? "}
 
 def leaderboard(folder: Path) -> list[dict[str, Any]]:
     """Candidates, best first: score over the folds, what they learned, seconds and bytes."""
-    choice = read_json(folder / "artifacts/select/choice.json")
+    choice, took = read_json(folder / "artifacts/select/choice.json"), durations.known(folder)
     rows = []
     for row in choice["leaderboard"]:
         cost = read_json(folder / f"metrics/train/{row['candidate']}.json")
-        rows.append({**row, "metric": choice["metric"], "seconds": cost["seconds"], "bytes": cost["bytes"]})
+        seconds = took.get(f"train@{row['candidate']}")
+        rows.append({**row, "metric": choice["metric"], "seconds": seconds, "bytes": cost["bytes"]})
     return rows
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from specml.plan import Plan, Stage
 
-IGNORED = ("/.specml/", "/artifacts/")
+IGNORED = ("/.specml/", "/artifacts/", "/dvc_plots/")
 """Ours to ignore, for DVC takes its own entries back when a stage fails."""
 
 MARK = {"by": "specml"}

@@ -33,12 +33,12 @@ class Numeric(Feature):
 
         missing = prefers.missing if self.missing == "auto" else self.missing
         scale = prefers.scale if self.scale == "auto" else self.scale
-        known = values[np.isfinite(values)]
+        # Sums of larger numbers overflow; what is scaled ends within LIMIT anyway.
+        known = np.clip(values[np.isfinite(values)], -1e100, 1e100)
         fill = None
         if missing != "native":
             fill = 0.0 if len(known) == 0 else float(np.median(known) if missing == "median" else np.mean(known))
-        filled = known if fill is None else np.where(np.isnan(values), fill, values)
-        filled = filled[np.isfinite(filled)]
+        filled = known if fill is None else np.append(known, np.full(len(values) - len(known), fill))
         offset, factor = 0.0, 1.0
         if scale == "standard" and len(filled):
             offset = float(np.mean(filled))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
 from typing_extensions import override
 
 from specml.errors import DataCheckFailed
 from specml.files import inside
 from specml.kinds import Source
+from specml.values import FilePath, Separator
 
 if TYPE_CHECKING:
     import polars as pl
@@ -20,10 +20,9 @@ class Csv(Source):
     """A CSV file with a header line, in UTF-8."""
 
     type: Literal["csv"] = "csv"
-    path: Annotated[str, Field(min_length=1)]
+    path: FilePath
     """The file, relative to the project folder."""
-    separator: Annotated[str, Field(pattern=r"^[\x01-\x7f]$")] = ","
-    """One ASCII character."""
+    separator: Separator = ","
     missing: tuple[str, ...] = ("", "NA", "NaN", "nan", "null", "NULL", "?")
     """Texts that stand for a missing value, in any column."""
     allow_outside: bool = False

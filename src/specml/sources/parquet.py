@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
 from typing_extensions import override
 
 from specml.errors import DataCheckFailed
 from specml.files import inside
 from specml.kinds import Source
+from specml.values import FilePath
 
 if TYPE_CHECKING:
     import polars as pl
@@ -20,7 +20,7 @@ class Parquet(Source):
     """A Parquet file; its own types are kept."""
 
     type: Literal["parquet"] = "parquet"
-    path: Annotated[str, Field(min_length=1)]
+    path: FilePath
     """The file, relative to the project folder."""
     allow_outside: bool = False
     """Whether the file may lie outside the project folder."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from specml.data import MISSING, Layout
@@ -61,15 +62,20 @@ def describe(values: pl.Series) -> dict[str, Any]:
             "shares": dict(list(shares.items())[:100]),
         }
     known = values.cast(pl.Float64).drop_nulls()
-    quantiles = [known.quantile(i / BINS, "linear") or 0.0 for i in range(BINS + 1)] if len(known) else []
+    quantiles = [known.quantile(i / BINS, "nearest") for i in range(BINS + 1)] if len(known) else []
     return {
         "kind": "numeric",
         "missing": values.null_count() / n,
         "distinct": known.n_unique(),
-        "mean": float(known.mean() or 0.0),  # type: ignore[arg-type]
-        "std": float(known.std(ddof=0) or 0.0),  # type: ignore[arg-type]
+        "mean": _finite(known.mean()),
+        "std": _finite(known.std(ddof=0)),
         "quantiles": quantiles,
     }
+
+
+def _finite(value: Any) -> float | None:
+    """None for what overflows, or is the statistic of nothing."""
+    return float(value) if value is not None and math.isfinite(value) else None
 
 
 def _target(layout: Layout, train: pl.DataFrame) -> str:

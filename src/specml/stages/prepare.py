@@ -30,6 +30,9 @@ CATEGORIES_KEPT = 1000
 
 TIME = "__time__"
 MOST_CLASSES = 100
+LARGEST = 3.4e38
+ALL_DIFFERENT = 0.95
+"""Share of distinct values from which a text column names its rows rather than describing them."""
 
 OUTPUTS = ("label", "prediction", "probabilities")
 """What the packaged model's outputs are called."""
@@ -88,7 +91,9 @@ def work(work: Work) -> None:
     write_atomic(work.path(METRICS), canonical_json(told))
     for name, reason in sorted(set_aside.items()):
         work.say(f"{name} set aside: {reason}")
-    work.say(f"train {train.height:,} · test {test.height:,} rows, {len(layout.features)} features; test rows held out")
+    out = f", {unlabelled:,} rows without a label left out" if unlabelled else ""
+    aside = f", {len(set_aside)} columns set aside" if set_aside else ""
+    work.say(f"train {train.height:,} · test {test.height:,} rows, {len(layout.features)} features{aside}{out}")
 
 
 def _check_declared(spec: Spec, table: pl.DataFrame) -> None:
@@ -184,8 +189,7 @@ def _classes(spec: Spec, values: pl.Series) -> tuple[Any, ...]:
     if len(values) == 0:
         raise NotEnoughData(f"no row has a value of {problem.target!r}.", where="problem.target")
     if problem.task == "regression":
-        if not values.dtype.is_numeric():
-            raise DataCheckFailed(f"holds {values.dtype} values, not numbers.", where=where)
+        _refuse_bad_numbers(values, where)
         return ()
     if not (values.dtype.is_numeric() or values.dtype in (pl.String, pl.Boolean, pl.Categorical, pl.Enum)):
         raise DataCheckFailed(f"holds {values.dtype} values, which are no labels.", where=where)
@@ -203,6 +207,17 @@ def _classes(spec: Spec, values: pl.Series) -> tuple[Any, ...]:
         known = ", ".join(map(repr, classes))
         raise DataCheckFailed(f"is {wanted!r}, but the classes are {known}.", where="problem.favourable_class")
     return tuple(classes)
+
+
+def _refuse_bad_numbers(values: pl.Series, where: str) -> None:
+    """The target of a regression."""
+    import polars as pl
+
+    if not values.dtype.is_numeric():
+        raise DataCheckFailed(f"holds {values.dtype} values, not numbers.", where=where)
+    beyond = int((values.cast(pl.Float64).abs() > LARGEST).sum())
+    if beyond:
+        raise DataCheckFailed(f"{beyond} values are beyond ±{LARGEST:g}: the model answers in float32.", where=where)
 
 
 def _labels(values: pl.Series) -> pl.Series:
@@ -332,6 +347,12 @@ def _layout(spec: Spec, train: pl.DataFrame, classes: tuple[Any, ...], set_aside
         if train[name].null_count() == train.height or train[name].n_unique() == 1:
             set_aside[name] = "it has one value only in the training rows"
             continue
+        distinct = train[name].n_unique()
+        if _is_text(train[name]) and spec.column(name).dtype is None and distinct > ALL_DIFFERENT * train.height:
+            set_aside[name] = (
+                f"{distinct:,} of its {train.height:,} texts are distinct; an id? Declare its role or dtype"
+            )
+            continue
         features.append(_column(name, train[name], nullable=spec.column(name).nullable))
     for column in features:
         if column.name in OUTPUTS or re.fullmatch(r"_[cv]\d+", column.name):
@@ -352,6 +373,12 @@ def _layout(spec: Spec, train: pl.DataFrame, classes: tuple[Any, ...], set_aside
         time=TIME if spec.data.split.column else None,
         weight=weights[0] if weights else None,
     )
+
+
+def _is_text(values: pl.Series) -> bool:
+    import polars as pl
+
+    return values.dtype == pl.String
 
 
 def _column(name: str, values: pl.Series, *, nullable: bool) -> Column:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import time
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +62,6 @@ def work(work: Work) -> None:
     spec, candidate = work.spec, work.spec.candidates[work.key]
     layout = Layout.model_validate_json(work.path(prepare.LAYOUT).read_bytes())
     train = pl.read_parquet(work.path(prepare.TRAIN))
-    started = time.perf_counter()
     # Linear algebra splits its sums by thread; one thread gives the same bits everywhere.
     with threadpool_limits(1, user_api="blas"):
         scores, outcome, learned = _cross_validate(work, candidate, layout, train)
@@ -81,7 +79,6 @@ def work(work: Work) -> None:
     size = sum(file.stat().st_size for file in work.path(OUT).iterdir() if file.suffix != ".npy")
     summary = {
         spec.problem.metric: {"mean": float(np.mean(scores)), "std": float(np.std(scores))},
-        "seconds": round(time.perf_counter() - started, 2),
         "bytes": size,
     }
     write_atomic(work.path(METRICS), canonical_json(summary))

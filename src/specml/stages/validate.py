@@ -93,6 +93,8 @@ def work(work: Work) -> None:
         canonical_json({"bundle": opened.digest, "rows": test.height, "metrics": measured, "gates": verdicts}),
     )
     write_atomic(work.path(METRICS), canonical_json(measured))
+    holding = sum(verdict["outcome"] == "holds" for verdict in verdicts.values())
+    work.say(f"{holding} of {len(verdicts)} gates hold")
     for plot in work.stage.plots:
         write_atomic(work.path(plot.path), _drawn(plot.path, layout, evidence))
 

@@ -1,0 +1,25 @@
+"""How long each stage took the last time: told to people, and part of no artifact or metric."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from specml.files import canonical_json, read_json, write_atomic
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FILE = ".specml/durations.json"
+
+
+def known(folder: Path) -> dict[str, float]:
+    """Seconds by stage."""
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        return dict(read_json(folder / FILE))
+    return {}
+
+
+def remember(folder: Path, stage: str, seconds: float) -> None:
+    """Keep what a stage took."""
+    write_atomic(folder / FILE, canonical_json({**known(folder), stage: seconds}))
