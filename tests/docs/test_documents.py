@@ -61,3 +61,23 @@ def test_the_links_of_the_documents_lead_somewhere() -> None:
     for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]:
         for link in re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text()):
             assert (path.parent / link).exists(), f"{path.name}: {link}"
+
+
+def test_the_plug_in_of_the_documents_works(tmp_path: Path) -> None:
+    text = (ROOT / "docs/plugins.md").read_text()
+    (tmp_path / "house").mkdir()
+    (tmp_path / "house/__init__.py").write_text(text.split("```python\n", 1)[1].split("```", 1)[0])
+    spec = README.split("```yaml\n", 1)[1].split("```", 1)[0].partition("gates:")[0]
+    (tmp_path / "spec.yaml").write_text(spec + text.split("```yaml\n", 1)[1].split("```", 1)[0])
+    assert specml("check", folder=tmp_path).returncode == 0
+    (tmp_path / "spec.yaml").write_text((tmp_path / "spec.yaml").read_text().replace("max: 0.9", "max: 1.9"))
+    assert "gates.humble.max" in specml("check", folder=tmp_path, status=2).stderr
+
+
+def test_the_readme_lists_every_type_and_metric() -> None:
+    from specml.component import kinds
+    from specml.metrics import TABLE
+
+    told = set(re.findall(r"`(\w+)`", README.split("| kind | types |", 1)[1].split("\n\n", 1)[0]))
+    known = {name for kind in kinds() if kind.__name__ in {"Source", "Candidate", "Gate"} for name in kind.table}
+    assert told == {name for name in known if not name.startswith(("humble", "mine"))} | set(TABLE)
