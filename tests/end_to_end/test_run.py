@@ -250,6 +250,15 @@ def test_plan_tells_why_and_writes_nothing(again: Path) -> None:
     }
 
 
+def test_plan_tells_of_a_persons_own_stages(again: Path) -> None:
+    with (again / "dvc.yaml").open("a") as file:
+        file.write("  export:\n    cmd: cp artifacts/bundle/model.onnx model.onnx\n    outs: [model.onnx]\n")
+    assert "export" in specml("plan", folder=again).stdout
+    assert "export" in (again / "dvc.yaml").read_text()
+    specml("run", "--no-deploy", "-q", folder=again)
+    assert (again / "model.onnx").exists()
+
+
 def test_quiet_and_json_and_no_terminal(again: Path) -> None:
     quiet = specml("run", "--no-deploy", "-q", folder=again)
     assert (quiet.stdout, quiet.stderr) == ("", "")

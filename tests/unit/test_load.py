@@ -426,7 +426,7 @@ def test_an_installed_plugin_needs_no_naming(project: Path, tmp_path: Path) -> N
     assert "no gate known here" in loaded_elsewhere(project, site.parent)
 
 
-@pytest.mark.parametrize("code", [None, "1/0", "import nothing_such", "raise SystemError('x')"])
+@pytest.mark.parametrize("code", ["raise SystemExit(3)", None, "1/0", "import nothing_such", "raise SystemError('x')"])
 def test_a_plugin_that_fails_is_told_with_its_place(project: Path, code: str | None) -> None:
     name = f"broken_{abs(hash(code))}"
     if code is not None:

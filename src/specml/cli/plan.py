@@ -61,6 +61,9 @@ def outlook(result: Compiled, folder: Path) -> list[dict[str, Any]]:
             if why:
                 rerun |= outs
             rows.append({"stage": label, "runs": bool(why), "why": why or "unchanged"})
+    ours = {row["stage"] for row in rows}
+    for label in sorted(set(changed) - ours):  # of the user's own
+        rows.append({"stage": label, "runs": True, "why": _dvc_reason(changed[label])})
     return rows
 
 

@@ -164,7 +164,7 @@ def _plugins(tree: dict[str, Any], where: Callable[[Keys], str], folder: Path) -
     for index, name in enumerate([None, *names]):
         try:
             component.load_plugins([] if name is None else [name], folder)
-        except Exception as error:  # a plug-in's own code may fail in any way, and its author must be told which
+        except (Exception, SystemExit) as error:  # a plug-in's own code may fail, or end, in any way: say which
             keys: Keys = ("plugins",) if name is None else ("plugins", index - 1)
             what = f"{name or 'an installed plug-in'} can't be imported: {type(error).__name__}: {error}"
             raise SpecError([Problem(where(keys), dotted(keys), what)]) from error
