@@ -167,7 +167,8 @@ class Target(Component):
     def deploy(self, spec: Spec, project: Path, say: Callable[[str], None]) -> Deployment:
         """Serve the project's bundle; returns once it answers. Deploying what is already live does nothing.
 
-        ``say`` takes lines of progress.
+        ``say`` takes lines of progress. Only a release that was admitted may be served: call
+        ``bundle.refuse_unreleased`` first.
 
         Raises:
             DeployFailed: the server can't be started, or does not get ready in time.

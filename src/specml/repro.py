@@ -83,7 +83,7 @@ def changes(folder: Path, targets: Sequence[str] = ()) -> dict[str, Any]:
     try:
         with Repo(str(folder)) as repo:
             return dict(repo.status(targets=list(targets) or ["dvc.yaml"]))
-    except DvcException as error:
+    except (DvcException, TypeError) as error:  # TypeError: a date in params.yaml
         told = " ".join(str(error).split())
         if pids := sorted(set(re.findall(r"PID (\d+)", told))):
             at_work = f"another run is at work here (process {', '.join(pids)})."

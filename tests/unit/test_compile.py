@@ -93,6 +93,12 @@ def test_params_round_trip() -> None:
     assert read == (plan.params, compiled_digest(plan.params), "conf/spec.yaml", ("gates.auc.min=0.8",))
 
 
+def test_params_that_somebody_wrote_are_read_as_text() -> None:
+    read = read_params("2020-01-01: 3\nwhen: 2020-01-02\nlist: [2020-01-03]\n")
+    assert read.values == {"2020-01-01": 3, "when": "2020-01-02", "list": ["2020-01-03"]}
+    assert (read.compiled, read.overrides) == ("", ())
+
+
 def test_differences_name_the_keys() -> None:
     assert list(differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}})) == [("a.c", 2, 3)]
 

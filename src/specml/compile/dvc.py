@@ -89,12 +89,21 @@ def read_params(text: str) -> Parameters:
         SpecmlError: it is not YAML.
     """
     values = _read(text, "params.yaml")
-    plain = json.loads(json.dumps(values, default=str)) if isinstance(values, dict) else {}
+    plain = _plain(values) if isinstance(values, dict) else {}
     head: dict[str, Any] = {}
     for key, value in re.findall(r"^# (compiled|spec|overrides): (.*)$", text, re.MULTILINE):
         with contextlib.suppress(ValueError):  # somebody wrote into it: then it is as good as missing
             head[key] = json.loads(value)
     return Parameters(plain, head.get("compiled", ""), head.get("spec", ""), tuple(head.get("overrides", ())))
+
+
+def _plain(node: Any) -> Any:
+    """``node`` in JSON's types, keys as text; what else somebody wrote in becomes text too."""
+    if isinstance(node, dict):
+        return {str(key): _plain(item) for key, item in node.items()}
+    if isinstance(node, list):
+        return [_plain(item) for item in node]
+    return json.loads(json.dumps(node, default=str))
 
 
 def gitignore(existing: str) -> str:
