@@ -35,11 +35,6 @@ class Preprocessing:
         fitted = tuple(treatment[c.name].fit(c, feature_array(table, c), prefers) for c in columns)
         return cls(columns, tuple(treatment[c.name].type for c in columns), fitted)  # type: ignore[attr-defined]
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the matrix's columns [d]."""
-        return tuple(name for one in self.fitted for name in one.names)
-
     def transform(self, table: pl.DataFrame) -> np.ndarray:
         """float32 [n, d]."""
         import numpy as np

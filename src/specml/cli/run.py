@@ -107,7 +107,7 @@ def _carry(
             _reproduce(
                 outcome, out, folder, [*(["--single-item"] if single else []), *([target] if target else [])], quiet
             )
-        elif not quiet:
+        if not (outcome.stages_run or quiet):
             out.print("nothing to do: every stage is up to date", markup=False)
     if target is None or target == LAST:
         _tell(outcome, out, folder, quiet=quiet or not outcome.stages_run)
