@@ -95,6 +95,10 @@ def test_baseline_admits_signal_and_refuses_noise() -> None:
     assert Baseline().check(shuffled).outcome == "refused"
 
 
+def test_baseline_on_a_handful_of_rows_is_not_measured() -> None:
+    assert Baseline().check(binary(29)).outcome == "not measured"
+
+
 def test_baseline_refuses_the_prior_itself() -> None:
     evidence = binary()
     same = Evidence("binary", evidence.y, evidence.prior, evidence.decisions, evidence.prior, evidence.prior)

@@ -26,6 +26,8 @@ class Baseline(Gate):
     """The lower bound of the improvement must exceed it; in the metric's unit."""
     confidence: Annotated[float, Field(gt=0.5, le=0.999)] = 0.95
     """Of the two-sided interval; its bootstrap takes the more resamples the closer this is to 1."""
+    min_rows: Annotated[int, Field(ge=2)] = 30
+    """Fewer holdout rows are not measured: a bootstrap of so few says nothing."""
 
     @override
     def check(self, evidence: Evidence) -> Verdict:
@@ -37,6 +39,6 @@ class Baseline(Gate):
             return metric.gain(metric.measure(y, scores, decisions, weight), prior)
 
         n = len(evidence.y)
-        interval = bootstrap(improvement, n, self.confidence, evidence.seed) if n > 1 else None
+        interval = bootstrap(improvement, n, self.confidence, evidence.seed) if n >= self.min_rows else None
         name = f"improvement in {metric.name} over the prior"
         return bounded(name, improvement(slice(None)), interval, n, minimum=self.min, strict=True)
