@@ -106,12 +106,21 @@ def _status(arguments: Sequence[str] | None) -> int:
     except OSError as error:
         print(_told(error), file=sys.stderr)
         return 1
+    except ModuleNotFoundError as error:
+        print(missing(error), file=sys.stderr)
+        return 1
     except SystemExit:
         raise
     except BaseException:  # a panic inside polars is no Exception
         path = _crash_report()
         print(f"this is a bug in specml; please report it with the file {path}", file=sys.stderr)
         return 1
+
+
+def missing(error: ModuleNotFoundError) -> str:
+    """What to tell when a library that specml stands on is not installed."""
+    package = (error.name or "").partition(".")[0]
+    return f"the package {package} can't be imported: {error}\n  Install specml again, which brings it."
 
 
 def _told(error: OSError) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from specml import durations, stages
+from specml.cli import missing
 from specml.compile import VERSION
 from specml.compile.dvc import Parameters, compiled_digest, read_params
 from specml.errors import SpecmlError, StageFailed, StaleCompile
@@ -48,6 +49,10 @@ def command(name: str, key: str) -> None:
         raise StageFailed(text, where=label) from None
     except OSError as error:
         text = f"{error.filename or folder}: {error.strerror or error}"
+        events.tell("error", text=text, status=StageFailed.status)
+        raise StageFailed(text, where=label) from None
+    except ModuleNotFoundError as error:
+        text = missing(error)
         events.tell("error", text=text, status=StageFailed.status)
         raise StageFailed(text, where=label) from None
     except Exception as error:
