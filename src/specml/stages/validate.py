@@ -5,10 +5,9 @@ Ends well even when a gate refuses, so that DVC keeps the evidence; ``release`` 
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING, Any
 
-from specml import bundle
+from specml import bundle, curves
 from specml.data import Layout, feature_array
 from specml.evidence import Evidence, Verdict
 from specml.files import canonical_json, read_json, write_atomic
@@ -26,22 +25,27 @@ if TYPE_CHECKING:
     from specml.stages.work import Work
 
 OUT = "artifacts/validate/verdicts.json"
+CURVES = "artifacts/validate/curves.json"
 METRICS = "metrics/holdout.json"
 CONFUSION = "plots/confusion.csv"
 ROC = "plots/roc.csv"
+PRECISION_RECALL = "plots/precision_recall.csv"
+CALIBRATION = "plots/calibration.csv"
 PREDICTIONS = "plots/predictions.csv"
-POINTS = 200
-"""Points of a drawn curve; more can't be told apart on a screen."""
 
 
 def declare(spec: Spec) -> Stage:
     """The only stage that reads the test rows."""
+    confusion = Plot(CONFUSION, "confusion", "predicted", "actual", "Holdout decisions")
+    calibration = Plot(CALIBRATION, "simple", "predicted", "observed", "Holdout calibration")
     plots = {
         "binary": (
-            Plot(CONFUSION, "confusion", "predicted", "actual", "Holdout decisions"),
+            confusion,
             Plot(ROC, "simple", "false_positive_rate", "true_positive_rate", "Holdout ROC curve"),
+            Plot(PRECISION_RECALL, "simple", "recall", "precision", "Holdout precision and recall"),
+            calibration,
         ),
-        "multiclass": (Plot(CONFUSION, "confusion", "predicted", "actual", "Holdout decisions"),),
+        "multiclass": (confusion, calibration),
         "regression": (Plot(PREDICTIONS, "scatter", "predicted", "actual", "Holdout predictions"),),
     }
     return Stage(
@@ -55,7 +59,7 @@ def declare(spec: Spec) -> Stage:
             select.OUT,
             *(train.OUT.replace("${key}", name) for name in sorted(spec.candidates)),
         ),
-        outs=(OUT,),
+        outs=(OUT, CURVES),
         metrics=(METRICS,),
         plots=plots[spec.problem.task],
     )
@@ -95,8 +99,10 @@ def work(work: Work) -> None:
     write_atomic(work.path(METRICS), canonical_json(measured))
     holding = sum(verdict["outcome"] == "holds" for verdict in verdicts.values())
     work.say(f"{holding} of {len(verdicts)} gates hold")
+    drawn = curves.drawn(evidence, layout.classes)
+    write_atomic(work.path(CURVES), canonical_json(drawn))
     for plot in work.stage.plots:
-        write_atomic(work.path(plot.path), _drawn(plot.path, layout, evidence))
+        write_atomic(work.path(plot.path), _plot(plot, layout, evidence, drawn))
 
 
 def passes(verdict: Verdict) -> bool:
@@ -156,19 +162,17 @@ def _favourable(spec: Spec, layout: Layout) -> int:
     return layout.classes.index(wanted)
 
 
-def _drawn(path: str, layout: Layout, evidence: Evidence) -> str:
+def _plot(plot: Plot, layout: Layout, evidence: Evidence, drawn: dict[str, Any]) -> str:
+    """The CSV file that ``dvc plots`` draws."""
     import numpy as np
 
-    if path == ROC:
-        from sklearn.metrics import roc_curve
-
-        with contextlib.suppress(ValueError):
-            x, y, _ = roc_curve(evidence.y, evidence.scores)
-            kept = np.unique(np.linspace(0, len(x) - 1, min(POINTS, len(x))).astype(int))
-            rows = [f"{x[i]:.6f},{y[i]:.6f}\n" for i in kept]
-            return "false_positive_rate,true_positive_rate\n" + "".join(rows)
-        return "false_positive_rate,true_positive_rate\n"
-    if path == PREDICTIONS:
+    if plot.path in (ROC, PRECISION_RECALL):
+        key = "roc" if plot.path == ROC else "precision_recall"
+        points = [point for curve in drawn["curves"] for point in curve[key]]
+        return f"{plot.x},{plot.y}\n" + "".join(f"{x:g},{y:g}\n" for x, y in points)
+    if plot.path == CALIBRATION:
+        return f"{plot.x},{plot.y}\n" + "".join(f"{b['score']:g},{b['share']:g}\n" for b in drawn["calibration"])
+    if plot.path == PREDICTIONS:
         kept = np.linspace(0, len(evidence.y) - 1, min(1000, len(evidence.y))).astype(int)
         return "actual,predicted\n" + "".join(f"{evidence.y[i]:g},{evidence.scores[i]:g}\n" for i in kept)
     assert evidence.decisions is not None
