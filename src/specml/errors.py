@@ -9,7 +9,8 @@
     ├── DataCheckFailed             6   the data breaks its contract
     ├── NotEnoughData               7   too few rows for the problem
     ├── StageFailed                 8   a stage ended in an error
-    └── DeployFailed                9   the server could not be brought up
+    ├── DeployFailed                9   the server could not be brought up
+    └── SignalRaised               10   the live rows or labels are not what they were
     KeyboardInterrupt             130
 
 5 (approval missing) is reserved for releases that need a person's approval.
@@ -125,3 +126,9 @@ class DeployFailed(SpecmlError):
     """The server could not be started, reached or stopped."""
 
     status = 9
+
+
+class SignalRaised(SpecmlError):
+    """A signal was raised on what is live."""
+
+    status = 10

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from specml.evidence import Evidence, Verdict
     from specml.graph import Graph
     from specml.plan import Plan
+    from specml.profile import Profile
     from specml.spec import Spec
 
 
@@ -143,9 +144,34 @@ class Gate(Component):
 class Signal(Component):
     """Something watched while the model is live."""
 
+    judges: ClassVar[Literal["rows", "labels"]]
+    """Windows of which it judges: of the rows that were asked, or of the labels that came since."""
+    min_rows: int
+    """Fewer rows are not measured."""
+
     @abstractmethod
-    def judge(self, reference: dict[str, Any], window: dict[str, Any]) -> Verdict:
-        """Compare a window of live rows with the reference distribution."""
+    def judge(self, reference: dict[str, Any], window: Window) -> Verdict:
+        """Compare a window with the bundle's ``reference`` (reference.json); ``refused`` raises the signal.
+
+        A gate admits on proof only; a signal accuses on proof only: what chance may have made is ``holds``.
+        """
+
+
+@dataclass(frozen=True)
+class Window:
+    """Live rows that are judged together.
+
+    ``y`` int64 class indices or float64 targets [n]; ``scores`` float64 [n] or [n, k], as in ``Evidence``;
+    ``decisions`` int64 class indices [n], None for a regression.
+    """
+
+    rows: int
+    profile: Profile | None = None
+    """Of the columns that the model takes; None in a window of labels."""
+    y: np.ndarray | None = None
+    """The labels; None in a window of rows."""
+    scores: np.ndarray | None = None
+    decisions: np.ndarray | None = None
 
 
 class Rule(Component):

@@ -16,6 +16,7 @@ from pydantic_core import PydanticCustomError
 import specml.candidates
 import specml.features
 import specml.gates
+import specml.signals
 import specml.sources
 import specml.targets  # noqa: F401
 from specml import contradictions
@@ -24,7 +25,7 @@ from specml.data import DType, Role, Task
 from specml.features.boolean import Boolean
 from specml.features.categorical import Categorical
 from specml.features.numeric import Numeric
-from specml.kinds import Candidate, Feature, Gate, Source, Target
+from specml.kinds import Candidate, Feature, Gate, Signal, Source, Target
 from specml.metrics import PRIMARY
 from specml.values import Duration, Label, Secret, Slug, at_most
 
@@ -195,6 +196,36 @@ class Deployment(Block):
     target: SerializeAsAny[Annotated[Target, ByType(default="local")]] = Field(default="local", validate_default=True)
 
 
+class Capture(Block):
+    """What is kept of the requests: the columns that the model takes, and what it answered."""
+
+    share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the requests; a request's id decides, so the choice is the same everywhere."""
+    retention: Annotated[Duration, Field(gt=0)] = Duration(30 * 86400.0)
+    """``specml watch`` deletes rows, labels and profiles that are older."""
+
+
+class Window(Block):
+    """How many live rows are judged together."""
+
+    rows: Annotated[int, Field(ge=50, le=1_000_000)] = 1000
+    """Captured rows; fewer wait for more."""
+    labels: Annotated[int, Field(ge=50, le=1_000_000)] = 500
+    """Rows whose labels have come; fewer wait for more."""
+
+
+class Monitoring(Block):
+    """How the live model is watched."""
+
+    capture: Capture | None = None
+    """Nothing is kept of any request unless this is named: requests may hold personal data."""
+    window: Window = Window()
+    signals: dict[Slug, SerializeAsAny[Annotated[Signal, ByType()]]] = Field(
+        default={"drift": {"type": "data_drift"}}, validate_default=True, min_length=1
+    )
+    """What is judged, by name."""
+
+
 def _with_default_gates(gates: Any) -> Any:
     """Every spec is held to its baseline and to parity; naming them changes their options."""
     if not isinstance(gates, dict):
@@ -227,6 +258,7 @@ class Spec(Block):
     """What a release must meet, by name; ``baseline`` and ``parity`` are always among them."""
     serving: Serving = Serving()
     deployment: Deployment = Deployment()
+    monitoring: Monitoring = Monitoring()
 
     def column(self, name: str) -> Column:
         """What is declared about a column, defaults when nothing is."""
@@ -246,6 +278,7 @@ class Spec(Block):
             *((("candidates", name), part) for name, part in self.candidates.items()),
             *((("gates", name), part) for name, part in self.gates.items()),
             (("deployment", "target"), self.deployment.target),
+            *((("monitoring", "signals", name), part) for name, part in self.monitoring.signals.items()),
         ]
         for path, part in parts:
             for found in part.disagreements(self):

@@ -46,7 +46,7 @@ def command(file: Path, arguments: tuple[str, ...], folder: Path | None, output:
     path, overrides = parse(arguments)
     loaded = load(path, overrides) if folder is None or path is not None else None
     model: Asked = ByBundle(folder) if folder is not None else ByServer(_known(loaded))
-    table = _read(file, loaded, frozenset(name for name, kind in model.columns.items() if kind == "categorical"))
+    table = read_rows(file, loaded, frozenset(name for name, kind in model.columns.items() if kind == "categorical"))
     answered = with_predictions(table, model.predict(to_rows(table, model.columns)))
     _write(answered, output, file)
     if not quiet:
@@ -61,7 +61,7 @@ def _known(loaded: Loaded | None) -> Loaded:
     return loaded
 
 
-def _read(file: Path, loaded: Loaded | None, texts: frozenset[str]) -> pl.DataFrame:
+def read_rows(file: Path, loaded: Loaded | None, texts: frozenset[str]) -> pl.DataFrame:
     """The file's rows, read as the spec's source reads its own where that is of the same type.
 
     ``texts``: columns to be read as they are written: ``02139`` stays so.

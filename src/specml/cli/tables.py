@@ -35,7 +35,7 @@ def gates(folder: Path) -> dict[str, Any]:
 
 def candidates_table(rows: list[dict[str, Any]]) -> Table:
     """The leaderboard."""
-    table = _table("candidate", f"cv {rows[0]['metric']}", "± folds", "learned", "time", "size")
+    table = plain("candidate", f"cv {rows[0]['metric']}", "± folds", "learned", "time", "size")
     for row in rows:
         learned = ", ".join(f"{name} {value}" for name, value in row["learned"].items())
         size = f"{row['bytes'] / 1024:.0f} KiB"
@@ -47,7 +47,7 @@ def candidates_table(rows: list[dict[str, Any]]) -> Table:
 
 def gates_table(verdicts: dict[str, Any]) -> Table:
     """The verdicts, and under a disparity gate the groups that do not hold."""
-    table = _table("gate", "verdict", "wanted", "value", "interval", "n")
+    table = plain("gate", "verdict", "wanted", "value", "interval", "n")
     for name, gate in verdicts.items():
         mark = MARKS[gate["outcome"]]
         bound = interval(gate).partition(" (")[0]
@@ -59,7 +59,8 @@ def gates_table(verdicts: dict[str, Any]) -> Table:
     return table
 
 
-def _table(*columns: str) -> Table:
+def plain(*columns: str) -> Table:
+    """A table without lines between its rows."""
     from rich.box import SIMPLE
     from rich.table import Table
 

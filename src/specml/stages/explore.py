@@ -48,7 +48,10 @@ def work(work: Work) -> None:
 
 
 def describe(values: pl.Series) -> dict[str, Any]:
-    """A column's distribution: ``missing`` (share), and quantiles at twentieths, or the shares of categories."""
+    """A column's distribution: ``rows``, ``missing`` (share), and quantiles at twentieths, or the shares of categories.
+
+    Of numbers also ``cumulative``: the share of the known values that are at most each of some edges, exactly.
+    """
     import polars as pl
 
     n = len(values)
@@ -57,20 +60,34 @@ def describe(values: pl.Series) -> dict[str, Any]:
         shares = {str(name): count / n for name, count in counts.rows() if name != MISSING}
         return {
             "kind": "categorical",
+            "rows": n,
             "missing": (values == MISSING).sum() / n,
             "distinct": len(shares),
             "shares": dict(list(shares.items())[:100]),
         }
     known = values.cast(pl.Float64).drop_nulls()
-    quantiles = [known.quantile(i / BINS, "nearest") for i in range(BINS + 1)] if len(known) else []
+    quantiles = [known.quantile(i / BINS, "nearest") or 0.0 for i in range(BINS + 1)] if len(known) else []
     return {
         "kind": "numeric",
+        "rows": n,
         "missing": values.null_count() / n,
         "distinct": known.n_unique(),
         "mean": _finite(known.mean()),
         "std": _finite(known.std(ddof=0)),
         "quantiles": quantiles,
+        "cumulative": _cumulative(known, quantiles[2:-1:2]),
     }
+
+
+def _cumulative(known: pl.Series, deciles: list[float]) -> list[tuple[float, float]]:
+    """(edge, share of the values at most it) at each decile; a decile with a mass of its own has an edge below, too."""
+
+    def share(matching: pl.Series) -> float:
+        return int(matching.sum()) / len(known)
+
+    edges = set(deciles)
+    edges |= {math.nextafter(edge, -math.inf) for edge in edges if share(known == edge) > 1 / BINS}
+    return [(edge, share(known <= edge)) for edge in sorted(edges)]
 
 
 def _finite(value: Any) -> float | None:

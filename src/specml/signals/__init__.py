@@ -1,0 +1,5 @@
+"""Signals, one a file."""
+
+from specml.signals import data_drift, performance
+
+__all__ = ["data_drift", "performance"]

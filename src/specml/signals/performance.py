@@ -1,0 +1,94 @@
+"""A score on the labels that came late."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
+from typing_extensions import override
+
+from specml.component import Disagreement
+from specml.evidence import Outcome, Verdict
+from specml.kinds import Signal, Window
+from specml.metrics import TABLE, bootstrap
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from specml.spec import Spec
+
+
+class Performance(Signal):
+    """A metric of the live answers, once ``specml feedback`` has brought their labels.
+
+    Raised when the whole confidence interval lies beyond the threshold: the model is shown to be worse than that.
+    """
+
+    judges: ClassVar[Literal["rows", "labels"]] = "labels"
+
+    type: Literal["performance"] = "performance"
+    metric: str
+    """A metric of the problem's task, as roc_auc."""
+    min: float | None = None
+    """Raised when the upper confidence bound is below it."""
+    max: float | None = None
+    """Raised when the lower confidence bound is above it."""
+    confidence: Annotated[float, Field(gt=0.5, le=0.999)] = 0.95
+    """Of the two-sided bootstrap interval."""
+    min_rows: Annotated[int, Field(ge=50)] = 200
+    """Fewer labelled rows in a window are not measured."""
+
+    @model_validator(mode="after")
+    def _one_bound(self) -> Self:
+        if (self.min is None) == (self.max is None):
+            raise PydanticCustomError("one_bound", "needs either min or max.")
+        return self
+
+    @override
+    def disagreements(self, spec: Spec) -> Iterable[Disagreement]:
+        metric = TABLE.get(self.metric)
+        if metric is None or spec.problem.task not in metric.tasks:
+            known = [name for name, other in TABLE.items() if spec.problem.task in other.tasks]
+            what = f"{self.metric!r} is no metric for a {spec.problem.task} problem."
+            yield Disagreement(key=("metric",), what=what, hint=f"Known: {', '.join(known)}.")
+        elif getattr(self, wrong := "max" if metric.larger_is_better else "min") is not None:
+            better = "larger" if metric.larger_is_better else "smaller"
+            what = f"bounds {self.metric} on the wrong side: {better} is better."
+            yield Disagreement(key=(wrong,), what=what, hint=f"Use {'min' if wrong == 'max' else 'max'}.")
+        if spec.monitoring.capture is None:
+            hint = "Set monitoring.capture: {share: 1.0, retention: 30d}"
+            yield Disagreement(key=("type",), what="needs captured answers to join late labels to.", hint=hint)
+        if self.min_rows > spec.monitoring.window.labels:
+            what = f"is {self.min_rows}, but a window has {spec.monitoring.window.labels} labels: never measured."
+            hint = "Raise monitoring.window.labels, or lower this."
+            yield Disagreement(key=("min_rows",), what=what, hint=hint)
+
+    @override
+    def judge(self, reference: dict[str, Any], window: Window) -> Verdict:
+        bound = f"≥ {self.min:g}" if self.min is not None else f"≤ {self.max:g}"
+        y, scores, decisions = window.y, window.scores, window.decisions
+        if y is None or scores is None or window.rows < self.min_rows:
+            reason = f"{window.rows:,} labelled rows, fewer than {self.min_rows:,}."
+            return Verdict(outcome="not measured", reason=reason, n=window.rows, threshold=bound)
+
+        def score(rows: np.ndarray | slice) -> float:
+            return TABLE[self.metric].measure(y[rows], scores[rows], None if decisions is None else decisions[rows])
+
+        interval = bootstrap(score, window.rows, self.confidence, seed=0)
+        if interval is None:
+            reason = f"{self.metric} is not defined on these {window.rows:,} labels."
+            return Verdict(outcome="not measured", reason=reason, n=window.rows, threshold=bound)
+        beyond = interval.high < self.min if self.min is not None else interval.low > (self.max or 0.0)
+        outcome: Outcome = "refused" if beyond else "holds"
+        value, told = score(slice(None)), f"{interval.low:.4g} to {interval.high:.4g}"
+        side = "is beyond" if beyond else "is not wholly beyond"
+        return Verdict(
+            outcome=outcome,
+            reason=f"{self.metric} is {value:.4g}; its {self.confidence:.4g} interval, {told}, {side} {bound}.",
+            value=value,
+            interval=interval,
+            n=window.rows,
+            threshold=bound,
+        )
