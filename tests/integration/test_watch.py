@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import shutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pytest
 
+from specml.bundle import open_bundle
 from specml.load import load
+from specml.serving.app import Args
+from specml.serving.table import to_rows
 from tests.conftest import ROOT, run_stages, specml
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from specml.serving.table import Kind
 
 DATA = "examples/employment/data/employment_ma.parquet"
 
@@ -70,3 +77,114 @@ def test_a_column_that_the_file_lacks_is_loud(employment: Path, tmp_path: Path) 
     assert "raised" in told.stdout
     assert "MAR" in told.stdout
     assert "100.0% missing" in told.stdout.replace("\n", " ")
+
+
+ON = ("+monitoring.capture={share: 1.0}", "monitoring.window={rows: 1000, labels: 500}")
+LATE = "+monitoring.signals.late={type: performance, metric: roc_auc, min: 0.7}"
+TARGET = "employed"
+
+
+@pytest.fixture
+def asked(employment: Path, tmp_path: Path) -> Path:
+    """A copy of the project whose model was asked, with capture, about 2,300 people of 2018."""
+    folder = tmp_path / "project"
+    shutil.copytree(employment, folder, ignore=shutil.ignore_patterns(".specml"))
+    ask(folder, pl.read_parquet(ROOT / DATA).filter(pl.col("year") == 2018).sample(2300, seed=1), "first")
+    return folder
+
+
+def ask(folder: Path, rows: pl.DataFrame, name: str) -> None:
+    """Ask a replica, without HTTP, in requests of 100 rows called NAME.0, NAME.1, …"""
+    bundle = open_bundle(folder / "artifacts/bundle")
+    kinds: dict[str, Kind] = {column.name: column.kind for column in bundle.contract.inputs}
+    captures = folder / ".specml/captures" / bundle.digest[7:19]
+    args = {"bundle": str(folder / "artifacts/bundle"), "capture": {"folder": str(captures)}}
+    service = Args.model_validate(args).service("r1")
+
+    async def everything() -> None:
+        for number, part in enumerate(rows.iter_slices(100)):
+            route = service.admit("POST", "/predict", {"content-type": "application/json"})
+            body = json.dumps({"rows": to_rows(part, kinds)}).encode()
+            assert (await service.answer(route, body, {"x-request-id": f"{name}.{number}"})).status == 200
+
+    asyncio.run(everything())
+    service.close()
+
+
+def labels(rows: pl.DataFrame, name: str) -> pl.DataFrame:
+    ids = [f"{name}.{i // 100}-{i % 100}" for i in range(rows.height)]
+    return pl.DataFrame({"id": ids, TARGET: rows[TARGET]})
+
+
+def once(folder: Path, *overrides: str, status: int = 0) -> tuple[list[dict[str, Any]], str]:
+    told = specml("watch", "--once", "--json", *ON, *overrides, folder=folder, status=status)
+    windows: list[dict[str, Any]] = json.loads(told.stdout)["windows"]
+    return windows, told.stderr
+
+
+@pytest.mark.slow
+def test_what_was_captured_is_judged_once(asked: Path) -> None:
+    windows, said = once(asked)
+    assert [one["rows"] for one in windows] == [1000, 1000]
+    assert all(one["signals"]["drift"]["outcome"] == "holds" for one in windows)
+    assert "300 rows" in said
+    assert once(asked)[0] == []
+    # 700 more fill the third window; it has rows of two segments.
+    shifted = pl.read_parquet(ROOT / DATA).filter(pl.col("year") == 2017).sample(700, seed=2)
+    ask(asked, shifted.with_columns(RELP=pl.lit(None, dtype=pl.Int8)), "second")
+    (third,), _ = once(asked, status=10)
+    assert third["raised"] == ["drift"]
+    assert sorted(stop - start for start, stop in third["origin"]["segments"].values()) == [300, 700]
+    assert once(asked)[0] == []
+    # A record that was never written (a kill between two windows) is made again, under the same name.
+    (asked / f".specml/watch/{third['window']}.json").unlink()
+    assert [one["window"] for one in once(asked, status=10)[0]] == [third["window"]]
+
+
+@pytest.mark.slow
+def test_late_labels_are_joined_and_judged(asked: Path, tmp_path: Path) -> None:
+    rows = pl.read_parquet(ROOT / DATA).filter(pl.col("year") == 2018).sample(2300, seed=1)
+    told = labels(rows, "first")
+    told[:600].write_csv(tmp_path / "early.csv")
+    told[500:1100].write_parquet(tmp_path / "late.parquet")
+
+    def feed(file: str, status: int = 0) -> dict[str, int]:
+        done = specml("feedback", str(tmp_path / file), "--json", *ON, folder=asked, status=status)
+        found: dict[str, int] = json.loads(done.stdout)
+        return {name: count for name, count in found.items() if count and name != "schema_version"}
+
+    assert feed("early.csv") == {"rows": 600, "kept": 600}
+    assert feed("early.csv") == {"rows": 600, "known": 600}
+    assert feed("late.parquet") == {"rows": 600, "kept": 500, "known": 100}
+    windows, said = once(asked, LATE)
+    late = [one for one in windows if one["of"] == "labels"]
+    assert [one["rows"] for one in late] == [500, 500]
+    assert all(one["signals"]["late"]["outcome"] == "holds" for one in late)
+    assert "100 labels" in said
+
+    flipped = told[1100:].with_columns((1 - pl.col(TARGET).cast(pl.Int64)).alias(TARGET))
+    strange = pl.DataFrame({"id": ["nobody-0", "first.0-0", "first.22-99"], TARGET: [1, 1 - told[TARGET][0], None]})
+    pl.concat([flipped, strange], how="vertical_relaxed").write_csv(tmp_path / "flipped.csv")
+    assert feed("flipped.csv") == {"rows": 1203, "kept": 1200, "unknown": 1, "conflicting": 1, "unlabelled": 1}
+    windows, _ = once(asked, LATE, status=10)
+    assert [one["raised"] for one in windows] == [["late"], ["late"]]
+    assert once(asked, LATE)[0] == []
+
+    pl.DataFrame({"id": ["first.0-0"], TARGET: ["perhaps"]}).write_csv(tmp_path / "strange.csv")
+    refused = specml("feedback", str(tmp_path / "strange.csv"), folder=asked, status=6)
+    assert "1 of 1 labels" in refused.stderr
+    assert "perhaps" not in refused.stderr
+
+
+@pytest.mark.slow
+def test_retention_deletes_what_is_older_and_says_so(asked: Path) -> None:
+    captures = asked / ".specml/captures"
+    (segment,) = captures.glob("*/*.parquet")
+    assert "deleted" not in once(asked)[1]
+    segment.rename(segment.with_name(f"20200101T000000000000Z-{segment.name[-10:]}"))
+    (segment.parent / ".half-written").write_bytes(b"x")
+    os.utime(segment.parent / ".half-written", (0, 0))
+    windows, said = once(asked)
+    assert "1 files older than 30d deleted" in said
+    assert [one["rows"] for one in windows] == [1000, 1000]
+    assert list(segment.parent.iterdir()) == []

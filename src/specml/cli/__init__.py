@@ -26,6 +26,7 @@ VERBS = {
     "status": "Say what is live.",
     "predict": "Ask the model about the rows of a file.",
     "watch": "Judge what the live model is asked, and how good its answers were.",
+    "feedback": "Bring the labels that came late.",
     "stop": "Stop what is live.",
     "render": "Print the full spec, with every default and where each value came from.",
     "schema": "Print the JSON Schema of specs, for editors.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,23 +31,40 @@ SHOWN = 8
     help="Judge the rows of this file as one window, instead of what was captured.",
 )
 @click.option("--by", metavar="COLUMN", help="With --rows: a window for each value of this column.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
-def command(arguments: tuple[str, ...], once: bool, file: Path | None, by: str | None, as_json: bool) -> None:
-    """Judge windows of live rows against the training rows, by the signals of the spec.
+@click.option("--every", metavar="DURATION", default="10m", show_default=True, help="Without --once: how often.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document for each round.")
+def command(
+    arguments: tuple[str, ...], once: bool, file: Path | None, by: str | None, every: str, as_json: bool
+) -> None:
+    """Judge windows of live rows and late labels, by the signals of the spec.
 
-    Ends with status 10 when a signal is raised.
+    Ends with status 10 when a signal is raised; without --once it goes on until it is interrupted.
     """
     from specml.errors import SignalRaised
     from specml.load import load
+    from specml.values import Duration
 
+    pause = Duration.parse(every)
+    if pause is None or pause < 1:
+        raise click.UsageError(f"--every {every!r} is no duration of a second or more, like 30s or 10m.")
     if by is not None and file is None:
         raise click.UsageError("--by needs --rows.")
     loaded = load(*parse(arguments))
-    judged = list(_of_file(loaded, file, by) if file is not None else ())
-    tell(judged, as_json)
-    raised = [f"{name} ({one.name})" for one in judged for name in one.raised]
+    while True:
+        judged = list(_of_file(loaded, file, by) if file is not None else _of_captures(loaded))
+        tell(judged, as_json)
+        raised = [f"{name} ({one.name})" for one in judged for name in one.raised]
+        if once or file is not None:
+            break
+        time.sleep(pause)
     if raised:
         raise SignalRaised(f"raised: {', '.join(raised)}.", where=loaded.spec.name)
+
+
+def _of_captures(loaded: Loaded) -> Iterator[Judged]:
+    from specml.watch.live import watch
+
+    return watch(loaded.spec, loaded.folder, lambda text: click.echo(text, err=True))
 
 
 def _of_file(loaded: Loaded, file: Path, by: str | None) -> Iterator[Judged]:
@@ -68,7 +86,7 @@ def _of_file(loaded: Loaded, file: Path, by: str | None) -> Iterator[Judged]:
 def tell(judged: list[Judged], as_json: bool) -> None:
     """Print the verdicts."""
     if as_json:
-        print(json.dumps({"schema_version": 1, "windows": [one.told() for one in judged]}, indent=1))
+        print(json.dumps({"schema_version": 1, "windows": [one.told() for one in judged]}, indent=1), flush=True)
         return
     from rich.console import Console
 

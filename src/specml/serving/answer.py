@@ -45,12 +45,12 @@ def refuse_not_finite(outputs: dict[str, np.ndarray]) -> None:
             raise Refused(422, f"rows[{row}] has no answer: its values lead the model to a number that is not finite.")
 
 
-def predict_body(outputs: dict[str, np.ndarray], contract: Contract, bundle: str) -> bytes:
-    """The body of an answer of ``/predict``.
+def predict_body(outputs: dict[str, np.ndarray], contract: Contract, bundle: str, identity: str) -> bytes:
+    """The body of an answer of ``/predict`` to the request called ``identity``.
 
     Raises:
         Refused: 422; a row has no finite answer.
     """
     refuse_not_finite(outputs)
-    body = {"model": contract.name, "bundle": bundle, "predictions": predictions(outputs, contract)}
+    body = {"id": identity, "model": contract.name, "bundle": bundle, "predictions": predictions(outputs, contract)}
     return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)

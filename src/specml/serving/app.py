@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from specml.bundle import open_bundle
 from specml.errors import DeployFailed
 from specml.serving.auth import salted
+from specml.serving.capture import Capture
 from specml.serving.refusal import Refused
 from specml.serving.service import Reply, Service, too_large
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
 
     from ray.serve import Application
+
+    from specml.bundle import Bundle
 
     Message = MutableMapping[str, Any]
     Receive = Callable[[], Awaitable[Message]]
@@ -62,6 +65,14 @@ class AuthArgs(_Args):
         return tuple(f"{salt}${salted(token, salt)}" for token in tokens)
 
 
+class CaptureArgs(_Args):
+    """What is kept of the requests, and where."""
+
+    folder: str
+    """Absolute, as the bundle's."""
+    share: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+
 class Args(_Args):
     """What ``build`` takes: the ``args`` of the application in serve.yaml."""
 
@@ -77,6 +88,7 @@ class Args(_Args):
     gpus: Annotated[float, Field(ge=0)] = 0.0
     """GPUs that a replica reserves; 0 keeps the session on the CPU."""
     auth: AuthArgs | None = None
+    capture: CaptureArgs | None = None
 
     def service(self, replica: str) -> Service:
         """Open the bundle behind its routes.
@@ -97,7 +109,14 @@ class Args(_Args):
             token_digests=self.auth.accepted() if self.auth else (),
             revision=self.revision,
             replica=replica,
+            capture=self._capture(bundle, replica),
         )
+
+    def _capture(self, bundle: Bundle, replica: str) -> Capture | None:
+        if self.capture is None:
+            return None
+        folder, share = Path(self.capture.folder), self.capture.share
+        return Capture(folder, bundle.contract, bundle.digest, share=share, replica=replica)
 
 
 class Http:

@@ -64,8 +64,20 @@ class Counters:
         self.batch_rows.add(rows)
         self.batch_seconds.add(seconds)
 
-    def text(self, *, replica: str, model: str, bundle: str, provider: str, waiting_rows: int) -> str:
-        """All of it in the text format of Prometheus, labelled with the replica."""
+    def text(
+        self,
+        *,
+        replica: str,
+        model: str,
+        bundle: str,
+        provider: str,
+        waiting_rows: int,
+        captured: tuple[int, int] | None = None,
+    ) -> str:
+        """All of it in the text format of Prometheus, labelled with the replica.
+
+        ``captured``: rows that capture has written and dropped; None where nothing is captured.
+        """
         own = f'model="{model}",replica="{replica}"'
         lines = [
             "# HELP specml_info The bundle that is served, and the device that it runs on.",
@@ -82,6 +94,12 @@ class Counters:
             ("shared_batches_total", "counter", "Batches with rows of more than one request.", self.shared),
             ("waiting_rows", "gauge", "Rows that wait for a batch.", waiting_rows),
         ]
+        if captured is not None:
+            written, dropped = captured
+            singles += [
+                ("capture_rows_total", "counter", "Captured rows written.", written),
+                ("capture_dropped_rows_total", "counter", "Rows that capture could not keep.", dropped),
+            ]
         for name, kind, about, value in singles:
             lines += [
                 f"# HELP specml_{name} {about}",

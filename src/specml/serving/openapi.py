@@ -32,8 +32,12 @@ def openapi(contract: Contract, *, version: str, max_rows: int, secured: bool) -
     }
     given = {
         "type": "object",
-        "required": ["model", "bundle", "predictions"],
+        "required": ["id", "model", "bundle", "predictions"],
         "properties": {
+            "id": {
+                "type": "string",
+                "description": "Of the request, as the header x-request-id names it; its rows are ID-0, ID-1, …",
+            },
             "model": {"type": "string"},
             "bundle": {"type": "string", "description": "Digest of the bundle that answered."},
             "predictions": {"type": "array", "items": _prediction(contract)},

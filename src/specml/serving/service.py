@@ -20,6 +20,7 @@ from specml.serving import infer
 from specml.serving.answer import predict_body
 from specml.serving.auth import Tokens
 from specml.serving.batcher import Batcher
+from specml.serving.capture import Capture, request_id
 from specml.serving.counters import Counters
 from specml.serving.openapi import openapi
 from specml.serving.refusal import Refused
@@ -36,6 +37,8 @@ T = TypeVar("T")
 LOG = logging.getLogger("ray.serve")
 
 JSON = {"content-type": "application/json"}
+REQUEST_ID = "x-request-id"
+"""The header in which a caller may name a request, and is told under which id it was answered."""
 
 LARGE = 262_144
 """Bytes from which a body is read beside the event loop; smaller ones take a millisecond or two."""
@@ -69,6 +72,7 @@ class Service:
         gpu: whether the session may open on a GPU.
         token_digests: see ``auth.Tokens``; none when everyone may ask.
         revision: names the deployment (bundle and options), so that a deploy can tell whether it is live.
+        capture: keeps what is asked and answered; nothing is kept without it.
     """
 
     def __init__(
@@ -84,6 +88,7 @@ class Service:
         token_digests: tuple[str, ...] = (),
         revision: str = "",
         replica: str = "local",
+        capture: Capture | None = None,
     ) -> None:
         self._bundle = bundle
         self._contract = bundle.contract
@@ -93,6 +98,7 @@ class Service:
         self._tokens = Tokens(token_digests) if token_digests else None
         self._revision = revision
         self._replica = replica
+        self.capture = capture
         self.session = Session(bundle, gpu=gpu)
         self.session.warm_up((1, max_batch_size))
         self.counters = Counters()
@@ -115,6 +121,8 @@ class Service:
         self.draining = True
         self._executor.shutdown(wait=False)
         self._reader.shutdown(wait=False)
+        if self.capture is not None:
+            self.capture.close()
 
     def check_health(self) -> None:
         """Run one row; whatever the session raises, Ray Serve replaces the replica."""
@@ -163,14 +171,21 @@ class Service:
     async def _predict(self, body: bytes, headers: Mapping[str, str]) -> Reply:
         rows = await self._read(body, partial(read_rows, body, self._contract, self._max_rows))
         outputs = await self._batcher.submit(rows)
-        return Reply(200, predict_body(outputs, self._contract, self._bundle.digest), rows=rows.n)
+        identity = request_id(headers.get(REQUEST_ID))
+        answer = predict_body(outputs, self._contract, self._bundle.digest, identity)
+        if self.capture is not None:
+            self.capture.offer(identity, rows, outputs)
+        return Reply(200, answer, {**JSON, REQUEST_ID: identity}, rows=rows.n)
 
     async def _infer(self, body: bytes, headers: Mapping[str, str]) -> Reply:
         header_length = headers.get(infer.HEADER_LENGTH)
         request = await self._read(body, partial(infer.read_infer, body, header_length, self._contract, self._max_rows))
         outputs = await self._batcher.submit(request.rows)
+        identity = request_id(headers.get(REQUEST_ID) if request.id is None else request.id)
         raw, told = infer.write_infer(request, outputs, model=self._contract.name, version=self._version)
-        return Reply(200, raw, told, rows=request.rows.n)
+        if self.capture is not None:
+            self.capture.offer(identity, request.rows, outputs)
+        return Reply(200, raw, {**told, REQUEST_ID: identity}, rows=request.rows.n)
 
     async def _read(self, body: bytes, read: Callable[[], T]) -> T:
         """What ``read`` makes of the body; other requests go on while it reads a large one."""
@@ -189,6 +204,7 @@ class Service:
             bundle=self._bundle.digest,
             provider=self.session.provider,
             waiting_rows=self._batcher.waiting_rows,
+            captured=(self.capture.rows, self.capture.dropped) if self.capture is not None else None,
         )
         return Reply(200, told.encode(), {"content-type": "text/plain; version=0.0.4; charset=utf-8"})
 

@@ -125,6 +125,8 @@ class Local(Target):
         }
         if serving.auth is not None:
             args["auth"] = {"tokens_env": serving.auth.tokens.name}
+        if (capture := spec.monitoring.capture) is not None:
+            args["capture"] = {"folder": f"{STATE}/captures", "share": capture.share}
         model: dict[str, Any] = {"name": "model"}
         if replicas.min == replicas.max:
             model["num_replicas"] = replicas.min
@@ -164,6 +166,8 @@ class Local(Target):
         args["digest"] = digest(manifest)
         refuse_unreleased(project, args["digest"])
         args["bundle"] = str(project.resolve() / STATE / "bundles" / args["digest"].removeprefix("sha256:")[:12])
+        if spec.monitoring.capture is not None:
+            args["capture"]["folder"] = str(project.resolve() / STATE / "captures" / Path(args["bundle"]).name)
         if spec.serving.auth is not None:
             known = live.args.get("auth", {}).get("digests", []) if live is not None else []
             args["auth"]["digests"] = _token_digests(spec.serving.auth.tokens.name, known)

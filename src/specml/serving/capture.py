@@ -1,0 +1,227 @@
+"""What was asked and answered, kept as Parquet off the request's path.
+
+A request leaves its rows in a bounded queue and goes on; one thread writes them. It rewrites its open segment, whole
+or not at all, every few seconds: a segment only ever grows, and a killed replica leaves whole files and loses the
+last seconds. When the writer can't keep up, rows are dropped, counted and told in the log; a request never waits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import re
+import threading
+import time
+import uuid
+from collections import deque
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from specml.data import MISSING
+from specml.files import write_atomic
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    import polars as pl
+
+    from specml.bundle import Contract
+    from specml.serving.request import Rows
+
+LOG = logging.getLogger("ray.serve")
+
+ID = re.compile(r"[A-Za-z0-9._:/@+=-]{1,100}")
+"""A request's id that is taken from its caller."""
+
+NAME = "%Y%m%dT%H%M%S%fZ"
+"""When a segment was begun, as its name says."""
+
+FLUSH = 5.0
+"""Seconds between two writes of a segment that has grown."""
+SEGMENT_ROWS = 10_000
+"""Rows from which a segment is closed."""
+SEGMENT_SECONDS = 3600.0
+"""Age at which a segment is closed."""
+QUEUE_ROWS = 50_000
+"""Most rows that wait for the writer."""
+
+
+def request_id(wanted: str | None) -> str:
+    """The caller's id of a request where it is well-formed, else a new one."""
+    return wanted if wanted is not None and ID.fullmatch(wanted) else uuid.uuid4().hex
+
+
+def row_ids(request: str, rows: int) -> list[str]:
+    """What the rows of a request are called: by these ids late labels find them."""
+    return [f"{request}-{index}" for index in range(rows)]
+
+
+@dataclass(frozen=True)
+class _Taken:
+    request: str
+    at: datetime
+    rows: Rows
+    outputs: dict[str, np.ndarray]
+
+
+class Capture:
+    """Writes what it is given to segments in ``folder``.
+
+    Args:
+        share: of the requests; a hash of the id decides.
+        replica: goes into the names of the segments, so that no two replicas write the same.
+        flush: seconds between two writes.
+        queue_rows: most rows that wait.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        contract: Contract,
+        bundle: str,
+        *,
+        share: float = 1.0,
+        replica: str = "local",
+        flush: float = FLUSH,
+        queue_rows: int = QUEUE_ROWS,
+    ) -> None:
+        self.rows = 0
+        """Rows written."""
+        self.dropped = 0
+        """Rows that were not kept."""
+        self._folder, self._contract, self._bundle = folder, contract, bundle
+        self._share, self._flush, self._most = share, flush, queue_rows
+        self._replica = re.sub(r"[^A-Za-z0-9]", "", replica)[-16:]
+        self._waiting: deque[_Taken] = deque()
+        self._waiting_rows = 0
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._segment: Path | None = None
+        self._begun = 0.0
+        self._frame: pl.DataFrame | None = None
+        self._unwritten = 0
+        # Other users of the machine have no business with what people asked.
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._thread = threading.Thread(target=self._write, name="capture", daemon=True)
+        self._thread.start()
+
+    def offer(self, request: str, rows: Rows, outputs: dict[str, np.ndarray]) -> None:
+        """Keep the rows of an answered request, unless the share or a full queue says no; never waits."""
+        if self._share < 1 and _place(request) >= self._share:
+            return
+        with self._lock:
+            if self._closing.is_set() or self._waiting_rows + rows.n > self._most:
+                self.dropped += rows.n
+                return
+            self._waiting_rows += rows.n
+            self._waiting.append(_Taken(request, datetime.now(UTC), rows, outputs))
+
+    def close(self) -> None:
+        """Write what waits, and take no more."""
+        self._closing.set()
+        self._thread.join(timeout=30)
+
+    def _write(self) -> None:
+        # The first import takes half a second: better before the first request than inside it.
+        import polars  # noqa: F401
+
+        told, last = 0, False
+        while not last:
+            last = self._closing.wait(self._flush)
+            try:
+                self._take()
+            except OSError as error:
+                LOG.warning("Captured rows can't be written to %s: %s. They wait.", self._folder, error.strerror)
+            except Exception:
+                LOG.exception("Captured rows could not be written; %d are dropped.", self._unwritten)
+                self._drop()
+                self._frame = None
+            if self.dropped > told:
+                LOG.warning("%d rows were not captured: more came than could be written.", self.dropped - told)
+                told = self.dropped
+        if self._unwritten:
+            LOG.warning("%d captured rows could not be written before the end.", self._unwritten)
+            self._drop()
+
+    def _drop(self) -> None:
+        with self._lock:
+            self.dropped += self._unwritten
+        self._unwritten = 0
+
+    def _take(self) -> None:
+        """Write what has grown; then what waits, segment by segment."""
+        self._save()
+        while self._waiting:
+            if self._frame is not None and (
+                len(self._frame) >= SEGMENT_ROWS or time.monotonic() - self._begun > SEGMENT_SECONDS
+            ):
+                self._frame = None
+            parts, rows = [], len(self._frame) if self._frame is not None else 0
+            with self._lock:
+                while self._waiting and rows < SEGMENT_ROWS:
+                    parts.append(self._waiting.popleft())
+                    rows += parts[-1].rows.n
+                    self._waiting_rows -= parts[-1].rows.n
+            self._grow(parts)
+            self._save()
+
+    def _grow(self, parts: list[_Taken]) -> None:
+        import polars as pl
+
+        self._unwritten += sum(part.rows.n for part in parts)
+        frames = [self._table(part) for part in parts]
+        if self._frame is None:
+            self._begun = time.monotonic()
+            self._segment = self._folder / f"{parts[0].at:{NAME}}-{self._replica}.parquet"
+            self._frame = pl.concat(frames)
+        else:
+            self._frame = pl.concat([self._frame, *frames])
+
+    def _save(self) -> None:
+        if not self._unwritten or self._frame is None or self._segment is None:
+            return
+        content = io.BytesIO()
+        self._frame.write_parquet(content)
+        write_atomic(self._segment, content.getvalue())
+        self.rows += self._unwritten
+        self._unwritten = 0
+
+    def _table(self, part: _Taken) -> pl.DataFrame:
+        """A request's rows: ``id``, ``time``, ``bundle``, and as structs ``inputs`` and ``outputs``."""
+        import polars as pl
+
+        inputs = []
+        for column in self._contract.inputs:
+            values = part.rows.columns[column.name]
+            if column.kind == "categorical":
+                texts = [None if value == MISSING else value for value in values.ravel().tolist()]
+                inputs.append(pl.Series(column.name, texts, dtype=pl.String))
+            else:
+                numbers = pl.Series(column.name, values.ravel(), dtype=pl.Float64).fill_nan(None)
+                inputs.append(numbers.cast(pl.Boolean) if column.kind == "boolean" else numbers)
+        if self._contract.task == "regression":
+            outputs = [pl.Series("prediction", part.outputs["prediction"].ravel(), dtype=pl.Float32)]
+        else:
+            probabilities = part.outputs["probabilities"].tolist()
+            outputs = [
+                pl.Series("label", part.outputs["label"].ravel().tolist(), dtype=pl.String),
+                pl.Series("probabilities", probabilities, dtype=pl.List(pl.Float32)),
+            ]
+        n = part.rows.n
+        return pl.DataFrame(
+            [
+                pl.Series("id", row_ids(part.request, n), dtype=pl.String),
+                pl.Series("time", [part.at] * n, dtype=pl.Datetime("us", "UTC")),
+                pl.Series("bundle", [self._bundle] * n, dtype=pl.String),
+                pl.DataFrame(inputs).to_struct("inputs"),
+                pl.DataFrame(outputs).to_struct("outputs"),
+            ]
+        )
+
+
+def _place(request: str) -> float:
+    """Where an id stands between 0 and 1: the same everywhere."""
+    return int.from_bytes(hashlib.blake2b(request.encode(), digest_size=8).digest()) / 2**64

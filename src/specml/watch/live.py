@@ -1,0 +1,67 @@
+"""A round of watching: what was captured and labelled since the last one, judged window by window."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from specml.kinds import Window
+from specml.spec import Capture
+from specml.watch import stream
+from specml.watch.judge import Judged, judge, seen
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    import polars as pl
+
+    from specml.bundle import Bundle
+    from specml.spec import Spec
+
+
+def watch(spec: Spec, project: Path, say: Callable[[str], None]) -> Iterator[Judged]:
+    """Judge every full window that was not judged, and record each as it comes; then apply the retention.
+
+    ``say`` takes what a person should know beside the verdicts.
+    """
+    window = spec.monitoring.window
+    with stream.alone(project):
+        for of, size in (("rows", window.rows), ("labels", window.labels)):
+            if any(signal.judges == of for signal in spec.monitoring.signals.values()):
+                yield from _judged(spec, project, of, size, say)
+        retention = (spec.monitoring.capture or Capture()).retention
+        if gone := stream.sweep(project, float(retention)):
+            say(f"{gone} files older than {retention} deleted.")
+
+
+def _judged(spec: Spec, project: Path, of: str, size: int, say: Callable[[str], None]) -> Iterator[Judged]:
+    for folder, bundle in stream.bundles(project, stream.CAPTURES if of == "rows" else stream.FEEDBACK):
+        if bundle is not None:
+            for found in stream.windows(folder, project, size):
+                window = captured(found.table, bundle) if of == "rows" else labelled(found.table)
+                origin = {"folder": folder.relative_to(project).as_posix(), "segments": found.taken}
+                judged = judge(spec, bundle, window, f"{of}-{found.name(bundle.digest)}", origin)
+                judged.write(project)
+                yield judged
+        left = stream.waiting(folder, project)
+        if bundle is None and left:
+            say(f"{left:,} {of} of the bundle {folder.name} are not judged: the project no longer has it.")
+        elif left:
+            say(f"{left:,} {of} of the bundle {folder.name} wait for a window of {size:,}.")
+
+
+def captured(table: pl.DataFrame, bundle: Bundle) -> Window:
+    """Some rows of a segment of captures as a window."""
+    return seen(table["inputs"].struct.unnest(), bundle.contract)
+
+
+def labelled(table: pl.DataFrame) -> Window:
+    """Some rows of a segment of feedback as a window."""
+    import numpy as np
+
+    y = table["y"].to_numpy()
+    if "prediction" in table.columns:
+        return Window(table.height, y=y.astype(np.float64), scores=table["prediction"].cast(float).to_numpy())
+    probabilities = np.array(table["probabilities"].to_list(), dtype=np.float64)
+    scores = probabilities[:, 1] if probabilities.shape[1] == 2 else probabilities
+    return Window(table.height, y=y.astype(np.int64), scores=scores, decisions=table["decision"].to_numpy())

@@ -1,0 +1,150 @@
+"""Captured rows and late labels as they lie on disk: folders of Parquet segments that only ever grow.
+
+A window takes the next rows of a folder; its record says which (segment, from, to). So the records are the only
+memory of what was judged: whenever ``specml watch`` is stopped, the next one goes on where the last record ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from specml.bundle import Bundle, open_bundle
+from specml.errors import DataCheckFailed
+from specml.files import canonical_json, digest
+from specml.serving.capture import NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import polars as pl
+
+CAPTURES = ".specml/captures"
+FEEDBACK = ".specml/feedback"
+"""In both, a folder for each bundle, called by the first 12 digits of its digest."""
+RECORDS = ".specml/watch"
+
+Taken = dict[str, tuple[int, int]]
+"""Rows of some segments: from, to."""
+
+
+@dataclass(frozen=True)
+class Next:
+    """Rows that were not judged yet."""
+
+    table: pl.DataFrame
+    taken: Taken
+
+    def name(self, bundle: str) -> str:
+        """The same rows have the same name."""
+        return digest(canonical_json([bundle, self.taken])).removeprefix("sha256:")[:12]
+
+
+@contextlib.contextmanager
+def alone(project: Path) -> Iterator[None]:
+    """Keep other watches of the same project waiting."""
+    folder = project / RECORDS
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def bundles(project: Path, kind: str) -> Iterator[tuple[Path, Bundle | None]]:
+    """The folders of captures or feedback, each with its bundle; None when the project no longer has that."""
+    known: dict[str, Path] = {}
+    for pattern in ("artifacts/bundle", ".specml/*/*", ".specml/*/*/bundle"):
+        for manifest in project.glob(f"{pattern}/manifest.json"):
+            known.setdefault(digest(manifest)[7:19], manifest.parent)
+    for folder in sorted((project / kind).glob("*/")):
+        yield folder, open_bundle(known[folder.name]) if folder.name in known else None
+
+
+def windows(folder: Path, project: Path, size: int) -> Iterator[Next]:
+    """Windows of ``size`` rows that were not judged, in the order of the segments; what is left over waits."""
+    import polars as pl
+
+    used = _used(folder, project)
+    tables: list[pl.DataFrame] = []
+    taken: Taken = {}
+    have = 0
+    for segment in sorted(folder.glob("*.parquet")):
+        table, start = read(segment), used.get(segment.name, 0)
+        while start < table.height:
+            part = table[start : start + size - have]
+            tables.append(part)
+            taken[segment.name] = (start, start + part.height)
+            start, have = start + part.height, have + part.height
+            if have == size:
+                yield Next(pl.concat(tables), taken)
+                tables, taken, have = [], {}, 0
+
+
+def waiting(folder: Path, project: Path) -> int:
+    """Rows that were not judged."""
+    import polars as pl
+
+    used = _used(folder, project)
+    heights = {
+        one.name: pl.scan_parquet(one).select(pl.len()).collect().item() for one in sorted(folder.glob("*.parquet"))
+    }
+    return sum(height - used.get(name, 0) for name, height in heights.items())
+
+
+def read(segment: Path) -> pl.DataFrame:
+    """The rows of a segment.
+
+    Raises:
+        DataCheckFailed: it is none.
+    """
+    import polars as pl
+
+    try:
+        return pl.read_parquet(segment)
+    except pl.exceptions.PolarsError:
+        raise DataCheckFailed(
+            "is no Parquet file: it was altered.", where=str(segment), hint="Delete it: its rows are lost."
+        ) from None
+
+
+def sweep(project: Path, retention: float) -> int:
+    """Delete segments and profiles that were begun more than ``retention`` seconds ago; returns how many."""
+    oldest = time.time() - retention
+    gone = 0
+    for path in [
+        *project.glob(f"{CAPTURES}/*/*.parquet"),
+        *project.glob(f"{FEEDBACK}/*/*.parquet"),
+        *project.glob(f"{RECORDS}/*.profile"),
+    ]:
+        if _begun(path) < oldest:
+            path.unlink(missing_ok=True)
+            gone += 1
+    # What a killed writer left of a file that it never finished.
+    for path in [*project.glob(f"{CAPTURES}/*/.*"), *project.glob(f"{FEEDBACK}/*/.*")]:
+        if path.stat().st_mtime < time.time() - 3600:
+            path.unlink(missing_ok=True)
+    return gone
+
+
+def _begun(path: Path) -> float:
+    with contextlib.suppress(ValueError):
+        return datetime.strptime(path.stem.partition("-")[0], NAME).replace(tzinfo=UTC).timestamp()
+    return path.stat().st_mtime
+
+
+def _used(folder: Path, project: Path) -> dict[str, int]:
+    """How many rows of each segment the records say were judged."""
+    used: dict[str, int] = {}
+    place = folder.relative_to(project).as_posix()
+    for path in (project / RECORDS).glob("*.json"):
+        origin: dict[str, Any] = json.loads(path.read_bytes())["origin"]
+        if origin.get("folder") == place:
+            for name, (_, stop) in origin["segments"].items():
+                used[name] = max(used.get(name, 0), stop)
+    return used
