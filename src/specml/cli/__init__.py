@@ -22,6 +22,7 @@ VERBS = {
     "plan": "Say what would run, and why; write nothing.",
     "compile": "Write dvc.yaml, params.yaml and serve.yaml.",
     "run": "Carry the spec through: compile, train, judge, release, deploy.",
+    "report": "Draw what the last run came to, as one HTML file.",
     "deploy": "Serve the released model.",
     "status": "Say what is live.",
     "predict": "Ask the model about the rows of a file.",

@@ -29,6 +29,7 @@ class Outcome:
     leaderboard: list[dict[str, Any]] = field(default_factory=list)
     gates: dict[str, Any] = field(default_factory=dict)
     bundle: str = ""
+    report: str = ""
     url: str = ""
     error: SpecmlError | None = None
 
@@ -43,6 +44,7 @@ class Outcome:
             "leaderboard": self.leaderboard,
             "gates": self.gates,
             "bundle": self.bundle,
+            "report": self.report,
             "url": self.url,
         }
 
@@ -149,16 +151,21 @@ def _known(target: str | None, stages: tuple[Any, ...]) -> None:
 
 def _tell(outcome: Outcome, out: Console, folder: Path, *, quiet: bool) -> None:
     """Candidates, verdicts, and where each file lies."""
+    from specml import report
     from specml.cli import tables
+    from specml.cli.report import draw
     from specml.files import digest
 
+    draw(folder)
+    outcome.report = str(folder / report.OUT)
     outcome.leaderboard, outcome.gates = tables.leaderboard(folder), tables.gates(folder)
     outcome.bundle = digest(folder / "artifacts/bundle/manifest.json")
     if quiet:
         return
     out.print(tables.candidates_table(outcome.leaderboard))
     out.print(tables.gates_table(outcome.gates))
-    for what, where in (("bundle", "artifacts/bundle"), ("card", "artifacts/release/card.md"), ("logs", ".specml/log")):
+    files = {"bundle": "artifacts/bundle", "card": "artifacts/release/card.md", "report": report.OUT}
+    for what, where in {**files, "logs": ".specml/log"}.items():
         out.print(f"{what:<7} {folder / where}", markup=False)
 
 

@@ -1,0 +1,145 @@
+"""The files of a run, read once: what the report tells stands in one of them."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+from specml.bundle import RELEASE
+from specml.compile import compile_plan
+from specml.compile.dvc import Parameters, read_params
+from specml.data import Layout
+from specml.errors import SpecmlError
+from specml.files import digest, read_json
+from specml.load import validate as validated
+from specml.stages import explore, package, prepare, select, train, validate
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from specml.plan import Stage
+    from specml.spec import Spec
+
+IMPORTANCE = "artifacts/explain/importance.json"
+CARD = "artifacts/release/card.md"
+PREPARED = "metrics/prepare.json"
+LIBRARIES = ("specml", "dvc", "lightgbm", "numpy", "onnxruntime-gpu", "onnxruntime", "polars", "ray", "scikit-learn")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the files of one run say; None where a file is not there."""
+
+    spec: Spec
+    params: Parameters
+    stages: tuple[Stage, ...]
+    layout: Layout
+    choice: dict[str, Any]
+    evidence: dict[str, Any]
+    curves: dict[str, Any] | None
+    columns: dict[str, Any]
+    prepared: dict[str, Any]
+    trained: dict[str, dict[str, Any]]
+    """By candidate: what its training wrote to ``cross_validation.json``, and the bytes of the model."""
+    release: dict[str, Any] | None
+    """None when the bundle that was judged has not come to a release."""
+    importance: dict[str, Any] | None
+    bundle: str
+    sources: dict[str, tuple[str, str, int]]
+    """Files of the rows by path: kind of digest, digest, bytes, as DVC locked them."""
+    commit: str
+    versions: dict[str, str]
+
+
+def gather(folder: Path) -> Facts:
+    """The facts of the project in ``folder``.
+
+    Raises:
+        SpecmlError: no run got as far as the verdicts, or a file of it is broken.
+    """
+    try:
+        params = read_params((folder / "params.yaml").read_text(encoding="utf-8"))
+        evidence, choice = read_json(folder / validate.OUT), read_json(folder / select.OUT)
+        layout = Layout.model_validate_json((folder / prepare.LAYOUT).read_bytes())
+        columns, prepared = read_json(folder / explore.OUT), read_json(folder / PREPARED)
+        bundle = digest(folder / package.OUT / "manifest.json")
+    except FileNotFoundError as error:
+        raise SpecmlError(
+            "is missing: no run of this project got as far as the verdicts.",
+            where=str(error.filename),
+            hint="Run `specml run` first.",
+        ) from None
+    values = {key: value for key, value in params.values.items() if key != "specml"}
+    spec = validated(values, lambda _: "params.yaml", folder)
+    release = _optional(folder / RELEASE)
+    names = [row["candidate"] for row in choice["leaderboard"]]
+    return Facts(
+        spec=spec,
+        params=params,
+        stages=compile_plan(spec, (params.spec,)).stages,
+        layout=layout,
+        choice=choice,
+        evidence=evidence,
+        curves=_optional(folder / validate.CURVES),
+        columns=columns,
+        prepared=prepared,
+        trained={name: _trained(folder, name) for name in names},
+        release=release if release and release["bundle"] == evidence["bundle"] == bundle else None,
+        importance=_optional(folder / IMPORTANCE),
+        bundle=bundle,
+        sources=_sources(folder),
+        commit=_commit(folder),
+        versions=_versions(),
+    )
+
+
+def _optional(path: Path) -> dict[str, Any] | None:
+    return dict(read_json(path)) if path.exists() else None
+
+
+def _trained(folder: Path, name: str) -> dict[str, Any]:
+    told = _optional(folder / train.OUT.replace("${key}", name) / "cross_validation.json") or {}
+    cost = _optional(folder / train.METRICS.replace("${key}", name)) or {}
+    return {**told, "bytes": cost.get("bytes")}
+
+
+def _sources(folder: Path) -> dict[str, tuple[str, str, int]]:
+    from ruamel.yaml import YAML
+
+    lock = folder / "dvc.lock"
+    if not lock.exists():
+        return {}
+    stages = YAML(typ="safe", pure=True).load(lock.read_text(encoding="utf-8"))["stages"]
+    deps = [dep for name, stage in stages.items() if name.startswith("ingest@") for dep in stage["deps"]]
+    return {
+        dep["path"]: (dep.get("hash", "md5"), dep.get(dep.get("hash", "md5"), ""), dep.get("size", 0))
+        for dep in deps
+        if not dep["path"].startswith("artifacts/")
+    }
+
+
+def _commit(folder: Path) -> str:
+    """The commit that is checked out, and whether something differs from it; empty outside of git."""
+    git = shutil.which("git")
+    if git is None:
+        return ""
+    asked = [
+        subprocess.run([git, "-C", str(folder), *words], capture_output=True, text=True, check=False)
+        for words in (("rev-parse", "HEAD"), ("status", "--porcelain"))
+    ]
+    if asked[0].returncode:
+        return ""
+    return asked[0].stdout.strip() + (", with changes that are not committed" if asked[1].stdout.strip() else "")
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue  # onnxruntime comes under one of two names
+    return found

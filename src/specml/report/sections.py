@@ -1,0 +1,418 @@
+"""Facts → what the page shows, section by section. A number that no file holds is told as ``not measured``."""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from specml.card import interval, number, outcome
+from specml.metrics import TABLE
+from specml.report import svg
+from specml.report.facts import CARD, IMPORTANCE, PREPARED
+from specml.stages import explore, select, train, validate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from markupsafe import Markup
+
+    from specml.plan import Stage
+    from specml.report.facts import Facts
+
+COLUMNS = 200
+"""Columns of the data that are shown; the file tells of the others."""
+BARS = 25
+SHOWN_GROUPS = 60
+FEWEST = 10
+"""Rows that a category must have for its name to be shown."""
+TOP = 3
+STATES = {"holds": "ok", "refused": "bad", "not measured": "unknown"}
+MARKS = {"holds": "✔", "refused": "✖", "not measured": "?"}
+
+
+def sections(facts: Facts) -> dict[str, Any]:
+    """The variables of ``page.html``."""
+    return {
+        "name": facts.spec.name,
+        "verdict": _verdict(facts),
+        "goal": facts.spec.problem.goal or "Goal: not stated.",
+        "problem": _problem(facts),
+        "rows_held_out": f"{facts.evidence['rows']:,}",
+        "graph": _graph(facts.stages),
+        "data": _data(facts),
+        "leaderboard": _leaderboard(facts),
+        "winner": _winner(facts),
+        "gates": _gates(facts),
+        "disparity": list(_disparity(facts)),
+        "importance": _importance(facts),
+        "serving": _serving(facts),
+        "governance": _governance(facts),
+        "reproduce": _reproduce(facts),
+        "files": {
+            "choice": select.OUT,
+            "columns": explore.OUT,
+            "curves": validate.CURVES,
+            "importance": IMPORTANCE,
+            "prepared": PREPARED,
+            "verdicts": validate.OUT,
+            "card": CARD,
+        },
+    }
+
+
+def _verdict(facts: Facts) -> dict[str, Any]:
+    release, choice = facts.release, facts.choice
+    refused = [name for name, gate in facts.evidence["gates"].items() if gate["level"] == "fail" and not gate["passes"]]
+    if refused:
+        state, word = "bad", "Not released"
+        why = f"refused by {', '.join(sorted(refused))}"
+    elif release is None:
+        state, word, why = "unknown", "Not released yet", "the gates let it pass, but the stage release has not ended"
+    elif release["admitted"]:
+        state, word, why = "ok", "Released", "no gate stops it"
+    else:
+        state, word, why = "bad", "Not released", "see the release"
+    holding = sum(gate["outcome"] == "holds" for gate in facts.evidence["gates"].values())
+    metric = choice["metric"]
+    best = choice["leaderboard"][0]
+    held_out = facts.evidence["metrics"].get(metric)
+    tiles = [
+        ("model", choice["candidate"], f"of {_count(len(choice['leaderboard']), 'candidate')}", select.OUT),
+        (f"{metric}, held out", number(held_out), f"{facts.evidence['rows']:,} rows", validate.OUT),
+        (f"{metric}, folds", number(best["mean"]), f"± {best['std']:.2g} over {len(best['folds'])}", select.OUT),
+        ("gates", f"{holding} of {len(facts.evidence['gates'])}", "hold", validate.OUT),
+    ]
+    chips = [
+        (MARKS[gate["outcome"]], name, STATES[gate["outcome"]], f"{outcome(gate)}: {gate['reason']}")
+        for name, gate in sorted(facts.evidence["gates"].items())
+    ]
+    return {"state": state, "word": word, "why": why, "tiles": tiles, "chips": chips}
+
+
+def _problem(facts: Facts) -> list[tuple[str, str]]:
+    problem, layout = facts.spec.problem, facts.layout
+    rows = [
+        ("task", layout.task),
+        ("target", layout.target),
+        ("intended use", problem.intended_use or "not stated"),
+        ("out of scope", "; ".join(problem.out_of_scope) or "not stated"),
+        ("kept from the model", ", ".join(layout.protected) or "no column is declared protected"),
+    ]
+    if layout.classes:
+        rows.insert(2, ("classes", ", ".join(str(label) for label in layout.classes[:20])))
+    threshold = facts.choice["threshold"]
+    if threshold is not None:
+        rows.insert(3, ("decided", f"{layout.classes[1]} from a probability of {threshold:.4g} on"))
+    if facts.spec.problem.favourable_class is not None:
+        rows.insert(4, ("favourable to a person", str(facts.spec.problem.favourable_class)))
+    return rows
+
+
+def _graph(stages: tuple[Stage, ...]) -> dict[str, Any]:
+    made = {out: stage.name for stage in stages for out in (*stage.outs, *stage.metrics)}
+    before: dict[str, set[str]] = {}
+    nodes = []
+    rows = []
+    for stage in stages:
+        direct = {maker for dep in stage.deps if (maker := _maker(dep, made)) and maker != stage.name}
+        before[stage.name] = direct.union(*(before[one] for one in direct))
+        near = tuple(sorted(one for one in direct if not any(one in before[other] for other in direct)))
+        reads, writes = list(stage.deps), [*stage.outs, *stage.metrics, *(plot.path for plot in stage.plots)]
+        below = _count(len(stage.keys), stage.each.rpartition(".")[2].removesuffix("s")) if stage.each else ""
+        title = f"{stage.name}: {stage.summary}\nreads {', '.join(reads) or 'the spec'}\nwrites {', '.join(writes)}"
+        nodes.append(svg.Node(stage.name, below, title, near))
+        rows.append((stage.name, stage.summary, reads[:20], writes[:20]))
+    return {"drawing": svg.graph(nodes, "The stages of the run, from the spec to the release"), "rows": rows}
+
+
+def _maker(dep: str, made: dict[str, str]) -> str | None:
+    """The stage that writes ``dep``; ``${key}`` in what is written stands for any key."""
+    for out, name in made.items():
+        if re.fullmatch(re.escape(out).replace(re.escape("${key}"), "[^/]+"), dep):
+            return name
+    return None
+
+
+def _data(facts: Facts) -> dict[str, Any]:
+    rows = facts.prepared["rows"]
+    shown = list(facts.layout.features)[:COLUMNS]
+    table = [_column(one.name, one.kind, facts.columns[one.name], rows["train"]) for one in shown]
+    balance = facts.prepared.get("train_rows_by_class") or {}
+    total = sum(balance.values()) or 1
+    bars = [(label, float(n), f"{n:,} ({n / total:.1%})") for label, n in list(balance.items())[:BARS]]
+    return {
+        "rows": rows,
+        "shares": _split(rows),
+        "balance": svg.bars(bars, "Training rows by class") if bars else "",
+        "classes_left_out": max(0, len(balance) - BARS),
+        "columns": table,
+        "left_out": len(facts.layout.features) - len(shown),
+        "set_aside": sorted(facts.prepared.get("set_aside", {}).items())[:COLUMNS],
+        "sources": [(path, f"{kind}:{found}", size) for path, (kind, found, size) in sorted(facts.sources.items())],
+    }
+
+
+def _split(rows: dict[str, int]) -> Markup:
+    """Training and held-out rows as one bar."""
+    width, total = 640.0, rows["train"] + rows["test"]
+    cut = width * rows["train"] / total
+    marks = [
+        svg.box(0, 0, cut - 1, 26, "bar"),
+        svg.box(cut + 1, 0, width - cut - 1, 26, "bar other"),
+        svg.text(8, 17, f"train {rows['train']:,}", "inside"),
+        svg.text(width - 8, 17, f"held out {rows['test']:,}", "inside dark", "end"),
+    ]
+    return svg.drawing(marks, width, 26, f"{rows['train']} training rows, {rows['test']} held out")
+
+
+def _column(name: str, kind: str, told: dict[str, Any], rows: int) -> dict[str, Any]:
+    if told["kind"] == "categorical":
+        shares = list(told["shares"].items())
+        known = [(label, share) for label, share in shares if share * rows >= FEWEST][:TOP]
+        words = ", ".join(f"{svg.cut(label, 24)} {share:.0%}" for label, share in known)
+        drawn = [share for _, share in shares[:24]]
+    else:
+        quantiles = told["quantiles"]
+        words = f"{svg.told(quantiles[1])} to {svg.told(quantiles[-2])}" if quantiles else "no value"
+        drawn = _density(quantiles[1:-1])
+    return {
+        "name": name,
+        "kind": kind,
+        "missing": told["missing"],
+        "distinct": told["distinct"],
+        "words": words or "no category of ten rows or more",
+        "spark": svg.spark(drawn),
+    }
+
+
+def _density(quantiles: list[float], bins: int = 24) -> list[float]:
+    """Shares in bins of equal width, of a distribution known by evenly spaced quantiles."""
+    if len(quantiles) < 2 or quantiles[0] == quantiles[-1]:
+        return [1.0] if quantiles else []
+    low, width = quantiles[0], (quantiles[-1] - quantiles[0]) / bins
+    found = [0.0] * bins
+    for a, b in pairwise(quantiles):
+        first, last = (min(bins - 1, int((value - low) / width)) for value in (a, b))
+        for index in range(first, last + 1):
+            start, end = low + index * width, low + (index + 1) * width
+            found[index] += 1.0 if first == last else max(0.0, min(b, end) - max(a, start)) / (b - a)
+    return found
+
+
+def _leaderboard(facts: Facts) -> dict[str, Any]:
+    choice, rows = facts.choice, []
+    trials = {name: _trials(told) for name, told in facts.trained.items()}
+    span = svg.padded([s for row in choice["leaderboard"] for s in (*row["folds"], *trials[row["candidate"]])])
+    for row in choice["leaderboard"]:
+        told = facts.trained[row["candidate"]]
+        size = told["bytes"]
+        rows.append({
+            "candidate": row["candidate"],
+            "type": facts.spec.candidates[row["candidate"]].type,  # type: ignore[attr-defined]
+            "mean": row["mean"],
+            "std": row["std"],
+            "drawing": svg.folds(row["folds"], trials[row["candidate"]], row["mean"], span),
+            "learned": ", ".join(f"{key} {value}" for key, value in row["learned"].items()),
+            "trials": len(trials[row["candidate"]]),
+            "size": f"{size / 1024:,.0f} KiB" if size is not None else "not measured",
+            "source": f"{train.OUT.replace('${key}', row['candidate'])}/cross_validation.json",
+        })  # fmt: skip
+    better = "larger is better" if TABLE[choice["metric"]].larger_is_better else "smaller is better"
+    return {"metric": choice["metric"], "better": better, "rows": rows, "span": span, "trials": any(trials.values())}
+
+
+def _trials(told: dict[str, Any]) -> list[float]:
+    """Mean scores of the trials that a search made, when there was one."""
+    return [float(one["mean"]) for one in told.get("trials", ()) if one.get("mean") is not None][:200]
+
+
+def _winner(facts: Facts) -> dict[str, Any]:
+    drawn, metrics = facts.curves, sorted(facts.evidence["metrics"].items())
+    told: dict[str, Any] = {"metrics": metrics, "figures": [], "calibration": None, "classes": []}
+    if drawn is None:
+        return told
+    if facts.layout.task == "regression":
+        told["figures"] = list(_residuals(drawn))
+        told["calibration"] = _means(drawn["predicted_actual"])
+        return told
+    curves = drawn["curves"]
+    if curves:
+        told["classes"] = [
+            (index % svg.SERIES, one["class"], one["n"], one["roc_auc"], one["average_precision"], one["share"])
+            for index, one in enumerate(curves)
+        ]
+        told["figures"] = [
+            ("ROC curve", svg.curves(
+                [one["roc"] for one in curves], "ROC curve", "false positive rate", "true positive rate", diagonal=True
+            ), ""),
+            ("Precision and recall", svg.curves(
+                [one["precision_recall"] for one in curves], "Precision by recall", "recall", "precision"
+            ), ""),
+        ]  # fmt: skip
+    matrix = drawn["confusion"]
+    told["figures"].append((
+        "Decisions", svg.confusion(matrix["labels"], matrix["counts"], "True and decided classes"), "rows"
+    ))  # fmt: skip
+    bins = drawn["calibration"]
+    if bins:
+        marks = [
+            svg.Mark(
+                one["score"], one["share"], one["low"], one["high"],
+                f"{one['n']:,} rows: said {one['score']:.3f}, came {one['share']:.3f}",
+            )
+            for one in bins
+        ]  # fmt: skip
+        said = "mean probability" if facts.layout.task == "binary" else "mean probability of the decided class"
+        came = "share of positives" if facts.layout.task == "binary" else "share that was right"
+        told["calibration"] = {
+            "drawing": svg.against(marks, "Calibration", said, came),
+            "words": f"{len(bins)} bins of about {bins[0]['n']:,} rows; bars are 95 % Wilson intervals.",
+        }
+    return told
+
+
+def _residuals(drawn: dict[str, Any]) -> Iterator[tuple[str, Markup, str]]:
+    if drawn["residuals"]:
+        words = f"{drawn['beyond']:,} rows at the ends are not drawn"
+        yield "Residuals", svg.histogram(drawn["residuals"], "Residuals", "actual - predicted"), words
+        yield "Residuals beside a normal distribution", svg.quantiles(drawn["normal"], "Quantiles of residuals"), ""
+
+
+def _means(bins: list[dict[str, float]]) -> dict[str, Any] | None:
+    if not bins:
+        return None
+    marks = [
+        svg.Mark(
+            one["predicted"], one["actual"], one["low"], one["high"],
+            f"{one['n']:,} rows: predicted {one['predicted']:g}, actual {one['actual']:g}, "
+            f"half of them {one['quarter']:g} to {one['three_quarters']:g}",
+        )
+        for one in bins
+    ]  # fmt: skip
+    return {
+        "drawing": svg.against(marks, "Actual by predicted", "mean prediction", "mean actual value", unit=False),
+        "words": f"{len(bins)} bins of {bins[0]['n']:,} rows and more; bars are 95 % intervals of the mean (t).",
+    }
+
+
+def _gates(facts: Facts) -> list[dict[str, Any]]:
+    return [_gate(name, gate) for name, gate in sorted(facts.evidence["gates"].items())]
+
+
+def _gate(name: str, gate: dict[str, Any]) -> dict[str, Any]:
+    bound, found, value = _bound(gate["threshold"]), gate["interval"] or {}, gate["value"]
+    low, high = found.get("low"), found.get("high")
+    known = [v for v in (value, low, high, bound) if v is not None]
+    state = STATES[gate["outcome"]]
+    return {
+        "name": name,
+        "type": gate["type"],
+        "state": state,
+        "word": outcome(gate),
+        "threshold": gate["threshold"] or "none",
+        "value": number(value),
+        "interval": interval(gate),
+        "n": gate["n"],
+        "reason": gate["reason"],
+        "drawing": svg.interval(value, low, high, bound, svg.padded(known, 0.12), state),
+    }
+
+
+def _bound(threshold: str) -> float | None:
+    found = re.search(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?", threshold)
+    return float(found[0]) if found else None
+
+
+def _disparity(facts: Facts) -> Iterator[dict[str, Any]]:
+    for name, gate in sorted(facts.evidence["gates"].items()):
+        if not gate["slices"]:
+            continue
+        order = {"refused": 0, "not measured": 1, "holds": 2}
+        ranked = sorted(gate["slices"], key=lambda one: order[one["outcome"]])[:SHOWN_GROUPS]
+        shown = [one for one in gate["slices"] if one in ranked]
+        rows = [_group(one) for one in shown]
+        declared = facts.spec.gates.get(name)
+        yield {
+            "name": name,
+            "metric": getattr(declared, "metric", gate["type"]),
+            "fewest": getattr(declared, "min_group_size", None),
+            "threshold": gate["threshold"],
+            "word": outcome(gate),
+            "state": STATES[gate["outcome"]],
+            "drawing": svg.groups(rows, _bound(gate["threshold"]), f"{name}: groups beside the threshold"),
+            "rows": [(one["name"], one["n"], number(one["value"]), interval(one), one["outcome"],
+                      STATES[one["outcome"]], one["note"]) for one in shown],
+            "left_out": len(gate["slices"]) - len(shown),
+        }  # fmt: skip
+
+
+def _group(one: dict[str, Any]) -> svg.Group:
+    found, value = one["interval"] or {}, one["value"]
+    low, high = found.get("low", value), found.get("high", value)
+    return svg.Group(one["name"], one["n"], value, low or 0.0, high or 0.0, STATES[one["outcome"]], one["note"])
+
+
+def _importance(facts: Facts) -> dict[str, Any] | None:
+    told = facts.importance
+    if told is None or not told.get("importance"):
+        return None
+    ranked = sorted(told["importance"].items(), key=lambda one: (-abs(one[1]), one[0]))
+    rows = [(name, float(value), f"{value:.4g}") for name, value in ranked[:BARS]]
+    return {
+        "method": told.get("method", "not stated"),
+        "rows": told.get("rows"),
+        "drawing": svg.bars(rows, "Importance by column"),
+        "left_out": len(ranked) - len(rows),
+    }
+
+
+def _serving(facts: Facts) -> list[tuple[str, str]]:
+    serving = facts.spec.serving
+    batching, replicas = serving.batching, serving.replicas
+    latency = [gate for gate in facts.evidence["gates"].values() if gate["type"] == "latency"]
+    return [
+        ("replicas", f"{replicas.min} to {replicas.max}, {replicas.cpus:g} CPUs each"),
+        ("batches", f"up to {batching.max_batch_size} rows, waiting {batching.max_wait} at most"),
+        ("access", "bearer tokens" if serving.auth else "open to whoever reaches the port"),
+        ("model", f"{facts.trained[facts.choice['candidate']]['bytes'] or 0:,} bytes before packaging"),
+        ("latency", " ".join(gate["reason"] for gate in latency) or "not measured: the spec has no gate `latency`"),
+    ]
+
+
+def _governance(facts: Facts) -> list[tuple[str, str]]:
+    release = facts.release or {}
+    rows = [("bundle", facts.bundle), ("spec", facts.params.compiled or "not compiled")]
+    waived = release.get("waivers") or []
+    rows.append(("waivers", _words(waived) if waived else "none"))
+    for key in ("obligations", "approval", "compliance"):
+        if release.get(key):
+            rows.append((key, _words(release[key])))
+    return rows
+
+
+def _words(value: Any) -> str:
+    """A JSON value in a line."""
+    if isinstance(value, dict):
+        return "; ".join(f"{key}: {_words(item)}" for key, item in value.items())
+    return ", ".join(_words(item) for item in value) if isinstance(value, list) else str(value)
+
+
+def _reproduce(facts: Facts) -> dict[str, Any]:
+    spec, overrides = facts.params.spec, facts.params.overrides
+    words = " ".join(["specml run", spec, *(_quoted(one) for one in overrides), "--no-deploy"])
+    return {
+        "commands": [*([f"git checkout {facts.commit.partition(',')[0]}"] if facts.commit else []), words],
+        "commit": facts.commit or "not under git",
+        "versions": sorted(facts.versions.items()),
+    }
+
+
+def _quoted(word: str) -> str:
+    import shlex
+
+    return shlex.quote(word)
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"

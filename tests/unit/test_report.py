@@ -1,0 +1,176 @@
+"""The report: one closed file that says what the run's files say, and nothing that they do not."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+import pytest
+from typing_extensions import override
+
+from specml import report
+from specml.compile import compile_plan
+from specml.compile.dvc import params_yaml
+from specml.errors import SpecmlError
+from specml.files import read_json
+from tests.conftest import run_stages, spec_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+EVIL = "<script>alert(1)</script>\"'&<img src=x onerror=alert(2)>"
+LIMIT = 1_500_000
+
+
+class Page(HTMLParser):
+    """Counts elements, keeps attributes, and refuses what is left open."""
+
+    VOID = frozenset({"meta", "link", "br", "img", "input", "hr"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: dict[str, int] = {}
+        self.attributes: list[tuple[str, str | None]] = []
+        self.feed(text)
+        assert self.open == []
+
+    @override
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen[tag] = self.seen.get(tag, 0) + 1
+        self.attributes += attrs
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    @override
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def table(task: str, n: int = 600, columns: int = 0) -> pl.DataFrame:
+    """Names, categories, groups and labels that would break out of a page that lets them."""
+    generator = np.random.default_rng(4)
+    x = generator.normal(size=n)
+    signal = x + generator.normal(size=n)
+    index = np.searchsorted([-0.5, 0.5], signal) if task == "multiclass" else (signal > 0).astype(int)
+    y: Any = signal if task == "regression" else np.array([f"a{EVIL}", f"b{EVIL}", "c"])[index]
+    return pl.DataFrame({
+        f"x{EVIL}": x,
+        f"c{EVIL}": np.array([f"k{EVIL}", "other"])[generator.integers(0, 2, n)],
+        "group": np.array([f"g{EVIL}", "h"])[generator.integers(0, 2, n)],
+        **{f"column {i}": generator.normal(size=n) for i in range(columns)},
+        "y": y,
+    })  # fmt: skip
+
+
+def made(folder: Path, task: Any, rows: pl.DataFrame, **changes: Any) -> Path:
+    rows.write_parquet(folder / "rows.parquet")
+    problem: dict[str, Any] = {"task": task, "target": "y", "goal": EVIL, "intended_use": EVIL}
+    if task == "binary":
+        problem["positive_class"] = f"b{EVIL}"
+    gates: dict[str, Any] = {"baseline": {"type": "baseline", "level": "warn"}}
+    if task == "binary":
+        gates["spread"] = {
+            "type": "group_disparity", "metric": "selection_rate_ratio", "by": ("group",), "min": 0.5, "level": "warn",
+        }  # fmt: skip
+    candidate = "ridge" if task == "regression" else "logistic_regression"
+    spec = spec_of(
+        problem=problem,
+        data={
+            "sources": {"rows": {"type": "parquet", "path": "rows.parquet"}},
+            "columns": {"group": {"role": "protected"}},
+        },
+        candidates={"line": {"type": candidate}},
+        search={"folds": 3},
+        gates=gates,
+        **changes,
+    )
+    run_stages(spec, folder)
+    (folder / "params.yaml").write_text(params_yaml(compile_plan(spec), "spec.yaml", ()), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module", params=["binary", "multiclass", "regression"])
+def project(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made(tmp_path_factory.mktemp(request.param), request.param, table(request.param))
+
+
+def test_nothing_in_it_runs_or_is_fetched(project: Path) -> None:
+    text = report.html(project)
+    page = Page(text)
+    assert not {"script", "img", "iframe", "object", "embed", "form", "base"} & set(page.seen)
+    assert page.seen["svg"] > 5
+    for name, value in page.attributes:
+        assert not name.startswith("on"), name
+        if name in ("src", "href", "xlink:href", "action", "style"):
+            assert value in ("data:,", "release/card.md"), value
+    assert "default-src 'none'" in text
+    assert "url(" not in text
+    assert "@import" not in text
+    assert len(text) < LIMIT
+
+
+def test_it_names_what_it_was_given(project: Path) -> None:
+    text = report.html(project)
+    assert "&lt;script&gt;alert(1)" in text
+    assert "<script" not in text
+
+
+def test_the_same_run_gives_the_same_bytes(project: Path) -> None:
+    assert report.html(project) == report.html(project)
+
+
+def test_every_verdict_and_metric_is_told(project: Path) -> None:
+    text = report.html(project)
+    evidence = read_json(project / "artifacts/validate/verdicts.json")
+    for name, value in evidence["metrics"].items():
+        assert f"<span>{name}</span><b>{value:.4g}</b>" in text, name
+    for name, gate in evidence["gates"].items():
+        assert f"<b>{name}</b>" in text
+        assert gate["reason"].split(";")[0].partition("<")[0] in text.replace("&gt;", ">")
+
+
+def test_each_section_names_files_that_exist(project: Path) -> None:
+    named = set(
+        re.findall(r"[\w/.-]+\.(?:json|md)\b", " ".join(re.findall(r'class="source">([^<]+)<', report.html(project))))
+    )
+    assert len(named) >= 6
+    for name in named:
+        assert (project / name).exists(), name
+
+
+def test_what_was_not_measured_says_so(project: Path) -> None:
+    text = report.html(project)
+    assert "not measured: the spec has no gate `latency`" in text
+    importance = text.partition('id="importance"')[2].partition("</section>")[0]
+    assert "not measured" in importance
+    (project / "artifacts/explain").mkdir()
+    told = {"method": "mean absolute contribution", "rows": 600, "importance": {f"x{EVIL}": 0.7, "b": 0.1}}
+    (project / "artifacts/explain/importance.json").write_text(json.dumps(told))
+    importance = report.html(project).partition('id="importance"')[2].partition("</section>")[0]
+    assert "not measured" not in importance
+    assert "mean absolute contribution, over 600 rows" in importance
+
+
+def test_a_bundle_that_was_not_judged_is_not_called_released(project: Path) -> None:
+    path = project / "artifacts/release/release.json"
+    before = path.read_text()
+    assert "<h1>Released</h1>" in report.html(project)
+    path.write_text(before.replace("sha256:", "sha256:0"))
+    assert "<h1>Not released yet</h1>" in report.html(project)
+    path.write_text(before)
+
+
+def test_it_stays_small_with_many_columns(tmp_path: Path) -> None:
+    text = report.html(made(tmp_path, "binary", table("binary", 300, columns=500)))
+    assert len(text) < LIMIT
+    assert "302 more columns stand in the file" in text
+
+
+def test_without_a_run_it_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(SpecmlError, match="no run of this project got as far"):
+        report.html(tmp_path)
