@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict
 from specml.data import Task
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
 
 Outcome = Literal["holds", "refused", "not measured"]
@@ -81,6 +83,9 @@ class Evidence:
     declared_groups: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Groups that the spec names for a protected column, whether rows of them are here or not."""
     seed: int = 0
+    timed: Callable[[int, int], list[float]] | None = None
+    """``timed(rows, calls)``: the seconds of each of ``calls`` runs of the packaged graph on ``rows`` rows,
+    measured when a gate asks."""
 
     def at(self, rows: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None]:
         """``y, scores, decisions, weight`` of some rows: what ``Metric.measure`` takes."""

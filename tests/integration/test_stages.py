@@ -170,3 +170,13 @@ def test_extreme_numbers_go_the_whole_way(tmp_path: Path) -> None:
     wide = pl.Series("wide", [2**63 + i for i in range(n)], dtype=pl.UInt64)
     run(tmp_path, "binary", base.with_columns(extremes, wide))
     assert read_json(tmp_path / "artifacts/release/release.json")["admitted"]
+
+
+def test_a_latency_gate_times_the_packaged_graph(tmp_path: Path) -> None:
+    gate = {"type": "latency", "max": "10s", "rows": 3}
+    run(tmp_path, "binary", gates={"fast": gate})
+    verdict = read_json(tmp_path / "artifacts/validate/verdicts.json")["gates"]["fast"]
+    assert verdict["outcome"] == "holds"
+    assert verdict["n"] > 1000
+    assert 0 < verdict["value"] < 10_000
+    assert "fast" not in (tmp_path / "metrics/holdout.json").read_text()

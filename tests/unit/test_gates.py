@@ -12,9 +12,12 @@ from scipy.stats import binomtest
 
 from specml.evidence import Evidence, wilson
 from specml.gates.baseline import Baseline
+from specml.gates.calibration import Calibration
 from specml.gates.group_disparity import GroupDisparity, Rate, difference, ratio
+from specml.gates.latency import Latency, calls, quantile
 from specml.gates.metric import MetricGate
 from specml.gates.parity import Parity
+from specml.values import Duration
 from tests.conftest import spec_of
 
 
@@ -260,3 +263,99 @@ def test_a_policy_for_a_group_that_is_none_is_told() -> None:
     spec = spec_of(data={"sources": {"rows": {"type": "csv", "path": "r.csv"}}, "columns": columns})
     (found,) = disparity(group_policy={"g=bb": "warn"}).disagreements(spec)
     assert found.key == ("group_policy", "g=bb")
+
+
+def stretched(n: int, seed: int, signal: float = 1.5, *, by: float = 1.0, shift: float = 0.0, k: int = 2) -> Evidence:
+    """Probabilities whose logits are ``by`` times too large, and ``shift`` off."""
+    generator = np.random.default_rng(seed)
+    logits = signal * generator.normal(size=(n, k))
+    logits[:, 0] = 0 if k == 2 else logits[:, 0]
+    said, true = (np.exp(one) / np.exp(one).sum(axis=1, keepdims=True) for one in (logits * by, logits))
+    if k == 2:
+        said = 1 / (1 + np.exp(-(logits[:, 1] * by + shift)))
+    y = (true.cumsum(axis=1) < generator.random((n, 1))).sum(axis=1)
+    decisions = (said >= 0.5).astype(np.int64) if k == 2 else said.argmax(axis=1)
+    return Evidence("binary" if k == 2 else "multiclass", y, said, decisions, said, said)
+
+
+def share_held(n: int, **options: Any) -> float:
+    return float(np.mean([Calibration().check(stretched(n, s, **options)).outcome == "holds" for s in range(200)]))
+
+
+@pytest.mark.parametrize(
+    ("n", "options"),
+    [
+        (1000, {"signal": 3.0}),
+        (1000, {"signal": 3.0, "k": 3}),
+        (2000, {"signal": 1.5}),
+        (5000, {"signal": 0.5}),
+        (5000, {"k": 4}),
+    ],
+)
+def test_calibrated_models_are_held(n: int, options: dict[str, Any]) -> None:
+    assert share_held(n, **options) >= 0.95
+
+
+@pytest.mark.parametrize("n", [1000, 5000])
+@pytest.mark.parametrize("options", [{"shift": 0.5}, {"by": 2.0}, {"by": 0.5}, {"by": 2.0, "k": 4}])
+def test_planted_miscalibration_is_refused(n: int, options: dict[str, Any]) -> None:
+    assert share_held(n, **options) <= 0.05
+
+
+def test_calibration_error_is_not_inflated_by_chance() -> None:
+    truth = Calibration().check(stretched(500_000, 1, by=1.7)).value
+    assert truth is not None
+    many = [Calibration().check(stretched(1000, seed, by=1.7)) for seed in range(200)]
+    assert np.mean([one.value for one in many]) == pytest.approx(truth, abs=0.006)
+    above = [one.interval.high >= truth for one in many if one.interval]
+    assert np.mean(above) >= 0.87
+
+
+def test_calibration_of_too_few_rows_or_of_no_probabilities_is_not_measured() -> None:
+    assert Calibration().check(stretched(999, 0)).outcome == "not measured"
+    spec = spec_of(problem={"task": "regression", "target": "y"}, candidates={"line": {"type": "ridge"}})
+    (told,) = Calibration().disagreements(spec)
+    assert "needs probabilities" in told.what
+
+
+def test_calibration_of_one_probability_for_all() -> None:
+    one = stretched(4000, 0, signal=0.0)
+    assert Calibration().check(one).outcome == "holds"
+    assert Calibration().check(replace(one, scores=np.full(4000, 0.7))).outcome == "refused"
+
+
+def timed(seconds: float) -> Evidence:
+    """Calls that take about ``seconds``, one in fifty of them ten times as long."""
+    generator = np.random.default_rng(3)
+
+    def measure(rows: int, calls: int) -> list[float]:
+        slow = np.where(generator.random(calls) < 0.02, 10.0, 1.0)
+        return (seconds * rows * slow * generator.uniform(0.9, 1.1, calls)).tolist()
+
+    return replace(binary(10), timed=measure)
+
+
+def test_latency_is_judged_on_its_percentile() -> None:
+    fast = timed(0.001)
+    verdict = Latency(max=Duration(0.012)).check(fast)
+    assert verdict.outcome == "holds"
+    assert verdict.value == pytest.approx(10, abs=1.2)
+    assert verdict.threshold == "≤ 12 ms"
+    assert "not through HTTP" in verdict.reason
+    assert Latency(max=Duration(0.008)).check(fast).outcome == "refused"
+    assert Latency(max=Duration(0.002), percentile=90).check(fast).outcome == "holds"
+    assert Latency(max=Duration(0.002), percentile=90, rows=64).check(fast).outcome == "refused"
+
+
+def test_latency_that_was_not_timed_is_not_measured() -> None:
+    verdict = Latency(max=Duration(1)).check(binary(100))
+    assert (verdict.outcome, verdict.blocking) == ("not measured", True)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9, 0.99])
+def test_a_quantile_is_covered_as_often_as_it_says(share: float) -> None:
+    n = calls(share, 0.95)
+    truth = -np.log(1 - share)
+    generator = np.random.default_rng(0)
+    found = [quantile(generator.exponential(size=n).tolist(), share, 0.95)[1] for _ in range(400)]
+    assert np.mean([one.low <= truth <= one.high for one in found]) >= 0.93

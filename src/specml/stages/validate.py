@@ -5,6 +5,7 @@ Ends well even when a gate refuses, so that DVC keeps the evidence; ``release`` 
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from specml import bundle, curves
@@ -32,6 +33,8 @@ ROC = "plots/roc.csv"
 PRECISION_RECALL = "plots/precision_recall.csv"
 CALIBRATION = "plots/calibration.csv"
 PREDICTIONS = "plots/predictions.csv"
+WARM_UP = 20
+"""Calls before those that are timed."""
 
 
 def declare(spec: Spec) -> Stage:
@@ -134,7 +137,24 @@ def gather(work: Work, layout: Layout, test: pl.DataFrame, opened: bundle.Bundle
         groups={name: np.asarray(test[name].to_list(), dtype=object) for name in layout.protected},
         declared_groups=layout.groups,
         seed=work.spec.search.seed,
+        timed=lambda size, calls: _timed(opened, test, size, calls),
     )
+
+
+def _timed(opened: bundle.Bundle, test: pl.DataFrame, rows: int, calls: int) -> list[float]:
+    """Seconds of each of ``calls`` runs of the graph on ``rows`` of the held-out rows, after some to warm up."""
+    import numpy as np
+
+    session = opened.session()
+    taken = [test[(np.arange(rows) + start * rows) % test.height] for start in range(1 + 4096 // rows)]
+    inputs = [{one.name: feature_array(part, one) for one in opened.contract.inputs} for part in taken]
+    seconds = []
+    for number in range(WARM_UP + calls):
+        columns = inputs[number % len(inputs)]
+        started = time.perf_counter()
+        bundle.predict(session, columns)
+        seconds.append(time.perf_counter() - started)
+    return seconds[WARM_UP:]
 
 
 def _parts(opened: bundle.Bundle, test: pl.DataFrame, rows: int = 4096) -> Iterator[tuple[Any, dict[str, np.ndarray]]]:
