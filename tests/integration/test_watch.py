@@ -6,6 +6,8 @@ import asyncio
 import json
 import os
 import shutil
+import socket
+import urllib.request
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -188,3 +190,42 @@ def test_retention_deletes_what_is_older_and_says_so(asked: Path) -> None:
     assert "1 files older than 30d deleted" in said
     assert [one["rows"] for one in windows] == [1000, 1000]
     assert list(segment.parent.iterdir()) == []
+
+
+@pytest.mark.serve
+@pytest.mark.slow
+def test_a_live_server_is_captured_watched_and_fed(employment: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "project"
+    shutil.copytree(employment, folder, ignore=shutil.ignore_patterns(".specml"))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    options = (*ON, f"deployment.target.port={port}")
+    rows = pl.read_parquet(ROOT / DATA).filter(pl.col("year") == 2018).sample(1200, seed=4)
+    rows.write_parquet(tmp_path / "rows.parquet")
+    try:
+        specml("deploy", *options, folder=folder)
+        specml("predict", str(tmp_path / "rows.parquet"), "-o", str(tmp_path / "out.csv"), *options, folder=folder)
+        windows: list[Any] = []
+        for _ in range(15):
+            windows += once(folder, *options)[0]
+            if windows:
+                break
+        (window,) = windows
+        assert window["rows"] == 1000
+        assert window["signals"]["drift"]["outcome"] == "holds"
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/predict",
+            b'{"rows": [{}]}',
+            {"content-type": "application/json", "x-request-id": "the-last"},
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            assert answer.headers["x-request-id"] == json.loads(answer.read())["id"] == "the-last"
+    finally:
+        specml("stop", folder=folder)
+    # What was answered a moment before the stop is there, too.
+    segments = list(folder.glob(".specml/captures/*/*.parquet"))
+    assert sum(pl.read_parquet(one).height for one in segments) == 1201
+    pl.DataFrame({"id": ["the-last-0"], TARGET: [1]}).write_csv(tmp_path / "labels.csv")
+    told = specml("feedback", str(tmp_path / "labels.csv"), *options, folder=folder).stdout
+    assert told == "1 of 1 labels are new and belong to captured rows.\n"

@@ -7,6 +7,7 @@ last seconds. When the writer can't keep up, rows are dropped, counted and told 
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import io
 import logging
@@ -49,9 +50,9 @@ QUEUE_ROWS = 50_000
 """Most rows that wait for the writer."""
 
 
-def request_id(wanted: str | None) -> str:
-    """The caller's id of a request where it is well-formed, else a new one."""
-    return wanted if wanted is not None and ID.fullmatch(wanted) else uuid.uuid4().hex
+def request_id(*wanted: str | None) -> str:
+    """The first of a caller's ids of a request that is well-formed, else a new one."""
+    return next((one for one in wanted if one is not None and ID.fullmatch(one)), None) or uuid.uuid4().hex
 
 
 def row_ids(request: str, rows: int) -> list[str]:
@@ -107,6 +108,7 @@ class Capture:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._thread = threading.Thread(target=self._write, name="capture", daemon=True)
         self._thread.start()
+        atexit.register(self.close)
 
     def offer(self, request: str, rows: Rows, outputs: dict[str, np.ndarray]) -> None:
         """Keep the rows of an answered request, unless the share or a full queue says no; never waits."""

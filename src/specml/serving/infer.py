@@ -65,9 +65,9 @@ def read_infer(raw: bytes, header_length: str | None, contract: Contract, max_ro
 
 
 def write_infer(
-    request: Infer, outputs: dict[str, np.ndarray], *, model: str, version: str
+    request: Infer, outputs: dict[str, np.ndarray], *, model: str, version: str, identity: str
 ) -> tuple[bytes, dict[str, str]]:
-    """The body of the answer and its headers.
+    """The body of the answer and its headers; ``identity`` names a request that has no id of its own.
 
     Raises:
         Refused: 422; a row has no finite answer.
@@ -84,9 +84,12 @@ def write_infer(
         else:
             tensor["data"] = array.ravel().tolist() if array.dtype == object else np.ascontiguousarray(array).ravel()
         told.append(tensor)
-    body: dict[str, Any] = {"model_name": model, "model_version": version, "outputs": told}
-    if request.id is not None:
-        body["id"] = request.id
+    body: dict[str, Any] = {
+        "id": identity if request.id is None else request.id,
+        "model_name": model,
+        "model_version": version,
+        "outputs": told,
+    }
     header = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
     if not parts:
         return header, {"content-type": "application/json"}

@@ -38,7 +38,7 @@ LOG = logging.getLogger("ray.serve")
 
 JSON = {"content-type": "application/json"}
 REQUEST_ID = "x-request-id"
-"""The header in which a caller may name a request, and is told under which id it was answered."""
+"""The header in which a caller may name a request; Ray Serve adds one where it is lacking, and answers it."""
 
 LARGE = 262_144
 """Bytes from which a body is read beside the event loop; smaller ones take a millisecond or two."""
@@ -175,17 +175,19 @@ class Service:
         answer = predict_body(outputs, self._contract, self._bundle.digest, identity)
         if self.capture is not None:
             self.capture.offer(identity, rows, outputs)
-        return Reply(200, answer, {**JSON, REQUEST_ID: identity}, rows=rows.n)
+        return Reply(200, answer, rows=rows.n)
 
     async def _infer(self, body: bytes, headers: Mapping[str, str]) -> Reply:
         header_length = headers.get(infer.HEADER_LENGTH)
         request = await self._read(body, partial(infer.read_infer, body, header_length, self._contract, self._max_rows))
         outputs = await self._batcher.submit(request.rows)
-        identity = request_id(headers.get(REQUEST_ID) if request.id is None else request.id)
-        raw, told = infer.write_infer(request, outputs, model=self._contract.name, version=self._version)
+        identity = request_id(request.id, headers.get(REQUEST_ID))
+        raw, told = infer.write_infer(
+            request, outputs, model=self._contract.name, version=self._version, identity=identity
+        )
         if self.capture is not None:
             self.capture.offer(identity, request.rows, outputs)
-        return Reply(200, raw, {**told, REQUEST_ID: identity}, rows=request.rows.n)
+        return Reply(200, raw, told, rows=request.rows.n)
 
     async def _read(self, body: bytes, read: Callable[[], T]) -> T:
         """What ``read`` makes of the body; other requests go on while it reads a large one."""

@@ -177,6 +177,8 @@ class Cluster:
         import psutil
 
         ran = False
+        if "capture" in self.args:
+            self._drain()
         until = time.monotonic() + 30
         while processes := self.processes():
             ran = True
@@ -191,6 +193,18 @@ class Cluster:
         shutil.rmtree(state / "bundles", ignore_errors=True)
         (state / "serving.json").unlink(missing_ok=True)
         return ran
+
+    def _drain(self) -> None:
+        """Let the replicas write the rows that they have captured, for some seconds."""
+        import psutil
+
+        replicas = []
+        for process in self.processes():
+            with contextlib.suppress(psutil.Error):
+                if any("ServeReplica" in part for part in process.cmdline()[:1]):
+                    process.terminate()
+                    replicas.append(process)
+        psutil.wait_procs(replicas, timeout=10)
 
     def deployment(self) -> Deployment | None:
         """What answers now, as told by every replica; None when nothing does."""
