@@ -170,7 +170,7 @@ def _regression(evidence: Evidence) -> dict[str, Any]:
     quantiles = (np.quantile(residuals, shares) - residuals.mean()) / scale
     return {
         "predicted_actual": means,
-        "residuals": _merged(counts.tolist(), edges.tolist()),
+        "residuals": merged(counts.tolist(), edges.tolist()),
         "beyond": len(residuals) - len(inside),
         "normal": [(_short(a), _short(b)) for a, b in zip(norm.ppf(shares), quantiles, strict=True)],
     }
@@ -194,7 +194,7 @@ def _parts(scores: np.ndarray, bins: int, fewest: int) -> list[np.ndarray]:
     return [part for part in parts if len(part) >= fewest]
 
 
-def _merged(counts: list[int], edges: list[float]) -> list[dict[str, float]]:
+def merged(counts: list[int], edges: list[float]) -> list[dict[str, float]]:
     """A histogram whose bins hold ``FEWEST`` rows and more: what holds fewer joins its right neighbour."""
     found: list[dict[str, float]] = []
     low, n = edges[0], 0

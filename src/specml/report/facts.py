@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -42,6 +43,8 @@ class Facts:
     curves: dict[str, Any] | None
     columns: dict[str, Any]
     prepared: dict[str, Any]
+    target: list[tuple[float, int]]
+    """Regression: middles of bins of the target, and training rows in each."""
     trained: dict[str, dict[str, Any]]
     """By candidate: what its training wrote to ``cross_validation.json``, and the bytes of the model."""
     release: dict[str, Any] | None
@@ -86,6 +89,7 @@ def gather(folder: Path) -> Facts:
         curves=_optional(folder / validate.CURVES),
         columns=columns,
         prepared=prepared,
+        target=_target(folder / explore.TARGET) if layout.task == "regression" else [],
         trained={name: _trained(folder, name) for name in names},
         release=release if release and release["bundle"] == evidence["bundle"] == bundle else None,
         importance=_optional(folder / IMPORTANCE),
@@ -98,6 +102,13 @@ def gather(folder: Path) -> Facts:
 
 def _optional(path: Path) -> dict[str, Any] | None:
     return dict(read_json(path)) if path.exists() else None
+
+
+def _target(path: Path) -> list[tuple[float, int]]:
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return [(float(row["value"]), int(row["rows"])) for row in csv.DictReader(file)]
 
 
 def _trained(folder: Path, name: str) -> dict[str, Any]:

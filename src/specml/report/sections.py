@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from specml.card import interval, number, outcome
+from specml.curves import merged
 from specml.metrics import TABLE
 from specml.report import svg
 from specml.report.facts import CARD, IMPORTANCE, PREPARED
@@ -55,6 +56,7 @@ def sections(facts: Facts) -> dict[str, Any]:
             "curves": validate.CURVES,
             "importance": IMPORTANCE,
             "prepared": PREPARED,
+            "target": explore.TARGET,
             "verdicts": validate.OUT,
             "card": CARD,
         },
@@ -70,7 +72,9 @@ def _verdict(facts: Facts) -> dict[str, Any]:
     elif release is None:
         state, word, why = "unknown", "Not released yet", "the gates let it pass, but the stage release has not ended"
     elif release["admitted"]:
-        state, word, why = "ok", "Released", "no gate stops it"
+        told = [name for name, gate in sorted(facts.evidence["gates"].items()) if gate["outcome"] != "holds"]
+        state, word = "ok", "Released"
+        why = f"no gate stops it; {', '.join(told)} does not hold, which is told only" if told else "every gate holds"
     else:
         state, word, why = "bad", "Not released", "see the release"
     holding = sum(gate["outcome"] == "holds" for gate in facts.evidence["gates"].values())
@@ -140,17 +144,28 @@ def _data(facts: Facts) -> dict[str, Any]:
     table = [_column(one.name, one.kind, facts.columns[one.name], rows["train"]) for one in shown]
     balance = facts.prepared.get("train_rows_by_class") or {}
     total = sum(balance.values()) or 1
-    bars = [(label, float(n), f"{n:,} ({n / total:.1%})") for label, n in list(balance.items())[:BARS]]
+    bars = [(label, float(n), f"{n:,} · {_percent(n / total)}") for label, n in list(balance.items())[:BARS]]
     return {
         "rows": rows,
         "shares": _split(rows),
         "balance": svg.bars(bars, "Training rows by class") if bars else "",
+        "target": _target(facts),
         "classes_left_out": max(0, len(balance) - BARS),
         "columns": table,
         "left_out": len(facts.layout.features) - len(shown),
         "set_aside": sorted(facts.prepared.get("set_aside", {}).items())[:COLUMNS],
         "sources": [(path, f"{kind}:{found}", size) for path, (kind, found, size) in sorted(facts.sources.items())],
     }
+
+
+def _target(facts: Facts) -> Markup | None:
+    """How a regression's target is distributed; bins of few rows are joined."""
+    if len(facts.target) < 2:
+        return None
+    middles, counts = zip(*facts.target, strict=True)
+    half = (middles[1] - middles[0]) / 2
+    bins = merged(list(counts), [middles[0] - half, *(middle + half for middle in middles)])
+    return svg.histogram(bins, "Training rows by target", facts.layout.target) if bins else None
 
 
 def _split(rows: dict[str, int]) -> Markup:
@@ -168,9 +183,9 @@ def _split(rows: dict[str, int]) -> Markup:
 
 def _column(name: str, kind: str, told: dict[str, Any], rows: int) -> dict[str, Any]:
     if told["kind"] == "categorical":
-        shares = list(told["shares"].items())
+        shares = sorted(told["shares"].items(), key=lambda one: (-one[1], one[0]))
         known = [(label, share) for label, share in shares if share * rows >= FEWEST][:TOP]
-        words = ", ".join(f"{svg.cut(label, 24)} {share:.0%}" for label, share in known)
+        words = ", ".join(f"{svg.cut(label, 24)} {_percent(share)}" for label, share in known)
         drawn = [share for _, share in shares[:24]]
     else:
         quantiles = told["quantiles"]
@@ -412,6 +427,10 @@ def _quoted(word: str) -> str:
     import shlex
 
     return shlex.quote(word)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g} %" if share < 0.1 else f"{100 * share:.3g} %"
 
 
 def _count(n: int, what: str) -> str:

@@ -192,7 +192,8 @@ def histogram(bins: Sequence[dict[str, float]], label: str, x_name: str) -> Mark
         )
         for one, h in zip(bins, heights, strict=True)
     ]
-    marks.append(line((x(0), y.start), (x(0), y.end), "chance"))
+    if x.low < 0 < x.high:
+        marks.append(line((x(0), y.start), (x(0), y.end), "chance"))
     return chart(marks, x, y, label, x_name, "density")
 
 
@@ -274,7 +275,8 @@ def spark(shares: Sequence[float]) -> Markup:
 def bars(rows: Sequence[tuple[str, float, str]], label: str, *, width: float = 640) -> Markup:
     """Horizontal bars with a name at the left and words at the end."""
     left, step = 170.0, 22.0
-    x = Scale(min(0.0, *(v for _, v, _ in rows)), max(0.0, *(v for _, v, _ in rows)), left, width - 90)
+    values = [0.0, *(value for _, value, _ in rows)]
+    x = Scale(min(values), max(values), left, width - 120)
     marks: list[Markup] = []
     for i, (name, value, words) in enumerate(rows):
         y, start, end = i * step + 3, min(x(0), x(value)), max(x(0), x(value))
@@ -331,10 +333,13 @@ class Node(NamedTuple):
 
 
 def graph(nodes: Sequence[Node], label: str) -> Markup:
-    """Stages from left to right, each right of all that it follows; ``nodes`` come in such an order."""
+    """Stages from left to right, each just before those that follow it; ``nodes`` come in an order that works."""
     column: dict[str, int] = {}
     for node in nodes:
         column[node.name] = 1 + max((column[one] for one in node.after), default=-1)
+    for node in reversed(nodes):
+        followers = [column[other.name] for other in nodes if node.name in other.after]
+        column[node.name] = min(followers, default=column[node.name] + 1) - 1
     stacks: dict[int, list[str]] = {}
     for node in nodes:
         stacks.setdefault(column[node.name], []).append(node.name)
@@ -362,7 +367,7 @@ def graph(nodes: Sequence[Node], label: str) -> Markup:
         inside = [
             tag("title", escape(node.title)),
             tag("rect", x=x, y=y, width=wide, height=high, rx=7, class_="node"),
-            text(x + wide / 2, y + 18, cut(node.name, 13), "stage", "middle"),
+            text(x + wide / 2, y + (18 if node.below else 26), cut(node.name, 13), "stage", "middle"),
             text(x + wide / 2, y + 33, cut(node.below, 15), "tick", "middle"),
         ]
         marks.append(tag("g", *inside))
