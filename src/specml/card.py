@@ -2,85 +2,240 @@
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING, Any
 
+from specml.metrics import TABLE
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from specml.data import Layout
     from specml.spec import Spec
 
-
-def card(spec: Spec, layout: Layout, choice: dict[str, Any], evidence: dict[str, Any]) -> str:
-    """Markdown, after Mitchell et al. (2019), *Model Cards for Model Reporting*."""
-    return "\n".join([*_head(spec, layout, choice, evidence), *_verdicts(evidence), *_leaderboard(choice), ""])
-
-
-def _head(spec: Spec, layout: Layout, choice: dict[str, Any], evidence: dict[str, Any]) -> Iterator[str]:
-    problem = spec.problem
-    yield f"# {spec.name}"
-    yield ""
-    yield problem.goal or "Goal: not stated."
-    yield ""
-    yield f"- Bundle: `{evidence['bundle']}`"
-    yield f"- Model: {choice['candidate']}, {layout.task}; `{layout.target}` from {len(layout.features)} columns"
-    yield f"- Decision threshold: {choice['threshold']}" if choice["threshold"] else "- Decision threshold: none"
-    yield f"- Intended use: {problem.intended_use or 'not stated'}"
-    yield f"- Out of scope: {'; '.join(problem.out_of_scope) or 'not stated'}"
-    yield f"- Protected columns, kept from the model: {', '.join(layout.protected) or 'none declared'}"
-    yield ""
-    yield "## Held-out rows"
-    yield ""
-    yield f"{evidence['rows']:,} rows that no training stage read (`artifacts/validate/verdicts.json`)."
-    yield ""
-    yield "| metric | value |"
-    yield "|---|---|"
-    for name, value in evidence["metrics"].items():
-        yield f"| {name} | {value:.4f} |"
-    yield ""
+VERDICTS = "artifacts/validate/verdicts.json"
+CHOICE = "artifacts/select/choice.json"
+PREPARED = "metrics/prepare.json"
+LAYOUT = "artifacts/prepare/layout.json"
+RELEASE = "artifacts/release/release.json"
+OPEN = "not measured"
 
 
-def _verdicts(evidence: dict[str, Any]) -> Iterator[str]:
-    yield "## Gates"
+def card(
+    spec: Spec,
+    layout: Layout,
+    choice: dict[str, Any],
+    evidence: dict[str, Any],
+    *,
+    prepared: dict[str, Any],
+    release: dict[str, Any],
+) -> str:
+    """Markdown with the sections of Mitchell et al. (2019), *Model Cards for Model Reporting*.
+
+    Its front matter is what the Hugging Face Hub reads (``model-index``), with every digit of each metric.
+    """
+    parts = [
+        [_front_matter(spec, layout, choice, evidence)],
+        _details(spec, layout, choice, evidence),
+        _use(spec),
+        _factors(layout, evidence),
+        _metrics(spec, choice, evidence),
+        _evaluation(evidence),
+        _training(layout, prepared),
+        _analyses(choice, evidence),
+        _considerations(layout, release),
+        _caveats(evidence),
+    ]
+    return "\n".join(line for part in parts for line in part)
+
+
+def _front_matter(spec: Spec, layout: Layout, choice: dict[str, Any], evidence: dict[str, Any]) -> str:
+    from ruamel.yaml import YAML
+
+    kind = f"tabular-{'regression' if layout.task == 'regression' else 'classification'}"
+    metrics = [{"type": name, "name": name, "value": value} for name, value in sorted(evidence["metrics"].items())]
+    result = {
+        "task": {"type": kind, "name": spec.problem.goal or kind},
+        "dataset": {"type": spec.name, "name": spec.name, "split": "test"},
+        "metrics": metrics,
+    }
+    values = {
+        "library_name": "onnx",
+        "pipeline_tag": kind,
+        "tags": ["specml", "tabular", layout.task, choice["candidate"]],
+        "metrics": [one["type"] for one in metrics],
+        "model-index": [{"name": spec.name, "results": [result]}],
+    }
+    buffer = io.StringIO()
+    yaml = YAML()
+    yaml.width = 4096
+    yaml.dump(values, buffer)
+    return f"---\n{buffer.getvalue()}---\n"
+
+
+def _details(spec: Spec, layout: Layout, choice: dict[str, Any], evidence: dict[str, Any]) -> Iterator[str]:
+    learned = ", ".join(f"{name} {value}" for name, value in choice["leaderboard"][0]["learned"].items())
+    yield f"# {_text(spec.name)}"
     yield ""
-    yield "| gate | verdict | value | interval | n | threshold | reason |"
-    yield "|---|---|---|---|---|---|---|"
+    yield _text(spec.problem.goal) or "Goal: not stated."
+    yield ""
+    yield "## Model details"
+    yield ""
+    yield f"- Bundle: `{evidence['bundle']}` (`{VERDICTS}`)"
+    yield f"- Model: {choice['candidate']}{f' ({learned})' if learned else ''} (`{CHOICE}`)"
+    yield f"- Problem: {layout.task}; `{_text(layout.target)}` from {len(layout.features)} columns (`{LAYOUT}`)"
+    if layout.classes:
+        yield f"- Classes: {', '.join(_text(label) for label in layout.classes)} (`{LAYOUT}`)"
+    if choice["threshold"] is not None:
+        yield f"- Decision threshold: {choice['threshold']:.4g} (`{CHOICE}`)"
+    yield ""
+
+
+def _use(spec: Spec) -> Iterator[str]:
+    yield "## Intended use"
+    yield ""
+    yield f"- Intended use: {_text(spec.problem.intended_use) or 'not stated'}"
+    yield f"- Out of scope: {'; '.join(_text(one) for one in spec.problem.out_of_scope) or 'not stated'}"
+    yield ""
+
+
+def _factors(layout: Layout, evidence: dict[str, Any]) -> Iterator[str]:
+    judged = sorted({one["name"].partition("=")[0] for gate in evidence["gates"].values() for one in gate["slices"]})
+    yield "## Factors"
+    yield ""
+    yield f"- Protected columns, kept from the model: {_listed(layout.protected) or 'none declared'} (`{LAYOUT}`)"
+    yield f"- Groups compared: {'by ' + _listed(judged) if judged else OPEN} (`{VERDICTS}`)"
+    yield f"- Groups of several columns together: {OPEN}"
+    yield ""
+
+
+def _metrics(spec: Spec, choice: dict[str, Any], evidence: dict[str, Any]) -> Iterator[str]:
+    better = "larger" if TABLE[choice["metric"]].larger_is_better else "smaller"
+    yield "## Metrics"
+    yield ""
+    yield f"Candidates are ranked by {choice['metric']}; {better} is better. A release must meet (`{VERDICTS}`):"
+    yield ""
     for name, gate in sorted(evidence["gates"].items()):
-        cells = (
-            name,
-            outcome(gate),
-            number(gate["value"]),
-            interval(gate),
-            gate["n"],
-            gate["threshold"],
-            gate["reason"],
-        )
-        yield "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
+        level = "" if gate["level"] == "fail" else ", told only"
+        yield f"- {name} ({gate['type']}): {gate['threshold'] or 'no threshold'}{level}"
+    if choice["threshold"] is not None:
+        how = "where the balanced accuracy out of fold is largest"
+        yield ""
+        yield f"The decision threshold is {how if spec.problem.decision.threshold == 'auto' else 'declared'}."
     yield ""
-    for name, gate in sorted(evidence["gates"].items()):
+
+
+def _evaluation(evidence: dict[str, Any]) -> Iterator[str]:
+    yield "## Evaluation data"
+    yield ""
+    yield f"{evidence['rows']:,} held-out rows that no training stage read (`{VERDICTS}`)."
+    yield ""
+
+
+def _training(layout: Layout, prepared: dict[str, Any]) -> Iterator[str]:
+    kinds = [column.kind for column in layout.features]
+    told = ", ".join(f"{kinds.count(kind)} {kind}" for kind in sorted(set(kinds)))
+    yield "## Training data"
+    yield ""
+    yield f"{prepared['rows']['train']:,} rows (`{PREPARED}`); {told} columns (`{LAYOUT}`)."
+    yield ""
+    classes = prepared.get("train_rows_by_class")
+    if classes:
+        yield from _table(("class", "training rows"), [(name, f"{n:,}") for name, n in classes.items()], PREPARED)
+    if prepared.get("set_aside"):
+        yield from _table(("column set aside", "why"), sorted(prepared["set_aside"].items()), PREPARED)
+
+
+def _analyses(choice: dict[str, Any], evidence: dict[str, Any]) -> Iterator[str]:
+    yield "## Quantitative analyses"
+    yield ""
+    yield "### Held-out rows"
+    yield ""
+    rows = [(name, f"{value:.4f}") for name, value in sorted(evidence["metrics"].items())]
+    yield from _table(("metric", "value"), rows, VERDICTS)
+    yield "### Gates"
+    yield ""
+    gates = sorted(evidence["gates"].items())
+    yield from _table(
+        ("gate", "verdict", "value", "interval", "n", "threshold", "reason"),
+        [
+            (name, outcome(g), number(g["value"]), interval(g), f"{g['n']:,}", g["threshold"], g["reason"])
+            for name, g in gates
+        ],
+        VERDICTS,
+    )
+    for name, gate in gates:
         if gate["slices"]:
             yield f"### {name}: groups"
             yield ""
-            yield "| group | n | value | interval | verdict | note |"
-            yield "|---|---|---|---|---|---|"
-            for one in gate["slices"]:
-                yield _row(one["name"], one["n"], number(one["value"]), interval(one), one["outcome"], one["note"])
+            yield from _table(
+                ("group", "n", "value", "interval", "verdict", "note"),
+                [
+                    (one["name"], f"{one['n']:,}", number(one["value"]), interval(one), one["outcome"], one["note"])
+                    for one in gate["slices"]
+                ],
+                VERDICTS,
+            )
+    for kind, name in (("calibration", "Calibration error"), ("latency", "Latency")):
+        if kind not in {gate["type"] for _, gate in gates}:
+            yield f"{name}: {OPEN}."
             yield ""
-
-
-def _leaderboard(choice: dict[str, Any]) -> Iterator[str]:
-    yield "## Candidates"
+    yield "### Candidates"
     yield ""
-    yield f"Cross-validated {choice['metric']} on the training rows (`artifacts/select/choice.json`)."
+    yield f"Cross-validated {choice['metric']} on the training rows."
     yield ""
-    yield "| candidate | mean | spread over folds |"
-    yield "|---|---|---|"
-    for row in choice["leaderboard"]:
-        yield f"| {row['candidate']} | {row['mean']:.4f} | {row['std']:.4f} |"
+    board = [(row["candidate"], f"{row['mean']:.4f}", f"{row['std']:.4f}") for row in choice["leaderboard"]]
+    yield from _table(("candidate", "mean", "spread over folds"), board, CHOICE)
 
 
-def _row(*cells: Any) -> str:
-    return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
+def _considerations(layout: Layout, release: dict[str, Any]) -> Iterator[str]:
+    yield "## Ethical considerations"
+    yield ""
+    yield "A gate assesses a disparity between groups; none certifies that there is none."
+    if not layout.protected:
+        yield f"No column is declared protected: disparity between groups was {OPEN}."
+    yield ""
+    for key in ("compliance", "obligations", "waivers", "approval"):
+        if release.get(key):
+            yield f"- {key.capitalize()}: {_words(release[key])} (`{RELEASE}`)"
+    yield "" if release.get("waivers") else f"- Waivers: none (`{RELEASE}`)\n"
+
+
+def _caveats(evidence: dict[str, Any]) -> Iterator[str]:
+    yield "## Caveats"
+    yield ""
+    told = [(name, gate) for name, gate in sorted(evidence["gates"].items()) if gate["outcome"] != "holds"]
+    for name, gate in told:
+        yield f"- {name}: {outcome(gate)}. {_text(gate['reason'])} (`{VERDICTS}`)"
+    yield "- All of it is about rows like the held-out ones; of others the card says nothing."
+    yield ""
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[Any]], source: str) -> Iterator[str]:
+    """A Markdown table, and the file that its numbers stand in."""
+    yield f"| {' | '.join(head)} |"
+    yield "|---" * len(head) + "|"
+    for row in rows:
+        yield f"| {' | '.join(_text(cell) for cell in row)} |"
+    yield ""
+    yield f"From `{source}`."
+    yield ""
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(_text(name) for name in names)
+
+
+def _text(value: object) -> str:
+    """One line that Markdown shows as it is: no HTML, no new cell."""
+    return " ".join(str(value).split()).replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
+
+
+def _words(value: Any) -> str:
+    """A JSON value in a line."""
+    if isinstance(value, dict):
+        return "; ".join(f"{_text(key)}: {_words(item)}" for key, item in value.items())
+    return ", ".join(_words(item) for item in value) if isinstance(value, list) else _text(value)
 
 
 def outcome(gate: dict[str, Any]) -> str:
@@ -94,7 +249,7 @@ def outcome(gate: dict[str, Any]) -> str:
 
 def number(value: float | None) -> str:
     """Four digits, or ``not measured``."""
-    return "not measured" if value is None else f"{value:.4g}"
+    return OPEN if value is None else f"{value:.4g}"
 
 
 def interval(measured: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 import pytest
+from ruamel.yaml import YAML
 
 from specml.bundle import open_bundle
 from specml.compile import compile_plan
@@ -20,6 +22,8 @@ from tests.conftest import ROOT, run_stages, spec_of
 if TYPE_CHECKING:
     from pathlib import Path
 
+CARD = "artifacts/release/card.md"
+NUMBER = r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?"
 CANDIDATES = {
     "binary": {"line": "logistic_regression", "gbm": "lightgbm"},
     "multiclass": {"line": "logistic_regression", "gbm": "lightgbm"},
@@ -79,7 +83,54 @@ def test_every_stage_ends_and_the_model_is_released(made: Path) -> None:
     release = read_json(made / "artifacts/release/release.json")
     assert release["admitted"]
     assert release["gates"] == {"baseline": "holds", "parity": "holds"}
-    assert "not measured" not in (made / "artifacts/release/card.md").read_text().split("## Gates")[1].split("##")[0]
+    assert "not measured" not in (made / CARD).read_text().split("### Gates")[1].split("From `")[0]
+
+
+def told_numbers(value: Any) -> set[str]:
+    """Every number in a JSON value, in the ways in which a card may write it."""
+    if isinstance(value, dict):
+        return set().union(*(told_numbers(item) for pair in value.items() for item in pair))
+    if isinstance(value, list):
+        return set().union(*(told_numbers(item) for item in value))
+    if isinstance(value, bool) or value is None:
+        return set()
+    if isinstance(value, str):
+        return set(re.findall(NUMBER, value))
+    return {f"{value:.4f}", f"{value:.4g}", f"{value:.3g}", f"{value:,}", str(value)}
+
+
+def test_every_number_of_the_card_stands_in_a_file_of_the_run(made: Path) -> None:
+    """The files are those that the card names; how many columns there are of each kind is counted from one of them."""
+    front, body = (made / CARD).read_text().removeprefix("---\n").split("\n---\n")
+    files = set(re.findall(r"`((?:artifacts|metrics)/[\w/.]+)`", body))
+    assert len(files) >= 4
+    known = set().union(*(told_numbers(read_json(made / name)) for name in files))
+    features = read_json(made / "artifacts/prepare/layout.json")["features"]
+    known |= {str(n) for n in range(1, len(features) + 1)}
+    text = re.sub(r"`[^`]*`", "", body)
+    assert set(re.findall(NUMBER, text)) - known == set()
+    (result,) = YAML(typ="safe").load(front)["model-index"][0]["results"]
+    assert {one["type"]: one["value"] for one in result["metrics"]} == read_json(made / "metrics/holdout.json")
+
+
+def test_the_card_has_the_sections_of_a_model_card(made: Path) -> None:
+    body = (made / CARD).read_text()
+    assert re.findall(r"^## (.*)$", body, re.MULTILINE) == [
+        "Model details",
+        "Intended use",
+        "Factors",
+        "Metrics",
+        "Evaluation data",
+        "Training data",
+        "Quantitative analyses",
+        "Ethical considerations",
+        "Caveats",
+    ]
+    assert "Calibration error: not measured." in body
+    assert "Latency: not measured." in body
+    tables = re.findall(r"(?:^\|.*\n)+\n(.*)$", body, re.MULTILINE)
+    assert len(tables) >= 3
+    assert all(line.startswith("From `") for line in tables)
 
 
 def test_the_profile_is_a_whylogs_profile_of_the_training_rows(made: Path) -> None:

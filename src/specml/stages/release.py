@@ -25,7 +25,7 @@ def declare(spec: Spec) -> Stage:
         name="release",
         summary="admit or refuse the bundle; its card and profile",
         params=("name", "problem"),
-        deps=(package.OUT, prepare.LAYOUT, prepare.TRAIN, select.OUT, validate.OUT),
+        deps=(package.OUT, prepare.LAYOUT, prepare.METRICS, prepare.TRAIN, select.OUT, validate.OUT),
         outs=(OUT, CARD, PROFILE),
     )
 
@@ -42,7 +42,7 @@ def work(work: Work) -> None:
     from specml.profile import profile
 
     evidence = read_json(work.path(validate.OUT))
-    choice = read_json(work.path(select.OUT))
+    choice, prepared = read_json(work.path(select.OUT)), read_json(work.path(prepare.METRICS))
     layout = Layout.model_validate_json(work.path(prepare.LAYOUT).read_bytes())
     manifest = digest(work.path(package.OUT) / "manifest.json")
     if evidence["bundle"] != manifest:
@@ -55,7 +55,7 @@ def work(work: Work) -> None:
         "admitted": not refusals,
         "gates": {name: gate["outcome"] for name, gate in evidence["gates"].items()},
     }
-    write_atomic(work.path(CARD), card(work.spec, layout, choice, evidence))
+    write_atomic(work.path(CARD), card(work.spec, layout, choice, evidence, prepared=prepared, release=release))
     train = pl.read_parquet(work.path(prepare.TRAIN), columns=[column.name for column in layout.features])
     write_atomic(work.path(PROFILE), profile(train))
     write_atomic(work.path(OUT), canonical_json(release))
