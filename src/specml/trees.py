@@ -1,6 +1,6 @@
 """Tree ensembles as one ``ai.onnx.ml`` operator that decides every row as the library does.
 
-LightGBM compares float64 thresholds with float32 features; the operator compares float32 with float32.
+LightGBM and scikit-learn compare float64 thresholds with float32 features; the operator compares float32 with float32.
 Rounding each threshold *down* to the nearest float32 keeps every decision: for a float32 ``x``,
 ``x <= t`` exactly when ``x <= floor32(t)``.
 """
@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from specml.graph import Graph
 
 
@@ -32,6 +34,35 @@ class Ensemble:
     leaf_node: list[int] = field(default_factory=list)
     leaf_target: list[int] = field(default_factory=list)
     leaf_value: list[float] = field(default_factory=list)
+
+    def add_split(
+        self, tree: int, node: int, *, feature: int, limit: float, below: tuple[int, int], missing_left: int
+    ) -> None:
+        """A node that sends ``x <= limit``, a float32, to the first node ``below`` and the others to the second."""
+        self.tree.append(tree)
+        self.node.append(node)
+        self.feature.append(feature)
+        self.mode.append("BRANCH_LEQ")
+        self.threshold.append(limit)
+        self.left.append(below[0])
+        self.right.append(below[1])
+        self.missing_goes_left.append(missing_left)
+
+    def add_leaf(self, tree: int, node: int, values: dict[int, float]) -> None:
+        """A node that adds to the scores: ``values`` by their place."""
+        self.tree.append(tree)
+        self.node.append(node)
+        self.feature.append(0)
+        self.mode.append("LEAF")
+        self.threshold.append(0.0)
+        self.left.append(0)
+        self.right.append(0)
+        self.missing_goes_left.append(0)
+        for target, value in values.items():
+            self.leaf_tree.append(tree)
+            self.leaf_node.append(node)
+            self.leaf_target.append(target)
+            self.leaf_value.append(value)
 
     def to_onnx(self, graph: Graph, X: str) -> str:
         """Add the ensemble; returns a float32 value [n, width]."""
@@ -58,15 +89,14 @@ class Ensemble:
         )
 
 
-def floor32(threshold: float) -> float:
-    """The largest float32 that is not above ``threshold``."""
+def floor32(threshold: float | np.ndarray) -> np.ndarray:
+    """The largest float32 that is not above ``threshold``, for each."""
     import numpy as np
 
     with np.errstate(over="ignore"):
-        nearest = np.float32(threshold)
-    if float(nearest) > threshold:
-        nearest = np.nextafter(nearest, np.float32(-np.inf))
-    return float(nearest)
+        nearest = np.asarray(threshold, dtype=np.float32)
+    below = np.nextafter(nearest, np.float32(-np.inf))
+    return np.where(nearest.astype(np.float64) > threshold, below, nearest)
 
 
 def from_lightgbm(dump: dict[str, Any]) -> Ensemble:
@@ -82,26 +112,44 @@ def from_lightgbm(dump: dict[str, Any]) -> Ensemble:
     return ensemble
 
 
+def from_forest(forest: list[dict[str, np.ndarray]]) -> Ensemble:
+    """The mean of scikit-learn's trees, each by its arrays.
+
+    ``feature``, ``threshold``, ``left_child``, ``right_child``, ``missing_go_to_left`` [nodes]; ``value``
+    [nodes, width].
+    """
+    width, share = forest[0]["value"].shape[1], 1.0 / len(forest)
+    ensemble = Ensemble(width)
+    for number, tree in enumerate(forest):
+        lists = [tree[name].tolist() for name in ("feature", "left_child", "right_child", "missing_go_to_left")]
+        values = (tree["value"] * share).tolist()
+        limits = floor32(tree["threshold"]).tolist()
+        for node, (feature, left, right, missing_left) in enumerate(zip(*lists, strict=True)):
+            if left < 0:
+                ensemble.add_leaf(number, node, dict(enumerate(values[node])))
+            else:
+                ensemble.add_split(
+                    number, node, feature=feature, limit=limits[node], below=(left, right), missing_left=missing_left
+                )
+    return ensemble
+
+
 def _add(ensemble: Ensemble, tree: int, target: int, root: dict[str, Any]) -> None:
     waiting, count = [(root, 0)], 1
     while waiting:
         node, number = waiting.pop()
-        ensemble.tree.append(tree)
-        ensemble.node.append(number)
         if "split_feature" not in node:
-            _add_leaf(ensemble, tree, number, target, float(node["leaf_value"]))
+            ensemble.add_leaf(tree, number, {target: float(node["leaf_value"])})
             continue
         if node["decision_type"] != "<=" or node["missing_type"] == "Zero":
             raise ValueError(f"split {node['decision_type']!r} with missing type {node['missing_type']!r}")
         threshold = _threshold(node)
         # With missing type None, LightGBM reads NaN as 0.
         goes_left = node["default_left"] if node["missing_type"] == "NaN" else threshold >= 0.0
-        ensemble.feature.append(int(node["split_feature"]))
-        ensemble.mode.append("BRANCH_LEQ")
-        ensemble.threshold.append(floor32(threshold))
-        ensemble.left.append(count)
-        ensemble.right.append(count + 1)
-        ensemble.missing_goes_left.append(int(goes_left))
+        feature, limit = int(node["split_feature"]), float(floor32(threshold))
+        ensemble.add_split(
+            tree, number, feature=feature, limit=limit, below=(count, count + 1), missing_left=int(goes_left)
+        )
         waiting += [(node["left_child"], count), (node["right_child"], count + 1)]
         count += 2
 
@@ -110,16 +158,3 @@ def _threshold(node: dict[str, Any]) -> float:
     """The split's threshold; ``dump_model`` writes an infinite one, which parts only missing values, as 1e300."""
     threshold = float(node["threshold"])
     return math.copysign(math.inf, threshold) if abs(threshold) >= 1e300 else threshold
-
-
-def _add_leaf(ensemble: Ensemble, tree: int, number: int, target: int, value: float) -> None:
-    ensemble.feature.append(0)
-    ensemble.mode.append("LEAF")
-    ensemble.threshold.append(0.0)
-    ensemble.left.append(0)
-    ensemble.right.append(0)
-    ensemble.missing_goes_left.append(0)
-    ensemble.leaf_tree.append(tree)
-    ensemble.leaf_node.append(number)
-    ensemble.leaf_target.append(target)
-    ensemble.leaf_value.append(value)

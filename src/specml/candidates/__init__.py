@@ -1,5 +1,5 @@
 """Candidates, one a file."""
 
-from specml.candidates import lightgbm, logistic_regression, ridge
+from specml.candidates import lightgbm, logistic_regression, random_forest, ridge
 
-__all__ = ["lightgbm", "logistic_regression", "ridge"]
+__all__ = ["lightgbm", "logistic_regression", "random_forest", "ridge"]
