@@ -17,7 +17,7 @@ from specml.bundle import open_bundle
 from specml.load import load
 from specml.serving.app import Args
 from specml.serving.table import to_rows
-from tests.conftest import ROOT, run_stages, specml
+from tests.conftest import ROOT, run_stages, specml, tree
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -176,6 +176,14 @@ def test_late_labels_are_joined_and_judged(asked: Path, tmp_path: Path) -> None:
     refused = specml("feedback", str(tmp_path / "strange.csv"), folder=asked, status=6)
     assert "1 of 1 labels" in refused.stderr
     assert "perhaps" not in refused.stderr
+
+
+def test_nothing_to_watch_is_told(tmp_path: Path) -> None:
+    (tmp_path / "spec.yaml").write_text(json.dumps(tree()))
+    assert "monitoring.capture is off" in specml("watch", "--once", folder=tmp_path).stderr
+    assert "Nothing was captured yet" in specml("watch", "--once", ON[0], folder=tmp_path).stderr
+    assert "--by needs --rows" in specml("watch", "--by", "x", folder=tmp_path, status=2).stderr
+    assert "no duration" in specml("watch", "--every", "soon", folder=tmp_path, status=2).stderr
 
 
 @pytest.mark.slow

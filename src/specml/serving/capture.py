@@ -20,13 +20,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from specml.data import MISSING
 from specml.files import write_atomic
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import numpy as np
     import polars as pl
 
     from specml.bundle import Contract
@@ -46,6 +47,8 @@ SEGMENT_ROWS = 10_000
 """Rows from which a segment is closed."""
 SEGMENT_SECONDS = 3600.0
 """Age at which a segment is closed."""
+AT_ONCE = 200
+"""Rows that become a table at once, in some 3 ms; then the requests have their turn."""
 QUEUE_ROWS = 50_000
 """Most rows that wait for the writer."""
 
@@ -157,67 +160,80 @@ class Capture:
         """Write what has grown; then what waits, segment by segment."""
         self._save()
         while self._waiting:
-            if self._frame is not None and (
-                len(self._frame) >= SEGMENT_ROWS or time.monotonic() - self._begun > SEGMENT_SECONDS
-            ):
+            if self._full():
                 self._frame = None
-            parts, rows = [], len(self._frame) if self._frame is not None else 0
-            with self._lock:
-                while self._waiting and rows < SEGMENT_ROWS:
-                    parts.append(self._waiting.popleft())
-                    rows += parts[-1].rows.n
-                    self._waiting_rows -= parts[-1].rows.n
-            self._grow(parts)
+            while self._waiting and not self._full():
+                self._grow(self._next())
+                time.sleep(0.002)
             self._save()
+
+    def _full(self) -> bool:
+        return self._frame is not None and (
+            len(self._frame) >= SEGMENT_ROWS or time.monotonic() - self._begun > SEGMENT_SECONDS
+        )
+
+    def _next(self) -> list[_Taken]:
+        """Some requests: few enough that turning them into a table keeps no request waiting for the interpreter."""
+        parts: list[_Taken] = []
+        rows = 0
+        with self._lock:
+            while self._waiting and rows < AT_ONCE:
+                parts.append(self._waiting.popleft())
+                rows += parts[-1].rows.n
+            self._waiting_rows -= rows
+        return parts
 
     def _grow(self, parts: list[_Taken]) -> None:
         import polars as pl
 
         self._unwritten += sum(part.rows.n for part in parts)
-        frames = [self._table(part) for part in parts]
+        table = self._table(parts)
         if self._frame is None:
             self._begun = time.monotonic()
             self._segment = self._folder / f"{parts[0].at:{NAME}}-{self._replica}.parquet"
-            self._frame = pl.concat(frames)
+            self._frame = table
         else:
-            self._frame = pl.concat([self._frame, *frames])
+            self._frame = pl.concat([self._frame, table])
 
     def _save(self) -> None:
         if not self._unwritten or self._frame is None or self._segment is None:
             return
         content = io.BytesIO()
-        self._frame.write_parquet(content)
+        self._frame = self._frame.rechunk()
+        self._frame.write_parquet(content, compression="lz4")
         write_atomic(self._segment, content.getvalue())
         self.rows += self._unwritten
         self._unwritten = 0
 
-    def _table(self, part: _Taken) -> pl.DataFrame:
-        """A request's rows: ``id``, ``time``, ``bundle``, and as structs ``inputs`` and ``outputs``."""
+    def _table(self, parts: list[_Taken]) -> pl.DataFrame:
+        """The rows of some requests: ``id``, ``time``, ``bundle``, and as structs ``inputs`` and ``outputs``."""
         import polars as pl
 
         inputs = []
         for column in self._contract.inputs:
-            values = part.rows.columns[column.name]
+            values = np.concatenate([part.rows.columns[column.name].ravel() for part in parts])
             if column.kind == "categorical":
-                texts = [None if value == MISSING else value for value in values.ravel().tolist()]
-                inputs.append(pl.Series(column.name, texts, dtype=pl.String))
+                texts = pl.Series(column.name, values.tolist(), dtype=pl.String)
+                inputs.append(texts.set(texts == MISSING, None))
             else:
-                numbers = pl.Series(column.name, values.ravel(), dtype=pl.Float64).fill_nan(None)
+                numbers = pl.Series(column.name, values, dtype=pl.Float64).fill_nan(None)
                 inputs.append(numbers.cast(pl.Boolean) if column.kind == "boolean" else numbers)
+        answers = {name: np.concatenate([part.outputs[name] for part in parts]) for name in self._contract.outputs()}
         if self._contract.task == "regression":
-            outputs = [pl.Series("prediction", part.outputs["prediction"].ravel(), dtype=pl.Float32)]
+            outputs = [pl.Series("prediction", answers["prediction"].ravel(), dtype=pl.Float32)]
         else:
-            probabilities = part.outputs["probabilities"].tolist()
+            probabilities = pl.Series("probabilities", answers["probabilities"].astype(np.float32))
             outputs = [
-                pl.Series("label", part.outputs["label"].ravel().tolist(), dtype=pl.String),
-                pl.Series("probabilities", probabilities, dtype=pl.List(pl.Float32)),
+                pl.Series("label", answers["label"].ravel().tolist(), dtype=pl.String),
+                probabilities.cast(pl.List(pl.Float32)),
             ]
-        n = part.rows.n
+        times = [np.datetime64(part.at.replace(tzinfo=None), "us") for part in parts]
+        rows = [part.rows.n for part in parts]
         return pl.DataFrame(
             [
-                pl.Series("id", row_ids(part.request, n), dtype=pl.String),
-                pl.Series("time", [part.at] * n, dtype=pl.Datetime("us", "UTC")),
-                pl.Series("bundle", [self._bundle] * n, dtype=pl.String),
+                pl.Series("id", [name for part in parts for name in row_ids(part.request, part.rows.n)]),
+                pl.Series("time", np.repeat(times, rows)).dt.replace_time_zone("UTC"),
+                pl.Series("bundle", [self._bundle]).new_from_index(0, sum(rows)),
                 pl.DataFrame(inputs).to_struct("inputs"),
                 pl.DataFrame(outputs).to_struct("outputs"),
             ]

@@ -86,7 +86,7 @@ class Performance(Signal):
         side = "is beyond" if beyond else "is not wholly beyond"
         return Verdict(
             outcome=outcome,
-            reason=f"{self.metric} is {value:.4g}; its {self.confidence:.4g} interval, {told}, {side} {bound}.",
+            reason=f"{self.metric} is {value:.4g}; its {self.confidence * 100:g} % interval, {told}, {side} {bound}.",
             value=value,
             interval=interval,
             n=window.rows,

@@ -86,9 +86,9 @@ def _answers(folder: Path, contract: Contract, ids: pl.Series) -> pl.DataFrame:
     """The captured answers to the rows called ``ids``; the first where an id was used twice."""
     import polars as pl
 
-    tables = [stream.read(one).filter(pl.col("id").is_in(ids.implode())) for one in sorted(folder.glob("*.parquet"))]
-    found = pl.concat([one.select("id", "outputs") for one in tables]).unique("id", keep="first", maintain_order=True)
-    found = found.unnest("outputs")
+    tables = [stream.read(one, "id", "outputs") for one in sorted(folder.glob("*.parquet"))]
+    found = pl.concat([one.filter(pl.col("id").is_in(ids.implode())) for one in tables])
+    found = found.unique("id", keep="first", maintain_order=True).unnest("outputs")
     if contract.task == "regression":
         return found
     places = {str(label): index for index, label in enumerate(contract.classes)}
@@ -122,7 +122,7 @@ def _told(folder: Path, like: pl.DataFrame) -> pl.DataFrame:
     import polars as pl
 
     empty = like.select("id", "y").clear()
-    return pl.concat([empty, *(stream.read(one).select("id", "y") for one in sorted(folder.glob("*.parquet")))])
+    return pl.concat([empty, *(stream.read(one, "id", "y") for one in sorted(folder.glob("*.parquet")))])
 
 
 def _write(folder: Path, new: pl.DataFrame) -> None:

@@ -25,6 +25,12 @@ def watch(spec: Spec, project: Path, say: Callable[[str], None]) -> Iterator[Jud
     ``say`` takes what a person should know beside the verdicts.
     """
     window = spec.monitoring.window
+    if not (project / stream.CAPTURES).exists():
+        say(
+            "Nothing was captured yet."
+            if spec.monitoring.capture
+            else "Nothing is captured: monitoring.capture is off."
+        )
     with stream.alone(project):
         for of, size in (("rows", window.rows), ("labels", window.labels)):
             if any(signal.judges == of for signal in spec.monitoring.signals.values()):

@@ -91,14 +91,12 @@ def waiting(folder: Path, project: Path) -> int:
     import polars as pl
 
     used = _used(folder, project)
-    heights = {
-        one.name: pl.scan_parquet(one).select(pl.len()).collect().item() for one in sorted(folder.glob("*.parquet"))
-    }
-    return sum(height - used.get(name, 0) for name, height in heights.items())
+    rows = {one.name: pl.scan_parquet(one).select(pl.len()).collect().item() for one in folder.glob("*.parquet")}
+    return sum(height - used.get(name, 0) for name, height in rows.items())
 
 
-def read(segment: Path) -> pl.DataFrame:
-    """The rows of a segment.
+def read(segment: Path, *columns: str) -> pl.DataFrame:
+    """The rows of a segment, of all columns or some.
 
     Raises:
         DataCheckFailed: it is none.
@@ -106,7 +104,7 @@ def read(segment: Path) -> pl.DataFrame:
     import polars as pl
 
     try:
-        return pl.read_parquet(segment)
+        return pl.read_parquet(segment, columns=list(columns) or None)
     except pl.exceptions.PolarsError:
         raise DataCheckFailed(
             "is no Parquet file: it was altered.", where=str(segment), hint="Delete it: its rows are lost."
