@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
+import threading
+from functools import partial
 from html.parser import HTMLParser
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -174,3 +179,50 @@ def test_it_stays_small_with_many_columns(tmp_path: Path) -> None:
 def test_without_a_run_it_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(SpecmlError, match="no run of this project got as far"):
         report.html(tmp_path)
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+def browsed(text: str, folder: Path) -> tuple[list[str], list[str]]:
+    """What the console said, and what the page asked for, when chromium opened it."""
+    assert CHROMIUM is not None
+    folder.mkdir()
+    (folder / "page.html").write_text(text, encoding="utf-8")
+    net = folder / "net.json"
+    handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        done = subprocess.run(
+            [
+                CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
+                "--enable-logging=stderr", f"--user-data-dir={folder / 'profile'}", f"--log-net-log={net}",
+                "--virtual-time-budget=2000", "--dump-dom", f"http://127.0.0.1:{server.server_port}/page.html",
+            ],
+            capture_output=True, text=True, check=True, timeout=120,
+        )  # fmt: skip
+        server.shutdown()
+    assert "How to reproduce" in done.stdout
+    events = [event.get("params", {}) for event in json.loads(net.read_text())["events"]]
+    asked = [one["url"] for one in events if one.get("initiator", "not an origin") != "not an origin"]
+    return [line for line in done.stderr.splitlines() if "CONSOLE" in line], asked
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here to open the report in")
+def test_a_browser_opens_it_without_an_error_or_a_request(project: Path, tmp_path: Path) -> None:
+    assert browsed(report.html(project), tmp_path / "ours") == ([], [])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here to open the report in")
+def test_the_policy_stops_what_the_escaping_would_let_through(project: Path, tmp_path: Path) -> None:
+    evil = '<img src="http://127.0.0.1:9/x.png"><script>console.log("ran")</script>'
+    text = report.html(project).replace("<main>", f"<main>{evil}")
+    said, asked = browsed(text, tmp_path / "with")
+    assert len(said) == 2
+    assert all("Content Security Policy" in line for line in said)
+    assert asked == []
+    said, asked = browsed(re.sub("<meta http-equiv[^>]*>", "", text), tmp_path / "without")
+    assert "ran" in said[0]
+    assert asked == ["http://127.0.0.1:9/x.png"]

@@ -163,7 +163,7 @@ def _tell(outcome: Outcome, out: Console, folder: Path, *, quiet: bool) -> None:
     if quiet:
         return
     out.print(tables.candidates_table(outcome.leaderboard))
-    out.print(tables.gates_table(outcome.gates))
+    out.print(tables.gates_table(outcome.gates), *tables.remarks(outcome.gates))
     files = {"bundle": "artifacts/bundle", "card": "artifacts/release/card.md", "report": report.OUT}
     for what, where in {**files, "logs": ".specml/log"}.items():
         out.print(f"{what:<7} {folder / where}", markup=False)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from specml import durations
-from specml.card import interval, number, outcome
+from specml.card import number
 from specml.files import read_json
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from rich.padding import Padding
     from rich.table import Table
 
 MARKS = {"holds": "✔ ", "refused": "✖ ", "not measured": "? "}
@@ -46,17 +47,35 @@ def candidates_table(rows: list[dict[str, Any]]) -> Table:
 
 
 def gates_table(verdicts: dict[str, Any]) -> Table:
-    """The verdicts, and under a disparity gate the groups that do not hold."""
+    """The verdicts, and under a disparity gate the groups that do not hold; fits into 80 columns."""
     table = plain("gate", "verdict", "wanted", "value", "interval", "n")
     for name, gate in verdicts.items():
-        mark = MARKS[gate["outcome"]]
-        bound = interval(gate).partition(" (")[0]
-        table.add_row(name, mark + outcome(gate), gate["threshold"], number(gate["value"]), bound, f"{gate['n']:,}")
+        word = MARKS[gate["outcome"]] + gate["outcome"]
+        if gate["outcome"] != "holds" and not _blocks(gate):
+            word += " (told)"
+        table.add_row(name, word, gate["threshold"], number(gate["value"]), _span(gate), f"{gate['n']:,}")
         for one in gate["slices"]:
             if one["outcome"] != "holds":
-                bound = interval(one).partition(" (")[0]
-                table.add_row(f"  {one['name']}", one["outcome"], "", number(one["value"]), bound, f"{one['n']:,}")
+                table.add_row(f" {one['name']}", one["outcome"], "", number(one["value"]), _span(one), f"{one['n']:,}")
     return table
+
+
+def remarks(verdicts: dict[str, Any]) -> list[Padding]:
+    """Why gates do not hold that stop nothing; of the others the refusal tells."""
+    from rich.padding import Padding
+    from rich.text import Text
+
+    told = {name: gate for name, gate in verdicts.items() if gate["outcome"] != "holds" and not _blocks(gate)}
+    return [Padding(Text(f"{name}: {gate['reason']}"), (0, 0, 0, 2)) for name, gate in told.items()]
+
+
+def _blocks(gate: dict[str, Any]) -> bool:
+    return bool(gate["level"] == "fail" and not gate["passes"])
+
+
+def _span(measured: dict[str, Any]) -> str:
+    found = measured["interval"]
+    return f"{found['low']:.4g} – {found['high']:.4g}" if found else "-"
 
 
 def plain(*columns: str) -> Table:
@@ -64,4 +83,4 @@ def plain(*columns: str) -> Table:
     from rich.box import SIMPLE
     from rich.table import Table
 
-    return Table(*columns, box=SIMPLE, pad_edge=False, show_edge=False)
+    return Table(*columns, box=SIMPLE, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
