@@ -6,15 +6,33 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from specml.errors import DataCheckFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+_TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}")
+"""Names that ``tempfile`` makes for us."""
+
+Guard = contextlib.AbstractContextManager[None]
+_guards: ContextVar[tuple[Callable[[], Guard], ...]] = ContextVar("guards", default=())
+
+
+@contextlib.contextmanager
+def guarded(guard: Callable[[], Guard]) -> Iterator[None]:
+    """Within the block, a file or folder takes its final name inside ``guard()``, which may raise instead."""
+    before = _guards.set((*_guards.get(), guard))
+    try:
+        yield
+    finally:
+        _guards.reset(before)
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
@@ -28,7 +46,8 @@ def write_atomic(path: Path, content: bytes | str) -> None:
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).chmod(0o666 & ~_umask())
-        Path(temporary).replace(path)
+        with _allowed():
+            Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
@@ -47,9 +66,10 @@ def folder_atomic(path: Path) -> Iterator[Path]:
             if file.is_file():
                 with file.open("rb") as content:
                     os.fsync(content.fileno())
-        if path.exists():
-            shutil.rmtree(path)
-        temporary.replace(path)
+        with _allowed():
+            if path.exists():
+                shutil.rmtree(path)
+            temporary.replace(path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -91,6 +111,19 @@ def digest(content: bytes | Path) -> str:
         return f"sha256:{hashlib.sha256(content).hexdigest()}"
     with content.open("rb") as file:
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """What writes that were killed left below ``folder``: temporary files and folders, sorted."""
+    return sorted(path for path in folder.rglob(".*") if _TEMPORARY.fullmatch(path.name))
+
+
+@contextlib.contextmanager
+def _allowed() -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        for guard in _guards.get():
+            stack.enter_context(guard())
+        yield
 
 
 def _umask() -> int:

@@ -15,13 +15,16 @@ if TYPE_CHECKING:
 PR_SET_PDEATHSIG = 1
 
 
-def die_with_parent() -> None:
+def die_with_parent(parent: int | None = None) -> None:
     """Have the kernel kill this process when its parent ends, however it ends (Linux: prctl(2)).
 
-    A stage that outlives its run would overwrite the outputs of the next one.
+    A stage that outlives its run would overwrite the outputs of the next one. ``parent``, where known, is the
+    process that started this one: it may have ended before the kernel was asked.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if parent is not None and os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 @contextlib.contextmanager

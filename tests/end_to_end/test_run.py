@@ -211,7 +211,7 @@ def test_a_second_run_is_turned_away_before_it_writes(again: Path) -> None:
         lock.write("4711")
         lock.flush()
         fcntl.flock(lock, fcntl.LOCK_EX)
-        done = specml("run", "--no-deploy", "gates.auc.min=0.99", folder=again, status=1)
+        done = specml("run", "--no-deploy", "--no-wait", "gates.auc.min=0.99", folder=again, status=1)
     assert "another run is at work here (process 4711)" in done.stderr
     assert (again / "params.yaml").read_bytes() == before
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from specml.cli.arguments import parse, spec_and_overrides
-from specml.errors import DataCheckFailed, GateRefused, SpecmlError
+from specml.errors import INTERRUPTED, DataCheckFailed, GateRefused, SpecmlError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from specml.load import Loaded
+    from specml.plan import Plan
+    from specml.repro import Order
 
 LAST = "release"
 
@@ -49,11 +52,24 @@ class Outcome:
         }
 
 
+@dataclass(frozen=True)
+class Way:
+    """How a run was asked for."""
+
+    target: str | None
+    """The last stage; none: all."""
+    single: bool
+    force: bool
+    wait: bool
+    quiet: bool
+
+
 @click.command("run")
 @spec_and_overrides
 @click.option("--until", metavar="STAGE", help="Stop after this stage.")
 @click.option("--only", metavar="STAGE", help="Run this stage only, as train@gbm.")
 @click.option("--no-deploy", is_flag=True, help="Stop at the release.")
+@click.option("--no-wait", is_flag=True, help="Refuse at once while another run is at work here.")
 @click.option("--force", is_flag=True, help="Give up values that were changed in params.yaml itself.")
 @click.option("-q", "--quiet", is_flag=True, help="Only the outcome, and errors.")
 @click.option("--json", "as_json", is_flag=True, help="The outcome as one JSON document on standard output.")
@@ -62,6 +78,7 @@ def command(
     until: str | None,
     only: str | None,
     no_deploy: bool,
+    no_wait: bool,
     force: bool,
     quiet: bool,
     as_json: bool,
@@ -76,7 +93,8 @@ def command(
     try:
         loaded = load(*parse(arguments))
         outcome.name = loaded.spec.name
-        _carry(loaded, outcome, out, target=until or only, single=only is not None, force=force, quiet=quiet or as_json)
+        way = Way(until or only, single=only is not None, force=force, wait=not no_wait, quiet=quiet or as_json)
+        _carry(loaded, outcome, out, way)
         if not (until or only or no_deploy):
             _deploy(loaded, outcome, out, quiet=quiet or as_json)
     except SpecmlError as error:
@@ -87,47 +105,73 @@ def command(
         raise outcome.error
 
 
-def _carry(
-    loaded: Loaded, outcome: Outcome, out: Console, *, target: str | None, single: bool, force: bool, quiet: bool
-) -> None:
+def _carry(loaded: Loaded, outcome: Outcome, out: Console, way: Way) -> None:
     """Compile and reproduce, alone in the project."""
     from specml import repro
     from specml.compile.write import compiled
 
-    folder = loaded.folder
-    with repro.alone(folder):
-        result = compiled(loaded, force=force)
+    folder, target = loaded.folder, way.target
+    with repro.alone(folder, wait=way.wait) as number:
+        result = compiled(loaded, force=way.force)
         _known(target, result.plan.stages)
         written = result.write()
-        if not quiet:
+        if not way.quiet:
             out.print(f"specml · {loaded.spec.name} · {loaded.path}", markup=False, soft_wrap=True)
             if written:
                 out.print(f"compiled {', '.join(written)}", markup=False)
         _present(loaded)
         repro.set_up(folder)
-        if single or repro.changes(folder, [target] if target else []):
-            _reproduce(
-                outcome, out, folder, [*(["--single-item"] if single else []), *([target] if target else [])], quiet
-            )
-        if not (outcome.stages_run or quiet):
+        for mended in repro.tidy(folder):
+            out.print(mended, markup=False, soft_wrap=True)
+        if way.single or repro.changes(folder, [target] if target else []):
+            _reproduce(outcome, out, folder, number, _order(result.plan, way), quiet=way.quiet)
+        if not (outcome.stages_run or way.quiet):
             out.print("nothing to do: every stage is up to date", markup=False)
     if target is None or target == LAST:
-        _tell(outcome, out, folder, quiet=quiet or not outcome.stages_run)
-    elif outcome.stages_run and not quiet:
+        _tell(outcome, out, folder, quiet=way.quiet or not outcome.stages_run)
+    elif outcome.stages_run and not way.quiet:
         out.print(f"done up to {target}; go on with `specml run`", markup=False)
 
 
-def _reproduce(outcome: Outcome, out: Console, folder: Path, arguments: list[str], quiet: bool) -> None:
+def _order(plan: Plan, way: Way) -> Order:
+    """What DVC is to do: candidates side by side, where the target needs all of them."""
+    from specml.repro import Order
+
+    targets = (way.target,) if way.target else ()
+    names = [stage.name for stage in plan.stages]
+    train = names.index("train")
+    if way.single or (way.target and way.target not in names[train:]):
+        return Order(targets, single=way.single)
+    keys = plan.stages[train].keys
+    return Order(targets, together=tuple(f"train@{key}" for key in keys), before=tuple(names[:train]))
+
+
+def _reproduce(outcome: Outcome, out: Console, folder: Path, number: int, order: Order, *, quiet: bool) -> None:
     from specml import durations, repro
     from specml.cli.progress import Follow
 
-    try:
-        with Follow(out, durations.known(folder), quiet=quiet) as follow:
-            outcome.stages_run = repro.run(folder, arguments, follow)
-    except SpecmlError as error:
-        if error.status == GateRefused.status:
-            _tell(outcome, out, folder, quiet=quiet)
-        raise
+    known = durations.known(folder)
+    with repro.started(folder, number, order) as running:
+        try:
+            with Follow(out, known, quiet=quiet) as follow:
+                running.follow(follow)
+        except SpecmlError as error:
+            if error.status == GateRefused.status:
+                _tell(outcome, out, folder, quiet=quiet)
+            raise
+        except (KeyboardInterrupt, SystemExit) as end:
+            print(_interrupted(running.finished), file=sys.stderr)
+            raise SystemExit(end.code if isinstance(end, SystemExit) else INTERRUPTED) from None
+        finally:
+            outcome.stages_run = running.finished
+
+
+def _interrupted(finished: list[str]) -> str:
+    """What was done, and how to go on."""
+    import shlex
+
+    done = f"finished in this run: {', '.join(finished)}" if finished else "no stage was finished in this run"
+    return f"interrupted; {done}. Go on with: {shlex.join(['specml', *sys.argv[1:]])}"
 
 
 def _present(loaded: Loaded) -> None:

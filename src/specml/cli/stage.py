@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from specml import durations, stages
+from specml import durations, fence, stages
 from specml.cli import missing
 from specml.compile import VERSION
 from specml.compile.dvc import Parameters, compiled_digest, read_params
 from specml.errors import SpecmlError, StageFailed, StaleCompile
 from specml.events import Events
+from specml.files import guarded
 from specml.processes import die_with_parent, wait_without_spinning
 from specml.stages.work import Work, narrowed
 
@@ -37,8 +38,10 @@ def command(name: str, key: str) -> None:
     events = Events.from_environment(label)
     started = time.monotonic()
     events.tell("start")
+    number = os.environ.get(fence.VARIABLE)
     try:
-        with _logged(folder / ".specml" / "log" / f"{label}.log"):
+        fenced = guarded(lambda: fence.newest(folder, number)) if number else contextlib.nullcontext()
+        with _logged(folder / ".specml" / "log" / f"{label}.log"), fenced:
             _work(name, key, folder, events)
     except SpecmlError as error:
         events.tell("error", text=str(error), status=error.status)

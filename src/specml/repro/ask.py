@@ -1,0 +1,86 @@
+"""Ask DVC what changed."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+from typing import TYPE_CHECKING, Any
+
+from specml.errors import SpecmlError
+from specml.files import leftovers
+from specml.repro import lockfile
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+RWLOCK = ".dvc/tmp/rwlock"
+OURS = ("artifacts", "metrics", "plots", "dvc_plots", ".specml")
+"""Folders that specml alone writes to."""
+
+
+def changes(folder: Path, targets: Sequence[str] = ()) -> dict[str, Any]:
+    """What DVC would run again and why, by stage; empty when everything is up to date.
+
+    Asked inside this process: DVC's command line costs twice as much.
+    """
+    import logging
+
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    logging.getLogger("dvc").setLevel(logging.ERROR)
+    try:
+        with Repo(str(folder)) as repo:
+            return dict(repo.status(targets=list(targets) or ["dvc.yaml"]))
+    except (DvcException, TypeError) as error:  # TypeError: a date in params.yaml
+        told = " ".join(str(error).split())
+        if pids := sorted(set(re.findall(r"PID (\d+)", told))):
+            at_work = f"another run is at work here (process {', '.join(pids)})."
+            raise SpecmlError(at_work, where=str(folder), hint="Wait until it has ended, or stop it.") from None
+        hint = "`specml run` mends it." if "dvc.lock" in told else ""
+        raise SpecmlError(f"DVC can't read the project: {told}", where=str(folder), hint=hint) from None
+
+
+def tidy(folder: Path) -> list[str]:
+    """Mend what a crash left; for who holds the project alone. Returns what was done, one line each."""
+    done = [told] if (told := lockfile.heal(folder)) else []
+    forget_the_dead(folder)
+    if not (folder / RWLOCK).exists() or not _holders(folder):
+        for path in (path for name in OURS for path in leftovers(folder / name)):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+    return done
+
+
+def forget_the_dead(folder: Path) -> None:
+    """Remove DVC's lock file when everyone in it is dead, or a crash tore it.
+
+    DVC does so itself, but takes a killed process for alive until someone reaps it, which in a container may be never;
+    and a torn file it refuses for good.
+    """
+    import psutil
+
+    path = folder / RWLOCK
+    with contextlib.suppress(FileNotFoundError):
+        text = path.read_text(errors="replace")
+        holders = _holders(folder)
+        torn = not text.strip().endswith("}")
+        if torn or (holders and not any(_alive(psutil, pid) for pid in holders)):
+            path.unlink()
+
+
+def _holders(folder: Path) -> list[int]:
+    with contextlib.suppress(FileNotFoundError):
+        return [int(pid) for pid in re.findall(r'"pid":\s*(\d+)', (folder / RWLOCK).read_text(errors="replace"))]
+    return []
+
+
+def _alive(psutil: Any, pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False

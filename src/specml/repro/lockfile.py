@@ -1,0 +1,77 @@
+"""Keep a good copy of dvc.lock, and put it back when a crash tore the file.
+
+DVC rewrites dvc.lock in place: killed at that moment, it leaves a file that no later run accepts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING
+
+from specml.files import write_atomic
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LOCK = "dvc.lock"
+COPY = ".specml/dvc.lock"
+PATIENCE = 0.3
+"""Seconds that somebody else's DVC gets to finish writing the file."""
+
+
+def heal(folder: Path) -> str:
+    """Put a torn dvc.lock right; returns what was done, in one line, or nothing."""
+    if not _torn(folder / LOCK):
+        return ""
+    time.sleep(PATIENCE)
+    if not _torn(folder / LOCK):
+        return ""
+    copy = folder / COPY
+    if copy.exists() and good(raw := copy.read_bytes()):
+        write_atomic(folder / LOCK, raw)
+        return "dvc.lock was torn by a crash: put back as it was after the last finished stage"
+    (folder / LOCK).unlink()
+    return "dvc.lock was torn by a crash and no copy is kept: removed; every stage is looked at again"
+
+
+class Keeper:
+    """Copies dvc.lock whenever it has changed and is whole."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._seen = (0, 0)
+
+    def look(self) -> None:
+        """Copy the file if it is another than the last time."""
+        path = self.folder / LOCK
+        with contextlib.suppress(FileNotFoundError):
+            facts = path.stat()
+            now = (facts.st_mtime_ns, facts.st_size)
+            if now == self._seen:
+                return
+            raw = path.read_bytes()
+            if good(raw):
+                self._seen = now
+                if not (copy := self.folder / COPY).exists() or copy.read_bytes() != raw:
+                    write_atomic(copy, raw)
+
+
+def good(raw: bytes) -> bool:
+    """Whether the bytes are a whole dvc.lock: YAML that DVC's own schema takes."""
+    from dvc.exceptions import DvcException
+    from dvc.schema import COMPILED_LOCKFILE_SCHEMA
+    from dvc.utils.serialize import parse_yaml
+    from voluptuous import Invalid
+
+    if not raw.endswith(b"\n"):
+        return False
+    try:
+        COMPILED_LOCKFILE_SCHEMA(parse_yaml(raw.decode(), LOCK))
+    except (DvcException, Invalid, UnicodeDecodeError):
+        return False
+    return True
+
+
+def _torn(path: Path) -> bool:
+    return path.exists() and not good(path.read_bytes())

@@ -1,0 +1,211 @@
+"""Have DVC do what is out of date, in a process of its own that is forked from this one, and follow it.
+
+Forked, because this process has DVC loaded already: starting its command line would cost a second more of a core.
+The stages are DVC's children, all in one process group that ends with this process, however it ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from specml import events, fence
+from specml.errors import SpecmlError, StageFailed
+from specml.files import write_atomic
+from specml.processes import die_with_parent, ended_by_signal
+from specml.repro.lockfile import Keeper
+from specml.stages.work import threads
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+EVENTS = ".specml/events.jsonl"
+LOG = ".specml/log/dvc.log"
+GRACE = 1.5
+"""Seconds that children get to end by themselves after an interrupt."""
+
+FORK = multiprocessing.get_context("fork")
+
+
+@dataclass(frozen=True)
+class Order:
+    """What DVC is to do."""
+
+    targets: tuple[str, ...] = ()
+    """Stages, and what they depend on; none: every stage."""
+    single: bool = False
+    """The targets only, not what they depend on."""
+    together: tuple[str, ...] = ()
+    """Stages that don't need each other: done side by side where two or more are out of date and cores allow."""
+    before: tuple[str, ...] = ()
+    """What those depend on."""
+
+
+@dataclass
+class Running:
+    """A run that was started."""
+
+    folder: Path
+    process: BaseProcess
+    seen: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def finished(self) -> list[str]:
+        """The stages that were done."""
+        return [event["stage"] for event in self.seen if event["event"] == "done"]
+
+    def follow(self, tell: Callable[[dict[str, Any]], None]) -> None:
+        """Give ``tell`` each event until DVC has ended.
+
+        Raises:
+            SpecmlError: a stage failed; of the class and with the words of the stage's own error.
+        """
+        offset, keeper = 0, Keeper(self.folder)
+        while True:
+            ended = self.process.exitcode is not None
+            fresh, offset = events.read(self.folder / EVENTS, offset)
+            self.seen += fresh
+            for event in fresh:
+                tell(event)
+            keeper.look()
+            if ended:
+                break
+            time.sleep(0.05)
+        if self.process.exitcode:
+            raise _failure(self.seen, self.folder / LOG)
+
+
+@contextlib.contextmanager
+def started(folder: Path, number: int, order: Order) -> Iterator[Running]:
+    """DVC at work on ``order`` for the run ``number``; it is ended with the block, however that ends.
+
+    To be entered where this process has no other threads.
+    """
+    log = folder / LOG
+    log.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder / EVENTS, b"")
+    Keeper(folder).look()
+    with ended_by_signal():
+        process = FORK.Process(target=_work, args=(os.getpid(), folder, number, order))
+        process.start()
+        assert process.pid is not None
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # the child does the same: whoever is first
+            os.setpgid(process.pid, process.pid)
+        try:
+            yield Running(folder, process)
+        finally:
+            _end(process)
+
+
+def environment() -> dict[str, str]:
+    """The environment for DVC: this installation's commands first, so that stages find `specml`."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    return {"DVC_NO_ANALYTICS": "1", "PATH": path}
+
+
+def _work(parent: int, folder: Path, number: int, order: Order) -> None:
+    """The process of its own: what comes before, what goes side by side, all the rest."""
+    import logging
+
+    from dvc.exceptions import DvcException
+
+    os.setpgid(0, 0)
+    die_with_parent(parent)
+    for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(one, signal.SIG_DFL)
+    log = os.open(folder / LOG, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o666)
+    for stream in (1, 2):
+        os.dup2(log, stream)
+    os.chdir(folder)
+    os.environ.update(environment() | {events.VARIABLE: str(folder / EVENTS), fence.VARIABLE: str(number)})
+    logging.getLogger("dvc").setLevel(logging.INFO)
+    try:
+        if len(order.together) > 1 and threads() > 1:
+            _reproduce(order.before)
+            _side_by_side(_stale(order.together))
+        _reproduce(order.targets, single=order.single)
+    except DvcException as error:
+        os.write(2, f"ERROR: {_chain(error)}\n".encode())
+        sys.exit(1)
+
+
+def _side_by_side(stages: Sequence[str]) -> None:
+    """Each in a process of its own; together they use no more threads than this run may."""
+    parallel = min(len(stages), threads())
+    if parallel < 2:
+        return
+    share = threads() // parallel
+    waiting, working, codes = list(stages), list[BaseProcess](), list[int]()
+    while working or (waiting and not any(codes)):
+        while waiting and len(working) < parallel and not any(codes):
+            working.append(FORK.Process(target=_one, args=(os.getpid(), waiting.pop(0), share)))
+            working[-1].start()
+        time.sleep(0.02)
+        codes += [process.exitcode for process in working if process.exitcode is not None]
+        working = [process for process in working if process.exitcode is None]
+    if any(codes):
+        sys.exit(1)
+
+
+def _one(parent: int, stage: str, share: int) -> None:
+    from dvc.exceptions import DvcException
+
+    die_with_parent(parent)
+    os.environ["SPECML_THREADS"] = str(share)
+    try:
+        _reproduce([stage], single=True)
+    except DvcException as error:
+        os.write(2, f"ERROR: {_chain(error)}\n".encode())
+        sys.exit(1)
+
+
+def _reproduce(targets: Sequence[str], *, single: bool = False) -> None:
+    from dvc.repo import Repo
+
+    with Repo(_wait_for_lock=True) as repo:
+        repo.reproduce(list(targets) or None, single_item=single)
+
+
+def _stale(stages: Sequence[str]) -> list[str]:
+    """Those that are out of date."""
+    from dvc.repo import Repo
+
+    with Repo(_wait_for_lock=True) as repo:
+        changed = repo.status(targets=list(stages))
+    return [stage for stage in stages if stage in changed]
+
+
+def _failure(seen: list[dict[str, Any]], log: Path) -> SpecmlError:
+    for event in reversed(seen):
+        if event["event"] == "error":
+            return StageFailed(event["text"], where=f"stage {event['stage']}", status=event["status"])
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.startswith("ERROR")]
+    return StageFailed(lines[-1].removeprefix("ERROR: ") if lines else "DVC ended early.", hint=f"See {log}.")
+
+
+def _chain(error: BaseException | None) -> str:
+    """The words of an error and of what it came from."""
+    said = []
+    while error is not None:
+        said.append(" ".join(str(error).split()))
+        error = error.__cause__
+    return ": ".join(said)
+
+
+def _end(process: BaseProcess) -> None:
+    """End DVC and its stages, if they still are: first asked, then made to."""
+    assert process.pid is not None
+    for sort, patience in ((signal.SIGTERM, GRACE), (signal.SIGKILL, None)):
+        if process.exitcode is not None and sort is signal.SIGTERM:
+            break
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, sort)
+        process.join(patience)

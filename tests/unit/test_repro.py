@@ -1,0 +1,128 @@
+"""Locks, fencing, and what a crash tore."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from specml import fence
+from specml.errors import SpecmlError, StageFailed
+from specml.files import folder_atomic, guarded, leftovers, write_atomic
+from specml.repro import alone, lockfile, set_up, tidy
+from tests.conftest import specml
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+GOOD = (
+    b"schema: '2.0'\nstages:\n  a:\n    cmd: echo\n    outs:\n"
+    b"    - path: a.txt\n      md5: 17fe18949c58b3773131d82fbe999f92\n      size: 2\n"
+)
+
+
+@pytest.mark.parametrize("torn", [b"", b"schema: '2.0'\nsta", GOOD[:-5], b"stages: 1\n", b"\xff\n", b"{\n"])
+def test_a_torn_dvc_lock_is_put_back(torn: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "dvc.lock"
+    path.write_bytes(GOOD)
+    lockfile.Keeper(tmp_path).look()
+    path.write_bytes(torn)
+    assert "put back" in lockfile.heal(tmp_path)
+    assert path.read_bytes() == GOOD
+    assert lockfile.heal(tmp_path) == ""
+
+
+def test_a_torn_dvc_lock_without_a_copy_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "dvc.lock").write_bytes(b"")
+    (tmp_path / ".specml").mkdir()
+    (tmp_path / ".specml/dvc.lock").write_bytes(b"stages: [")
+    assert "removed" in lockfile.heal(tmp_path)
+    assert not (tmp_path / "dvc.lock").exists()
+
+
+def test_a_torn_dvc_lock_is_never_kept(tmp_path: Path) -> None:
+    keeper = lockfile.Keeper(tmp_path)
+    for raw in (GOOD, b"", GOOD[:-5]):
+        (tmp_path / "dvc.lock").write_bytes(raw)
+        keeper.look()
+    assert (tmp_path / ".specml/dvc.lock").read_bytes() == GOOD
+
+
+def test_an_older_run_writes_nothing(tmp_path: Path) -> None:
+    old, new = fence.next_number(tmp_path), fence.next_number(tmp_path)
+    assert new == old + 1
+    write_atomic(tmp_path / "out/a.txt", "new")
+    with guarded(lambda: fence.newest(tmp_path, str(old))):
+        with pytest.raises(StageFailed, match="belongs to run 1; the newest is 2"):
+            write_atomic(tmp_path / "out/a.txt", "old")
+        with pytest.raises(StageFailed), folder_atomic(tmp_path / "out") as folder:
+            (folder / "b.txt").write_text("old")
+    assert (tmp_path / "out/a.txt").read_text() == "new"
+    assert leftovers(tmp_path) == []
+    with guarded(lambda: fence.newest(tmp_path, str(new))):
+        write_atomic(tmp_path / "out/a.txt", "newer")
+
+
+def test_a_stage_of_an_older_run_ends_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "spec.yaml").write_text(
+        "name: small\nproblem: {task: binary, target: y}\ndata: {sources: {rows: {type: csv, path: rows.csv}}}\n"
+        "candidates: {line: logistic_regression}\n"
+    )
+    (tmp_path / "rows.csv").write_text("a,y\n1,0\n")
+    specml("compile", folder=tmp_path)
+    done = specml("stage", "guard", folder=tmp_path, status=8, SPECML_RUN="0")
+    assert "belongs to run 0; the newest is 1. It writes nothing." in done.stderr
+    assert not (tmp_path / "artifacts/guard.txt").exists()
+    specml("stage", "guard", folder=tmp_path, SPECML_RUN="1")
+    specml("stage", "guard", folder=tmp_path)
+
+
+def test_a_second_run_waits_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = "import sys, time; from pathlib import Path; from specml.repro import alone\n"
+    code += "with alone(Path(sys.argv[1])): print('in', flush=True); time.sleep(1.5)"
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE) as first:
+        assert first.stdout
+        first.stdout.readline()
+        with pytest.raises(SpecmlError, match=f"process {first.pid} on .*, since"), alone(tmp_path, wait=False):
+            pass
+        with alone(tmp_path) as number:
+            assert number == 2
+            assert first.wait() == 0
+    assert f"process {first.pid}" in capsys.readouterr().err
+    assert json.loads((tmp_path / ".specml/run.lock").read_text())["pid"] == os.getpid()
+
+
+def test_a_dead_run_holds_nothing(tmp_path: Path) -> None:
+    code = "import os, sys; from pathlib import Path; from specml.repro import alone\n"
+    code += "with alone(Path(sys.argv[1])): os.kill(os.getpid(), 9)"
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    started = time.monotonic()
+    with alone(tmp_path, wait=False):
+        assert time.monotonic() - started < 1
+
+
+def test_a_set_up_that_was_killed_is_done_again(tmp_path: Path) -> None:
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc/config").write_bytes(b"[core")
+    write_atomic(tmp_path / ".specml/setting-up", b"")
+    assert set_up(tmp_path)
+    assert "analytics = False" in (tmp_path / ".dvc/config").read_text()
+    assert (tmp_path / ".dvcignore").read_text().count("/.specml/") == 1
+    assert not set_up(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", '{"write": {"/a": {"pid": 4', '{"write": {"/a": {"pid": 999999999, "cmd": ""}}}'])
+def test_tidy_forgets_the_dead_and_what_they_left(text: str, tmp_path: Path) -> None:
+    (tmp_path / ".dvc/tmp").mkdir(parents=True)
+    (tmp_path / ".dvc/tmp/rwlock").write_text(text)
+    (tmp_path / "artifacts/.bundle.abcd_123").mkdir(parents=True)
+    (tmp_path / "artifacts/.guard.txt.abcd_123").write_text("")
+    (tmp_path / "artifacts/.keep").write_text("")
+    assert tidy(tmp_path) == []
+    assert [path.name for path in (tmp_path / "artifacts").iterdir()] == [".keep"]
+    assert not (tmp_path / ".dvc/tmp/rwlock").exists()
