@@ -67,7 +67,7 @@ def table(task: str, n: int = 600, columns: int = 0) -> pl.DataFrame:
         f"x{EVIL}": x,
         f"c{EVIL}": np.array([f"k{EVIL}", "other"])[generator.integers(0, 2, n)],
         "group": np.array([f"g{EVIL}", "h"])[generator.integers(0, 2, n)],
-        **{f"column {i}": generator.normal(size=n) for i in range(columns)},
+        **{f"column {i} {'x' * 3000}": generator.normal(size=n) for i in range(columns)},
         "y": y,
     })  # fmt: skip
 
@@ -154,11 +154,16 @@ def test_what_was_not_measured_says_so(project: Path) -> None:
     importance = text.partition('id="importance"')[2].partition("</section>")[0]
     assert "not measured" in importance
     (project / "artifacts/explain").mkdir()
-    told = {"method": "mean absolute contribution", "rows": 600, "importance": {f"x{EVIL}": 0.7, "b": 0.1}}
+    told = {
+        "method": "lightgbm",
+        "score": "mean absolute log odds",
+        "rows": 600,
+        "importance": {f"x{EVIL}": 0.7, "b": 0.1},
+    }
     (project / "artifacts/explain/importance.json").write_text(json.dumps(told))
     importance = report.html(project).partition('id="importance"')[2].partition("</section>")[0]
     assert "not measured" not in importance
-    assert "mean absolute contribution, over 600 rows" in importance
+    assert "By mean absolute log odds (lightgbm), over 600 rows" in importance
 
 
 def test_a_bundle_that_was_not_judged_is_not_called_released(project: Path) -> None:
@@ -174,6 +179,22 @@ def test_it_stays_small_with_many_columns(tmp_path: Path) -> None:
     text = report.html(made(tmp_path, "binary", table("binary", 300, columns=500)))
     assert len(text) < LIMIT
     assert "302 more columns stand in the file" in text
+
+
+def test_it_stays_small_with_many_long_classes(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    rows = pl.DataFrame({"x": generator.normal(size=900), "y": [f"{i % 30} {'y' * 9000}" for i in range(900)]})
+    problem = {"task": "multiclass", "target": "y"}
+    data = {"sources": {"rows": {"type": "parquet", "path": "rows.parquet"}}}
+    rows.write_parquet(tmp_path / "rows.parquet")
+    spec = spec_of(
+        problem=problem, data=data, search={"folds": 2}, gates={"baseline": {"type": "baseline", "level": "warn"}}
+    )
+    run_stages(spec, tmp_path)
+    (tmp_path / "params.yaml").write_text(params_yaml(compile_plan(spec), "spec.yaml", ()), encoding="utf-8")
+    text = report.html(tmp_path)
+    assert len(text) < LIMIT
+    assert "5 more classes stand in the file" in text
 
 
 def test_without_a_run_it_says_what_to_do(tmp_path: Path) -> None:

@@ -28,6 +28,8 @@ SHOWN_GROUPS = 60
 FEWEST = 10
 """Rows that a category must have for its name to be shown."""
 TOP = 3
+LONGEST = 120
+"""Characters of a name or a label from the data."""
 STATES = {"holds": "ok", "refused": "bad", "not measured": "unknown"}
 MARKS = {"holds": "✔", "refused": "✖", "not measured": "?"}
 
@@ -88,7 +90,7 @@ def _verdict(facts: Facts) -> dict[str, Any]:
         ("gates", f"{holding} of {len(facts.evidence['gates'])}", "hold", validate.OUT),
     ]
     chips = [
-        (MARKS[gate["outcome"]], name, STATES[gate["outcome"]], f"{outcome(gate)}: {gate['reason']}")
+        (MARKS[gate["outcome"]], name, STATES[gate["outcome"]], f"{outcome(gate)}: {svg.cut(gate['reason'], 2000)}")
         for name, gate in sorted(facts.evidence["gates"].items())
     ]
     return {"state": state, "word": word, "why": why, "tiles": tiles, "chips": chips}
@@ -104,7 +106,7 @@ def _problem(facts: Facts) -> list[tuple[str, str]]:
         ("kept from the model", ", ".join(layout.protected) or "no column is declared protected"),
     ]
     if layout.classes:
-        rows.insert(2, ("classes", ", ".join(str(label) for label in layout.classes[:20])))
+        rows.insert(2, ("classes", ", ".join(svg.cut(str(label), LONGEST) for label in layout.classes[:20])))
     threshold = facts.choice["threshold"]
     if threshold is not None:
         rows.insert(3, ("decided", f"{layout.classes[1]} from a probability of {threshold:.4g} on"))
@@ -143,6 +145,7 @@ def _data(facts: Facts) -> dict[str, Any]:
     shown = list(facts.layout.features)[:COLUMNS]
     table = [_column(one.name, one.kind, facts.columns[one.name], rows["train"]) for one in shown]
     balance = facts.prepared.get("train_rows_by_class") or {}
+    set_aside = sorted(facts.prepared.get("set_aside", {}).items())
     total = sum(balance.values()) or 1
     bars = [(label, float(n), f"{n:,} · {_percent(n / total)}") for label, n in list(balance.items())[:BARS]]
     return {
@@ -153,7 +156,7 @@ def _data(facts: Facts) -> dict[str, Any]:
         "classes_left_out": max(0, len(balance) - BARS),
         "columns": table,
         "left_out": len(facts.layout.features) - len(shown),
-        "set_aside": sorted(facts.prepared.get("set_aside", {}).items())[:COLUMNS],
+        "set_aside": [(svg.cut(name, LONGEST), why) for name, why in set_aside[:COLUMNS]],
         "sources": [(path, f"{kind}:{found}", size) for path, (kind, found, size) in sorted(facts.sources.items())],
     }
 
@@ -192,7 +195,7 @@ def _column(name: str, kind: str, told: dict[str, Any], rows: int) -> dict[str, 
         words = f"{svg.told(quantiles[1])} to {svg.told(quantiles[-2])}" if quantiles else "no value"
         drawn = _density(quantiles[1:-1])
     return {
-        "name": name,
+        "name": svg.cut(name, LONGEST),
         "kind": kind,
         "missing": told["missing"],
         "distinct": told["distinct"],
@@ -218,7 +221,7 @@ def _density(quantiles: list[float], bins: int = 24) -> list[float]:
 def _leaderboard(facts: Facts) -> dict[str, Any]:
     choice, rows = facts.choice, []
     trials = {name: _trials(told) for name, told in facts.trained.items()}
-    span = svg.padded([s for row in choice["leaderboard"] for s in (*row["folds"], *trials[row["candidate"]])])
+    span = svg.padded([score for row in choice["leaderboard"] for score in row["folds"]])
     for row in choice["leaderboard"]:
         told = facts.trained[row["candidate"]]
         size = told["bytes"]
@@ -228,13 +231,22 @@ def _leaderboard(facts: Facts) -> dict[str, Any]:
             "mean": row["mean"],
             "std": row["std"],
             "drawing": svg.folds(row["folds"], trials[row["candidate"]], row["mean"], span),
-            "learned": ", ".join(f"{key} {value}" for key, value in row["learned"].items()),
+            "learned": ", ".join(f"{key} {_setting(value)}" for key, value in _settings(told, row)),
             "trials": len(trials[row["candidate"]]),
             "size": f"{size / 1024:,.0f} KiB" if size is not None else "not measured",
             "source": f"{train.OUT.replace('${key}', row['candidate'])}/cross_validation.json",
         })  # fmt: skip
     better = "larger is better" if TABLE[choice["metric"]].larger_is_better else "smaller is better"
     return {"metric": choice["metric"], "better": better, "rows": rows, "span": span, "trials": any(trials.values())}
+
+
+def _settings(told: dict[str, Any], row: dict[str, Any]) -> list[tuple[str, Any]]:
+    """What a search chose and what the fits found, by name."""
+    return sorted({**told.get("options", {}), **row["learned"]}.items())
+
+
+def _setting(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _trials(told: dict[str, Any]) -> list[float]:
@@ -254,7 +266,14 @@ def _winner(facts: Facts) -> dict[str, Any]:
     curves = drawn["curves"]
     if curves:
         told["classes"] = [
-            (index % svg.SERIES, one["class"], one["n"], one["roc_auc"], one["average_precision"], one["share"])
+            (
+                index % svg.SERIES,
+                svg.cut(one["class"], LONGEST),
+                one["n"],
+                one["roc_auc"],
+                one["average_precision"],
+                one["share"],
+            )
             for index, one in enumerate(curves)
         ]
         told["figures"] = [
@@ -329,7 +348,7 @@ def _gate(name: str, gate: dict[str, Any]) -> dict[str, Any]:
         "value": number(value),
         "interval": interval(gate),
         "n": gate["n"],
-        "reason": gate["reason"],
+        "reason": svg.cut(gate["reason"], 2000),
         "drawing": svg.interval(value, low, high, bound, svg.padded(known, 0.12), state),
     }
 
@@ -356,8 +375,8 @@ def _disparity(facts: Facts) -> Iterator[dict[str, Any]]:
             "word": outcome(gate),
             "state": STATES[gate["outcome"]],
             "drawing": svg.groups(rows, _bound(gate["threshold"]), f"{name}: groups beside the threshold"),
-            "rows": [(one["name"], one["n"], number(one["value"]), interval(one), one["outcome"],
-                      STATES[one["outcome"]], one["note"]) for one in shown],
+            "rows": [(svg.cut(one["name"], LONGEST), one["n"], number(one["value"]), interval(one), one["outcome"],
+                      STATES[one["outcome"]], svg.cut(one["note"], 3 * LONGEST)) for one in shown],
             "left_out": len(gate["slices"]) - len(shown),
         }  # fmt: skip
 
@@ -375,7 +394,7 @@ def _importance(facts: Facts) -> dict[str, Any] | None:
     ranked = sorted(told["importance"].items(), key=lambda one: (-abs(one[1]), one[0]))
     rows = [(name, float(value), f"{value:.4g}") for name, value in ranked[:BARS]]
     return {
-        "method": told.get("method", "not stated"),
+        "words": f"{told.get('score', 'mean absolute contribution')} ({told.get('method', 'method not stated')})",
         "rows": told.get("rows"),
         "drawing": svg.bars(rows, "Importance by column"),
         "left_out": len(ranked) - len(rows),

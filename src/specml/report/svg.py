@@ -199,6 +199,7 @@ def histogram(bins: Sequence[dict[str, float]], label: str, x_name: str) -> Mark
 
 def confusion(labels: Sequence[str], counts: Sequence[Sequence[int]], label: str) -> Markup:
     """Rows by true and decided class; the darker, the larger the share of the true class."""
+    labels = [cut(one, 80) for one in labels]
     size = len(labels)
     left, top = 92.0, 24.0
     cell = min(64.0, (WIDTH - left) / size)
@@ -281,7 +282,7 @@ def bars(rows: Sequence[tuple[str, float, str]], label: str, *, width: float = 6
     for i, (name, value, words) in enumerate(rows):
         y, start, end = i * step + 3, min(x(0), x(value)), max(x(0), x(value))
         marks.append(text(left - 8, y + 12, cut(name, 24), "tick", "end"))
-        marks.append(box(start, y, max(end - start, 0.5), step - 7, "bar", f"{name}: {words}"))
+        marks.append(box(start, y, max(end - start, 0.5), step - 7, "bar", f"{cut(name, 120)}: {words}"))
         marks.append(text(end + 6, y + 12, words, "tick"))
     return drawing(marks, width, len(rows) * step + 4, label)
 
@@ -319,7 +320,7 @@ def groups(rows: Sequence[Group], threshold: float | None, label: str) -> Markup
             marks.append(text(left + 4, y + 4, "not measured", "tick unmeasured"))
             continue
         marks.append(line((x(row.low), y), (x(row.high), y), f"range {row.state}"))
-        marks.append(dot(x(row.value), y, f"point {row.state}", row.note))
+        marks.append(dot(x(row.value), y, f"point {row.state}", cut(row.note, 240)))
     return drawing(marks, width, bottom + 22, label)
 
 
