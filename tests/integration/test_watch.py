@@ -6,7 +6,11 @@ import asyncio
 import json
 import os
 import shutil
+import signal
 import socket
+import subprocess
+import sys
+import time
 import urllib.request
 from typing import TYPE_CHECKING, Any
 
@@ -237,3 +241,48 @@ def test_a_live_server_is_captured_watched_and_fed(employment: Path, tmp_path: P
     pl.DataFrame({"id": ["the-last-0"], TARGET: [1]}).write_csv(tmp_path / "labels.csv")
     told = specml("feedback", str(tmp_path / "labels.csv"), *options, folder=folder).stdout
     assert told == "1 of 1 labels are new and belong to captured rows.\n"
+
+
+SMALL = (ON[0], "monitoring.window={rows: 100}", "+monitoring.signals={drift: {type: data_drift, min_rows: 100}}")
+
+
+def started(folder: Path, *options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "specml", "watch", "--json", *options, *SMALL]
+    return subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, text=True)
+
+
+@pytest.mark.slow
+def test_killed_and_crowded_watches_judge_every_row_once(asked: Path) -> None:
+    records = asked / ".specml/watch"
+    for wanted in (1, 4, 9):
+        process = started(asked, "--once")
+        while len(list(records.glob("*.json"))) < wanted and process.poll() is None:
+            time.sleep(0.005)
+        process.kill()
+        process.wait(timeout=120)
+    assert 9 <= len(list(records.glob("*.json"))) < 23
+    crowd = [started(asked, "--once") for _ in range(2)]
+    for process in crowd:
+        process.wait(timeout=120)
+    taken: list[int] = []
+    for path in records.glob("*.json"):
+        for start, stop in json.loads(path.read_bytes())["origin"]["segments"].values():
+            taken += range(start, stop)
+    assert sorted(taken) == list(range(2300))
+
+
+@pytest.mark.slow
+def test_it_watches_until_it_is_interrupted(asked: Path) -> None:
+    process = started(asked, "--every", "1s")
+    records = asked / ".specml/watch"
+    until = time.monotonic() + 60
+    while len(list(records.glob("*.json"))) < 23 and time.monotonic() < until:
+        time.sleep(0.1)
+    ask(asked, pl.read_parquet(ROOT / DATA).sample(100, seed=8), "more")
+    while len(list(records.glob("*.json"))) < 24 and time.monotonic() < until:
+        time.sleep(0.1)
+    assert len(list(records.glob("*.json"))) == 24
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    process.wait(timeout=120)
+    assert process.returncode == 130
