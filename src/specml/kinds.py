@@ -10,10 +10,14 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from specml.component import Component
+from typing_extensions import override
+
+from specml import space
+from specml.component import Component, Disagreement
+from specml.space import Dimension
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     import numpy as np
@@ -96,6 +100,12 @@ class Candidate(Component):
     prefers: ClassVar[Preference]
     stops_early: ClassVar[bool] = False
     """Whether ``fit`` watches ``stop_on``; it is then given rows that neither train nor score."""
+    usual_space: ClassVar[Mapping[str, Dimension]] = {}
+    """What a search tries of a candidate whose ``space`` is empty."""
+
+    space: dict[str, Dimension] = {}
+    """What a search tries, by option; the family's usual ranges unless given. The options themselves are the
+    first trial."""
 
     @abstractmethod
     def fit(self, train: Design, *, seed: int, threads: int, stop_on: Design | None = None) -> Model:
@@ -108,6 +118,13 @@ class Candidate(Component):
     @abstractmethod
     def load(self, folder: Path, task: Task) -> Model:
         """The model that ``Model.save`` wrote to ``folder``; no code is run from there."""
+
+    @override
+    def disagreements(self, spec: Spec) -> Iterable[Disagreement]:
+        if self.space and spec.search.trials == 1:
+            hint = "Say search.trials: how many settings are tried."
+            yield Disagreement(key=("space",), what="has no effect: there is one trial.", hint=hint)
+        yield from space.disagreements(self, self.space)
 
 
 class Model(ABC):

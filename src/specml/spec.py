@@ -138,8 +138,11 @@ class Features(Block):
 
 
 class Search(Block):
-    """How candidates are compared."""
+    """How settings of a candidate are tried, and candidates compared."""
 
+    trials: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Settings tried of each candidate: first its own options, then what Optuna proposes within its space.
+    Finished trials are kept: a search that was interrupted goes on where it was."""
     folds: Annotated[int, Field(ge=2, le=20)] = 5
     """Cross-validation folds over the training rows: stratified for classification, forward in time
     when ``data.split.method`` is ``time``."""

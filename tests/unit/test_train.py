@@ -10,8 +10,8 @@ import pytest
 
 from specml.data import Column, Layout
 from specml.errors import DataCheckFailed, NotEnoughData, SpecmlError
+from specml.stages.cross_validation import _refuse_lacking_classes, _stop_rows, folds, treatment
 from specml.stages.select import _prior
-from specml.stages.train import _refuse_lacking_classes, _stop_rows, folds, treatment
 from specml.stages.work import threads
 from tests.conftest import spec_of
 

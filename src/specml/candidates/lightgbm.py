@@ -11,8 +11,11 @@ from typing_extensions import override
 
 from specml import trees
 from specml.kinds import Candidate, Model, Preference
+from specml.space import Dimension
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import lightgbm
     import numpy as np
 
@@ -28,6 +31,14 @@ class LightGBM(Candidate):
     tasks: ClassVar[tuple[Task, ...]] = ("binary", "multiclass", "regression")
     prefers: ClassVar[Preference] = Preference(missing="native", scale="none", encode="ordinal")
     stops_early: ClassVar[bool] = True
+    usual_space: ClassVar[Mapping[str, Dimension]] = {
+        "learning_rate": Dimension(low=0.02, high=0.2, log=True),
+        "num_leaves": Dimension(low=7, high=127, log=True),
+        "min_child_samples": Dimension(low=5, high=100, log=True),
+        "subsample": Dimension(low=0.5, high=1.0),
+        "colsample_bytree": Dimension(low=0.4, high=1.0),
+        "reg_lambda": Dimension(low=1e-3, high=10.0, log=True),
+    }
 
     type: Literal["lightgbm"] = "lightgbm"
     n_estimators: Annotated[int, Field(ge=1, le=100_000)] = 1000

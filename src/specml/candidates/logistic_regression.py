@@ -10,8 +10,11 @@ from typing_extensions import override
 
 from specml.kinds import Candidate, Model, Preference
 from specml.linear import LinearModel
+from specml.space import Dimension
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from specml.data import Design, Task
 
 
@@ -20,6 +23,10 @@ class LogisticRegression(Candidate):
 
     tasks: ClassVar[tuple[Task, ...]] = ("binary", "multiclass")
     prefers: ClassVar[Preference] = Preference(missing="median", scale="standard", encode="onehot")
+    usual_space: ClassVar[Mapping[str, Dimension]] = {
+        "C": Dimension(low=1e-3, high=100.0, log=True),
+        "class_weight": Dimension(choices=(None, "balanced")),
+    }
 
     type: Literal["logistic_regression"] = "logistic_regression"
     C: Annotated[float, Field(gt=0)] = 1.0

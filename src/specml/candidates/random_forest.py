@@ -11,8 +11,11 @@ from typing_extensions import override
 
 from specml import trees
 from specml.kinds import Candidate, Model, Preference
+from specml.space import Dimension
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
 
     from specml.data import Design, Task
@@ -24,6 +27,11 @@ class RandomForest(Candidate):
 
     tasks: ClassVar[tuple[Task, ...]] = ("binary", "multiclass", "regression")
     prefers: ClassVar[Preference] = Preference(missing="native", scale="none", encode="ordinal")
+    usual_space: ClassVar[Mapping[str, Dimension]] = {
+        "max_depth": Dimension(low=4, high=18),
+        "min_samples_leaf": Dimension(low=1, high=30, log=True),
+        "max_features": Dimension(low=0.1, high=1.0),
+    }
 
     type: Literal["random_forest"] = "random_forest"
     n_estimators: Annotated[int, Field(ge=1, le=5000)] = 200

@@ -10,8 +10,11 @@ from typing_extensions import override
 
 from specml.kinds import Candidate, Model, Preference
 from specml.linear import LinearModel
+from specml.space import Dimension
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from specml.data import Design, Task
 
 
@@ -20,6 +23,7 @@ class Ridge(Candidate):
 
     tasks: ClassVar[tuple[Task, ...]] = ("regression",)
     prefers: ClassVar[Preference] = Preference(missing="median", scale="standard", encode="onehot")
+    usual_space: ClassVar[Mapping[str, Dimension]] = {"alpha": Dimension(low=1e-3, high=1000.0, log=True)}
 
     type: Literal["ridge"] = "ridge"
     alpha: Annotated[float, Field(gt=0)] = 1.0

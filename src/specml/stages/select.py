@@ -72,6 +72,8 @@ def _entry(name: str, result: dict[str, Any]) -> dict[str, Any]:
         "std": float(np.std(scores)),
         "folds": scores,
         "learned": result["learned"],
+        "options": result.get("options", {}),
+        "trials": len(result.get("trials", ())) or 1,
     }
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import BaseModel
+from typing_extensions import override
 
 from specml.errors import SpecmlError
 
@@ -59,6 +60,10 @@ class _Part:
 
     def __init__(self, value: Any, declared: tuple[Path_, ...], path: Path_) -> None:
         self._value, self._declared, self._path = value, declared, path
+
+    @override
+    def __reduce__(self) -> tuple[type[_Part], tuple[Any, ...]]:
+        return _Part, (self._value, self._declared, self._path)
 
     def __getattr__(self, name: str) -> Any:
         value = self._value

@@ -1,0 +1,194 @@
+"""How a setting of a candidate is judged: by rows of the training table that did not train it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+from specml.data import Design, Layout
+from specml.errors import DataCheckFailed, NotEnoughData
+from specml.metrics import TABLE
+from specml.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    import numpy as np
+    import polars as pl
+
+    from specml.kinds import Candidate, Feature
+    from specml.spec import Spec
+
+STOP_SHARE = 0.15
+"""Of a fold's training rows, those that tell a candidate when to stop."""
+FEWER = "Take fewer search.folds, or more rows."
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What cross-validation tells of one setting."""
+
+    folds: tuple[float, ...]
+    """The metric on each fold."""
+    learned: dict[str, int]
+    """What the fits found (see ``Model.learned``): the mean over the folds."""
+    out_of_fold: np.ndarray
+    """Predictions by models that had not seen the row [n] or [n, k]; NaN for rows that are in no validation fold."""
+
+
+def cross_validate(
+    spec: Spec, candidate: Candidate, layout: Layout, train: pl.DataFrame, *, threads: int, say: Callable[..., None]
+) -> Judged:
+    """Fit ``candidate`` on each fold and measure it on the rest; the same for any number of ``threads``.
+
+    Raises:
+        NotEnoughData: a fold lacks rows, a class, or the metric.
+    """
+    import numpy as np
+
+    metric = TABLE[spec.problem.metric]
+    y = train[layout.target].to_numpy()
+    outcome = np.full((len(y),) if layout.n_outputs == 1 else (len(y), layout.n_outputs), np.nan)
+    scores: list[float] = []
+    learned: dict[str, list[int]] = {}
+    every = list(folds(spec, layout, train))
+    for number, (inside, outside) in enumerate(every):
+        where = f"fold {number + 1} of {len(every)}"
+        _refuse_lacking_classes(layout, y[inside], where)
+        fit_rows, stop_rows = _stop_rows(candidate, spec, layout, y, inside)
+        preprocessing = fit_preprocessing(spec, candidate, layout, train[fit_rows])
+        fit, held = (design(preprocessing, layout, train[rows]) for rows in (fit_rows, outside))
+        stop = None if stop_rows is None else design(preprocessing, layout, train[stop_rows])
+        model = candidate.fit(fit, seed=spec.search.seed, threads=threads, stop_on=stop)
+        outcome[outside] = model.predict(held.X)
+        for name, value in model.learned.items():
+            learned.setdefault(name, []).append(value)
+        decisions = decide(layout, outcome[outside], spec.problem.decision.threshold)
+        scores.append(metric.measure(held.y, outcome[outside], decisions, held.weight))
+        if not np.isfinite(scores[-1]):
+            raise NotEnoughData(f"{metric.name} is not defined on its {len(outside)} rows.", where=where, hint=FEWER)
+        say(f"{where}: {metric.name} {scores[-1]:.4f}", done=0.9 * (number + 1) / len(every))
+    means = {name: round(float(np.mean(values))) for name, values in sorted(learned.items())}
+    return Judged(tuple(scores), means, outcome)
+
+
+def _refuse_lacking_classes(layout: Layout, y: np.ndarray, where: str) -> None:
+    """A model can't learn a class that its rows lack."""
+    if layout.task == "regression":
+        return
+    for index, label in enumerate(layout.classes):
+        if not (y == index).any():
+            raise NotEnoughData(f"class {label!r} is not among its {len(y)} training rows.", where=where, hint=FEWER)
+
+
+def _stop_rows(
+    candidate: Candidate, spec: Spec, layout: Layout, y: np.ndarray, inside: np.ndarray
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Rows to fit on and, for a candidate that stops early, rows that tell it when: never the fold that scores it."""
+    from sklearn.model_selection import train_test_split
+
+    if not candidate.stops_early:
+        return inside, None
+    if layout.time:
+        cut = int(len(inside) * (1 - STOP_SHARE))
+        fit, stop = inside[:cut], inside[cut:]
+    else:
+        stratify = y[inside] if layout.task != "regression" else None
+        try:
+            fit, stop = train_test_split(inside, test_size=STOP_SHARE, random_state=spec.search.seed, stratify=stratify)
+        except ValueError as error:
+            raise NotEnoughData(f"too few rows to stop early: {error}", where="search.folds", hint=FEWER) from None
+    _refuse_lacking_classes(layout, y[fit], "early stopping")
+    return fit, stop
+
+
+def folds(spec: Spec, layout: Layout, train: pl.DataFrame) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Row indices (train, validation) of each fold.
+
+    Raises:
+        NotEnoughData: there are fewer rows, or fewer times, than the folds need.
+    """
+    from sklearn.model_selection import KFold, StratifiedKFold
+
+    n, seed, y = spec.search.folds, spec.search.seed, train[layout.target].to_numpy()
+    if layout.time:
+        yield from _forward(train[layout.time].to_numpy(), n)
+        return
+    kind = KFold if layout.task == "regression" else StratifiedKFold
+    try:
+        yield from kind(n, shuffle=True, random_state=seed).split(y, y)
+    except ValueError as error:
+        raise NotEnoughData(f"{len(y)} rows can't form {n} folds: {error}", where="search.folds", hint=FEWER) from None
+
+
+def _forward(times: np.ndarray, n: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Train on what came before, validate on what came next; a time is never on both sides.
+
+    ``times`` ascend. Up to ``n`` folds of about equal size, fewer when there are fewer times.
+    """
+    import numpy as np
+
+    changes = np.flatnonzero(np.diff(times)) + 1
+    if len(changes) == 0:
+        raise NotEnoughData("all training rows are of one time: nothing comes next.", where="data.split.column")
+    wanted = [len(times) * (i + 1) / (n + 1) for i in range(n)]
+    cuts = sorted({int(changes[np.abs(changes - one).argmin()]) for one in wanted})
+    for start, end in zip(cuts, [*cuts[1:], len(times)], strict=True):
+        yield np.arange(start), np.arange(start, end)
+
+
+def decide(layout: Layout, scores: np.ndarray, threshold: float | str) -> np.ndarray | None:
+    """Class indices from probabilities; ``auto`` is not yet chosen here, and 0.5 stands in for it."""
+    import numpy as np
+
+    if layout.task == "regression":
+        return None
+    if layout.task == "multiclass":
+        return np.asarray(scores.argmax(axis=1))
+    cut = 0.5 if isinstance(threshold, str) else threshold
+    return (scores >= cut).astype(np.int64)
+
+
+def treatment(spec: Spec, layout: Layout) -> Mapping[str, Feature]:
+    """The feature component of each column: its own, or the default of its kind.
+
+    Raises:
+        DataCheckFailed: a feature is named for a column that is none, or that it can't treat.
+    """
+    default = spec.features.defaults
+    by_kind: dict[str, Any] = {
+        "numeric": default.numeric,
+        "boolean": default.boolean,
+        "categorical": default.categorical,
+    }
+    names = [column.name for column in layout.features]
+    for name in spec.features.columns:
+        if name not in names:
+            close = get_close_matches(name, names, 1)
+            hint = f"Did you mean {close[0]!r}?" if close else ""
+            raise DataCheckFailed("there is no such feature.", where=f"features.columns.{name}", hint=hint)
+    chosen = {c.name: spec.features.columns.get(c.name, by_kind[c.kind]) for c in layout.features}
+    for column in layout.features:
+        feature = chosen[column.name]
+        if column.kind not in feature.treats:
+            raise DataCheckFailed(
+                f"treats {' and '.join(feature.treats)} columns; {column.name!r} is {column.kind}.",
+                where=f"features.columns.{column.name}",
+                hint=f"Declare data.columns.{column.name}.dtype, or take another feature.",
+            )
+    return chosen
+
+
+def fit_preprocessing(spec: Spec, candidate: Candidate, layout: Layout, rows: pl.DataFrame) -> Preprocessing:
+    """What the features learn from ``rows``, as the candidate prefers them."""
+    return Preprocessing.fit(rows, layout.features, treatment(spec, layout), candidate.prefers)
+
+
+def design(preprocessing: Preprocessing, layout: Layout, table: pl.DataFrame) -> Design:
+    """A prepared table as a candidate sees it."""
+    import numpy as np
+
+    weight = table[layout.weight].to_numpy().astype(np.float64) if layout.weight else None
+    y = table[layout.target].to_numpy()
+    return Design(preprocessing.transform(table), y, weight, layout.task, max(2, len(layout.classes)))

@@ -1,0 +1,199 @@
+"""A search finds the same whatever runs at once and whenever it is killed, and repeats nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from specml.data import Column, Layout
+from specml.errors import NotEnoughData
+from specml.spec import Spec
+from specml.stages import prepare
+from specml.stages.train import declare, work
+from specml.stages.work import Work, narrowed
+from tests.conftest import ROOT, spec_of
+
+TRIALS = 10
+FILES = ("out_of_fold.npy", "cross_validation.json", "preprocessing.json", "lightgbm.txt")
+
+
+def spec(trials: int = TRIALS, **options: Any) -> Spec:
+    gbm = {"type": "lightgbm", "n_estimators": 30, "early_stopping": 0, **options}
+    return spec_of(candidates={"gbm": gbm}, search={"trials": trials, "folds": 3})
+
+
+def prepared(folder: Path, n: int = 300) -> Path:
+    """A project whose rows are prepared."""
+    generator = np.random.default_rng(1)
+    X = generator.normal(size=(n, 4))
+    y = (X[:, 0] * X[:, 1] + 0.5 * generator.normal(size=n) > 0).astype(np.int64)
+    (folder / prepare.TRAIN).parent.mkdir(parents=True)
+    pl.DataFrame({**{f"x{i}": X[:, i] for i in range(4)}, "y": y}).write_parquet(folder / prepare.TRAIN)
+    columns = tuple(Column(name=f"x{i}", kind="numeric") for i in range(4))
+    layout = Layout(task="binary", target="y", classes=(0, 1), features=columns)
+    (folder / prepare.LAYOUT).write_text(layout.model_dump_json())
+    return folder
+
+
+def searched(folder: Path, one: Spec, said: list[str] | None = None) -> dict[str, bytes]:
+    stage = declare(one)
+    say = (lambda *_, **__: None) if said is None else (lambda text, **_: said.append(text))
+    work(Work(stage, folder, narrowed(one, stage, "gbm"), say, "gbm"))
+    return outputs(folder)
+
+
+def outputs(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / "artifacts/train/gbm" / name).read_bytes() for name in FILES}
+
+
+def journal(folder: Path) -> list[dict[str, Any]]:
+    (path,) = (folder / ".specml/search/gbm").glob("*.jsonl")
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPECML_THREADS", "1")
+        return searched(prepared(tmp_path_factory.mktemp("undisturbed")), spec())
+
+
+def test_the_first_trial_is_the_candidates_own_and_the_best_is_taken(undisturbed: dict[str, bytes]) -> None:
+    told = json.loads(undisturbed["cross_validation.json"])
+    assert [one["number"] for one in told["trials"]] == list(range(TRIALS))
+    assert told["trials"][0]["options"]["num_leaves"] == 31
+    best = max(told["trials"], key=lambda one: one["mean"])
+    assert told["options"] == best["options"]
+    assert np.mean(told["folds"]) == best["mean"]
+    assert len({json.dumps(one["options"]) for one in told["trials"]}) == TRIALS
+
+
+def test_two_workers_find_the_same(
+    undisturbed: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPECML_THREADS", "2")
+    assert searched(prepared(tmp_path), spec()) == undisturbed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("finished", [1, 3, 4, 7, 9])
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_killed_it_goes_on_and_repeats_nothing(
+    undisturbed: dict[str, bytes], tmp_path: Path, finished: int, threads: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPECML_THREADS", threads)
+    prepared(tmp_path)
+    started = subprocess.Popen(
+        [sys.executable, "-c", "from tests.unit.test_search import alone; alone()"],
+        cwd=ROOT,
+        env={**os.environ, "PROJECT": str(tmp_path)},
+    )
+    folder = tmp_path / ".specml/search/gbm"
+    while started.poll() is None and sum(p.read_bytes().count(b"\n") for p in folder.glob("*.jsonl")) < finished:
+        time.sleep(0.002)
+    started.send_signal(signal.SIGKILL)
+    started.wait()
+    before = journal(tmp_path)
+    assert finished <= len(before)
+    said: list[str] = []
+    assert searched(tmp_path, spec(), said) == undisturbed
+    after = journal(tmp_path)
+    assert after[: len(before)] == before
+    assert sorted(one["number"] for one in after) == list(range(TRIALS))
+    assert len([text for text in said if text.startswith("trial ")]) == TRIALS - len(before)
+
+
+def alone() -> None:
+    """What the process that is killed does."""
+    searched(Path(os.environ["PROJECT"]), spec())
+
+
+def test_a_torn_line_is_dropped_and_more_trials_go_on_from_fewer(
+    undisturbed: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPECML_THREADS", "1")
+    searched(prepared(tmp_path), spec(6))
+    (path,) = (tmp_path / ".specml/search/gbm").glob("*.jsonl")
+    with path.open("a") as file:
+        file.write('{"number": 6, "fol')
+    said: list[str] = []
+    assert searched(tmp_path, spec(), said) == undisturbed
+    assert len([text for text in said if text.startswith("trial ")]) == 4
+    searched(tmp_path, spec(6))
+    assert len(json.loads(outputs(tmp_path)["cross_validation.json"])["trials"]) == 6
+
+
+def test_another_search_starts_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPECML_THREADS", "1")
+    searched(prepared(tmp_path), spec(2))
+    first = journal(tmp_path)
+    searched(tmp_path, spec(2, num_leaves=5))
+    assert journal(tmp_path) != first
+    assert len(journal(tmp_path)) == 2
+
+
+def test_one_trial_keeps_no_journal(tmp_path: Path) -> None:
+    searched(prepared(tmp_path), spec(1))
+    assert "trials" not in json.loads(outputs(tmp_path)["cross_validation.json"])
+    assert not (tmp_path / ".specml").exists()
+
+
+def test_an_error_of_a_worker_is_the_same_as_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPECML_THREADS", "2")
+    prepared(tmp_path, n=4)
+    with pytest.raises(NotEnoughData, match="folds"):
+        searched(tmp_path, spec(2))
+    error = NotEnoughData("too few.", where="search.folds", hint="Take more.")
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+
+
+@pytest.mark.parametrize(
+    ("option", "dimension", "told"),
+    [
+        ("leaves", {"low": 1, "high": 2}, "is no option of this type"),
+        ("num_leaves", {"low": 1, "high": 20}, "does not take 1"),
+        ("num_leaves", {"low": 30, "high": 20}, "not below high"),
+        ("num_leaves", {"low": 20}, "needs low and high"),
+        ("num_leaves", {"low": 2, "high": 20, "choices": [3]}, "choices and a range"),
+        ("learning_rate", {"low": 0, "high": 1, "log": True}, "above 0"),
+        ("num_leaves", {"choices": [3, "many"]}, "does not take 'many'"),
+    ],
+)
+def test_a_space_that_the_options_refuse_is_told(option: str, dimension: dict[str, Any], told: str) -> None:
+    one = spec(4, space={option: dimension})
+    assert any(told in found.what and found.key[:3] == ("candidates", "gbm", "space") for found in one.contradictions())
+
+
+def test_a_space_without_trials_is_told() -> None:
+    one = spec(1, space={"num_leaves": {"low": 3, "high": 9}})
+    assert [found.what for found in one.contradictions()] == ["has no effect: there is one trial."]
+
+
+def test_a_space_of_ones_own_is_kept_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPECML_THREADS", "1")
+    space = {"num_leaves": {"low": 3, "high": 9}, "subsample": {"choices": [0.5, 1.0]}}
+    searched(prepared(tmp_path), spec(6, space=space))
+    trials = json.loads(outputs(tmp_path)["cross_validation.json"])["trials"]
+    assert {type(one["options"]["num_leaves"]) for one in trials} == {int}
+    assert all(3 <= one["options"]["num_leaves"] <= 9 for one in trials[1:])
+    assert {one["options"]["subsample"] for one in trials[1:]} <= {0.5, 1.0}
+
+
+def test_every_usual_space_is_taken_by_its_options() -> None:
+    from specml.kinds import Candidate
+    from specml.space import disagreements
+
+    for kind in Candidate.table.values():
+        if not any(field.is_required() for field in kind.model_fields.values()):
+            assert not list(disagreements(kind(), kind.usual_space))  # type: ignore[attr-defined]
