@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from specml.data import DType
     from specml.spec import Spec
 
-FOLDER = ".specml/watch"
+RECORDS = ".specml/watch"
 """A record for each judged window (NAME.json), and the profile of its rows (NAME.profile)."""
 
 DTYPES: dict[str, DType] = {"numeric": "float", "boolean": "bool", "categorical": "category"}
@@ -63,7 +63,7 @@ class Judged:
 
     def write(self, project: Path) -> None:
         """Keep profile and record; the record last: a window counts as judged from then on."""
-        folder = project / FOLDER
+        folder = project / RECORDS
         if self.window.profile is not None:
             write_atomic(folder / f"{self.name}.profile", self.window.profile.write())
         told = {**self.told(), "judged": datetime.now(UTC).isoformat(timespec="seconds")}

@@ -24,18 +24,14 @@ def watch(spec: Spec, project: Path, say: Callable[[str], None]) -> Iterator[Jud
 
     ``say`` takes what a person should know beside the verdicts.
     """
-    window = spec.monitoring.window
+    window, capture = spec.monitoring.window, spec.monitoring.capture
     if not (project / stream.CAPTURES).exists():
-        say(
-            "Nothing was captured yet."
-            if spec.monitoring.capture
-            else "Nothing is captured: monitoring.capture is off."
-        )
+        say("Nothing was captured yet." if capture else "Nothing is captured: monitoring.capture is off.")
     with stream.alone(project):
         for of, size in (("rows", window.rows), ("labels", window.labels)):
             if any(signal.judges == of for signal in spec.monitoring.signals.values()):
                 yield from _judged(spec, project, of, size, say)
-        retention = (spec.monitoring.capture or Capture()).retention
+        retention = (capture or Capture()).retention
         if gone := stream.sweep(project, float(retention)):
             say(f"{gone} files older than {retention} deleted.")
 

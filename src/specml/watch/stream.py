@@ -12,12 +12,13 @@ import json
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from specml.bundle import Bundle, open_bundle
-from specml.errors import DataCheckFailed
+from specml.errors import DataCheckFailed, SpecmlError
 from specml.files import canonical_json, digest
 from specml.serving.capture import NAME
+from specml.watch.judge import RECORDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 CAPTURES = ".specml/captures"
 FEEDBACK = ".specml/feedback"
 """In both, a folder for each bundle, called by the first 12 digits of its digest."""
-RECORDS = ".specml/watch"
 
 Taken = dict[str, tuple[int, int]]
 """Rows of some segments: from, to."""
@@ -141,8 +141,12 @@ def _used(folder: Path, project: Path) -> dict[str, int]:
     used: dict[str, int] = {}
     place = folder.relative_to(project).as_posix()
     for path in (project / RECORDS).glob("*.json"):
-        origin: dict[str, Any] = json.loads(path.read_bytes())["origin"]
-        if origin.get("folder") == place:
-            for name, (_, stop) in origin["segments"].items():
-                used[name] = max(used.get(name, 0), stop)
+        try:
+            origin = json.loads(path.read_bytes())["origin"]
+            if origin.get("folder") == place:
+                for name, (_, stop) in origin["segments"].items():
+                    used[name] = max(used.get(name, 0), stop)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            hint = "Delete it: its rows are judged again."
+            raise SpecmlError("is no record of a window.", where=str(path), hint=hint) from None
     return used
