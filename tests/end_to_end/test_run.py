@@ -87,6 +87,16 @@ def test_what_is_refused_stands_in_the_card(again: Path) -> None:
     assert "| auc | refused |" in card
 
 
+def test_what_is_refused_stands_in_the_report(again: Path) -> None:
+    outcome(again, "gates.auc.min=0.999", status=4)
+    drawn = (again / "artifacts/report.html").read_bytes()
+    assert b"<h1>Not released</h1>" in drawn
+    assert b"refused by auc" in drawn
+    told = specml("report", "-o", "else.html", folder=again)
+    assert told.stdout == "else.html\n"
+    assert (again / "else.html").read_bytes() == drawn
+
+
 def test_disparity_refuses_a_model_and_admits_another(tmp_path: Path) -> None:
     import numpy as np
     import polars as pl

@@ -49,7 +49,8 @@ class Calibration(Gate):
         n = len(evidence.y)
         name = "expected calibration error"
         if n < self.min_rows:
-            return bounded(name, float("nan"), None, n, maximum=self.max)
+            reason = f"{n:,} rows are fewer than {self.min_rows:,}: chance would be most of the {name}."
+            return Verdict(outcome="not measured", reason=reason, n=n, threshold=f"≤ {self.max:g}")
         error, interval = expected_error(
             reliability(*top_label(evidence), evidence.weight, bins=self.bins, fewest=PER_BIN), self.confidence
         )

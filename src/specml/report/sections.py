@@ -406,7 +406,7 @@ def _serving(facts: Facts) -> list[tuple[str, str]]:
     batching, replicas = serving.batching, serving.replicas
     latency = [gate for gate in facts.evidence["gates"].values() if gate["type"] == "latency"]
     return [
-        ("replicas", f"{replicas.min} to {replicas.max}, {replicas.cpus:g} CPUs each"),
+        ("replicas", f"{replicas.min} to {replicas.max}, CPUs of each: {replicas.cpus:g}"),
         ("batches", f"up to {batching.max_batch_size} rows, waiting {batching.max_wait} at most"),
         ("access", "bearer tokens" if serving.auth else "open to whoever reaches the port"),
         ("model", f"{facts.trained[facts.choice['candidate']]['bytes'] or 0:,} bytes before packaging"),
