@@ -21,6 +21,8 @@ from specml.bundle import open_bundle
 from specml.load import load
 from specml.serving.app import Args
 from specml.serving.table import to_rows
+from specml.signals.data_drift import DataDrift
+from specml.watch.judge import seen
 from tests.conftest import ROOT, run_stages, specml, tree
 
 if TYPE_CHECKING:
@@ -54,6 +56,20 @@ def test_every_year_is_quiet(employment: Path) -> None:
         assert one["raised"] == []
         record = json.loads((employment / f".specml/watch/{one['window']}.json").read_bytes())
         assert record["signals"] == one["signals"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [500, 1000])
+def test_random_windows_are_quiet_and_half_a_standard_deviation_is_not(employment: Path, n: int) -> None:
+    bundle = open_bundle(employment / "artifacts/bundle")
+    table = pl.read_parquet(ROOT / DATA)
+    half = round(float(table["SCHL"].cast(pl.Float64).to_numpy().std()) / 2)
+    for seed in range(24):
+        rows = table.filter(pl.col("year") == 2015 + seed % 4).sample(n, seed=seed)
+        assert DataDrift().judge(bundle.reference, seen(rows, bundle.contract)).outcome == "holds"
+        moved = rows.with_columns(pl.col("SCHL") + half)
+        verdict = DataDrift().judge(bundle.reference, seen(moved, bundle.contract))
+        assert [one.name for one in verdict.slices if one.outcome == "refused"] == ["SCHL"]
 
 
 @pytest.mark.slow

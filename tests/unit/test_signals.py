@@ -133,6 +133,16 @@ def test_a_column_that_moves_or_goes_missing_is_told(change: pl.Expr, moved: str
     assert moved in verdict.reason
 
 
+def test_values_rounded_to_float32_have_not_moved() -> None:
+    g = np.random.default_rng(4)
+    tenths = pl.DataFrame({"x": g.integers(-5, 6, 5000) / 10, "y": g.normal(size=5000).round(1) * 1e-9})
+    narrow = tenths.with_columns(pl.all().cast(pl.Float32).cast(pl.Float64))
+    verdict = DataDrift().judge(reference(tenths), window(narrow))
+    assert verdict.outcome == "holds"
+    assert verdict.value == pytest.approx(0, abs=1e-3)
+    assert DataDrift().judge(reference(tenths), window(tenths.with_columns(pl.col("x") + 0.01))).outcome == "refused"
+
+
 def test_few_rows_are_not_measured_and_columns_can_be_chosen() -> None:
     live = people(499, 1).with_columns(pl.col("age") + 50.0)
     assert DataDrift().judge(REFERENCE, window(live)).outcome == "not measured"

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 OUT = "artifacts/explore/columns.json"
 TARGET = "plots/target.csv"
 BINS = 20
+ROUNDING = 1e-6
+"""Relative distance by which values count as equal: float32 has seven digits."""
 
 
 def declare(spec: Spec) -> Stage:
@@ -80,14 +82,20 @@ def describe(values: pl.Series) -> dict[str, Any]:
 
 
 def _cumulative(known: pl.Series, deciles: list[float]) -> list[tuple[float, float]]:
-    """(edge, share of the values at most it) at each decile; a decile with a mass of its own has an edge below, too."""
+    """(edge, share of the values at most it) at each decile; a decile with a mass of its own has an edge below, too.
+
+    Edges stand a little beside the values, so that one that was rounded to float32 stays on its side.
+    """
 
     def share(matching: pl.Series) -> float:
         return int(matching.sum()) / len(known)
 
-    edges = set(deciles)
-    edges |= {math.nextafter(edge, -math.inf) for edge in edges if share(known == edge) > 1 / BINS}
-    return [(edge, share(known <= edge)) for edge in sorted(edges)]
+    edges = set()
+    for value in set(deciles):
+        edges.add(value + ROUNDING * abs(value))
+        if share(known == value) > 1 / BINS:
+            edges.add(math.nextafter(value, -math.inf) - ROUNDING * abs(value))
+    return [(edge, share(known <= edge)) for edge in sorted(edges) if math.isfinite(edge)]
 
 
 def _finite(value: Any) -> float | None:
