@@ -74,7 +74,7 @@ def _front_matter(spec: Spec, layout: Layout, choice: dict[str, Any], evidence: 
 
 
 def _details(spec: Spec, layout: Layout, choice: dict[str, Any], evidence: dict[str, Any]) -> Iterator[str]:
-    learned = ", ".join(f"{name} {value}" for name, value in choice["leaderboard"][0]["learned"].items())
+    learned = settings(choice["leaderboard"][0])
     yield f"# {_text(spec.name)}"
     yield ""
     yield _text(spec.problem.goal) or "Goal: not stated."
@@ -184,8 +184,11 @@ def _analyses(choice: dict[str, Any], evidence: dict[str, Any]) -> Iterator[str]
     yield ""
     yield f"Cross-validated {choice['metric']} on the training rows."
     yield ""
-    board = [(row["candidate"], f"{row['mean']:.4f}", f"{row['std']:.4f}") for row in choice["leaderboard"]]
-    yield from _table(("candidate", "mean", "spread over folds"), board, CHOICE)
+    board = [
+        (row["candidate"], f"{row['mean']:.4f}", f"{row['std']:.4f}", row["trials"], settings(row))
+        for row in choice["leaderboard"]
+    ]
+    yield from _table(("candidate", "mean", "spread over folds", "trials", "chosen and learned"), board, CHOICE)
 
 
 def _considerations(layout: Layout, release: dict[str, Any]) -> Iterator[str]:
@@ -209,6 +212,12 @@ def _caveats(evidence: dict[str, Any]) -> Iterator[str]:
         yield f"- {name}: {outcome(gate)}. {_text(gate['reason'])} (`{VERDICTS}`)"
     yield "- All of it is about rows like the held-out ones; of others the card says nothing."
     yield ""
+
+
+def settings(row: dict[str, Any]) -> str:
+    """What a search chose for a candidate of the leaderboard and what its fits found, in a line."""
+    told = sorted({**row["options"], **row["learned"]}.items())
+    return ", ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in told)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[Any]], source: str) -> Iterator[str]:

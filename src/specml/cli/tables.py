@@ -36,13 +36,15 @@ def gates(folder: Path) -> dict[str, Any]:
 
 def candidates_table(rows: list[dict[str, Any]]) -> Table:
     """The leaderboard."""
-    table = plain("candidate", f"cv {rows[0]['metric']}", "± folds", "learned", "time", "size")
+    searched = any(row["trials"] > 1 for row in rows)
+    found = "trials" if searched else "learned"
+    table = plain("candidate", f"cv {rows[0]['metric']}", "± folds", found, "time", "size")
     for row in rows:
         learned = ", ".join(f"{name} {value}" for name, value in row["learned"].items())
+        took = "-" if row["seconds"] is None else f"{row['seconds']:.1f}s"
         size = f"{row['bytes'] / 1024:.0f} KiB"
-        table.add_row(
-            row["candidate"], f"{row['mean']:.4f}", f"{row['std']:.4f}", learned, f"{row['seconds']:.1f}s", size
-        )
+        told = str(row["trials"]) if searched else learned
+        table.add_row(row["candidate"], f"{row['mean']:.4f}", f"{row['std']:.4f}", told, took, size)
     return table
 
 

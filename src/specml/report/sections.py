@@ -6,7 +6,7 @@ import re
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from specml.card import interval, number, outcome
+from specml.card import interval, number, outcome, settings
 from specml.curves import merged
 from specml.metrics import TABLE
 from specml.report import svg
@@ -231,22 +231,13 @@ def _leaderboard(facts: Facts) -> dict[str, Any]:
             "mean": row["mean"],
             "std": row["std"],
             "drawing": svg.folds(row["folds"], trials[row["candidate"]], row["mean"], span),
-            "learned": ", ".join(f"{key} {_setting(value)}" for key, value in _settings(told, row)),
+            "learned": settings(row),
             "trials": len(trials[row["candidate"]]),
             "size": f"{size / 1024:,.0f} KiB" if size is not None else "not measured",
             "source": f"{train.OUT.replace('${key}', row['candidate'])}/cross_validation.json",
         })  # fmt: skip
     better = "larger is better" if TABLE[choice["metric"]].larger_is_better else "smaller is better"
     return {"metric": choice["metric"], "better": better, "rows": rows, "span": span, "trials": any(trials.values())}
-
-
-def _settings(told: dict[str, Any], row: dict[str, Any]) -> list[tuple[str, Any]]:
-    """What a search chose and what the fits found, by name."""
-    return sorted({**told.get("options", {}), **row["learned"]}.items())
-
-
-def _setting(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _trials(told: dict[str, Any]) -> list[float]:
