@@ -232,7 +232,8 @@ def test_a_live_server_is_captured_watched_and_fed(employment: Path, tmp_path: P
     rows = pl.read_parquet(ROOT / DATA).filter(pl.col("year") == 2018).sample(1200, seed=4)
     rows.write_parquet(tmp_path / "rows.parquet")
     try:
-        specml("deploy", *options, folder=folder)
+        told = specml("deploy", *options, folder=folder).stdout
+        assert "Captured: 100 % of its requests" in told
         specml("predict", str(tmp_path / "rows.parquet"), "-o", str(tmp_path / "out.csv"), *options, folder=folder)
         windows: list[Any] = []
         for _ in range(15):
@@ -255,8 +256,8 @@ def test_a_live_server_is_captured_watched_and_fed(employment: Path, tmp_path: P
     segments = list(folder.glob(".specml/captures/*/*.parquet"))
     assert sum(pl.read_parquet(one).height for one in segments) == 1201
     pl.DataFrame({"id": ["the-last-0"], TARGET: [1]}).write_csv(tmp_path / "labels.csv")
-    told = specml("feedback", str(tmp_path / "labels.csv"), *options, folder=folder).stdout
-    assert told == "1 of 1 labels are new and belong to captured rows.\n"
+    fed = specml("feedback", str(tmp_path / "labels.csv"), *options, folder=folder).stdout
+    assert fed == "1 of 1 labels are new and belong to captured rows.\n"
 
 
 SMALL = (ON[0], "monitoring.window={rows: 100}", "+monitoring.signals={drift: {type: data_drift, min_rows: 100}}")

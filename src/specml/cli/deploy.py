@@ -37,9 +37,13 @@ def announce(live: Deployment, loaded: Loaded) -> str:
     from specml.bundle import read_contract
     from specml.serving.announce import announcement
 
-    auth = loaded.spec.serving.auth
-    return announcement(
+    auth, capture = loaded.spec.serving.auth, loaded.spec.monitoring.capture
+    told = announcement(
         live,
         read_contract(loaded.folder / "artifacts/bundle"),
         token_variable=auth.tokens.name if auth else "",
     )
+    if capture is None:
+        return told
+    share, until = f"{100 * capture.share:.4g} %", f"until `specml watch` finds them {capture.retention} old"
+    return f"{told}\nCaptured: {share} of its requests, in .specml/captures, {until}"
