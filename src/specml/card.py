@@ -185,7 +185,7 @@ def _analyses(choice: dict[str, Any], evidence: dict[str, Any]) -> Iterator[str]
     yield f"Cross-validated {choice['metric']} on the training rows."
     yield ""
     board = [
-        (row["candidate"], f"{row['mean']:.4f}", f"{row['std']:.4f}", row["trials"], settings(row))
+        (row["candidate"], f"{row['mean']:.4f}", f"{row['std']:.4f}", row.get("trials", 1), settings(row))
         for row in choice["leaderboard"]
     ]
     yield from _table(("candidate", "mean", "spread over folds", "trials", "chosen and learned"), board, CHOICE)
@@ -216,7 +216,7 @@ def _caveats(evidence: dict[str, Any]) -> Iterator[str]:
 
 def settings(row: dict[str, Any]) -> str:
     """What a search chose for a candidate of the leaderboard and what its fits found, in a line."""
-    told = sorted({**row["options"], **row["learned"]}.items())
+    told = sorted({**row.get("options", {}), **row["learned"]}.items())
     return ", ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in told)
 
 

@@ -36,14 +36,14 @@ def gates(folder: Path) -> dict[str, Any]:
 
 def candidates_table(rows: list[dict[str, Any]]) -> Table:
     """The leaderboard."""
-    searched = any(row["trials"] > 1 for row in rows)
+    searched = any(row.get("trials", 1) > 1 for row in rows)
     found = "trials" if searched else "learned"
     table = plain("candidate", f"cv {rows[0]['metric']}", "± folds", found, "time", "size")
     for row in rows:
         learned = ", ".join(f"{name} {value}" for name, value in row["learned"].items())
         took = "-" if row["seconds"] is None else f"{row['seconds']:.1f}s"
         size = f"{row['bytes'] / 1024:.0f} KiB"
-        told = str(row["trials"]) if searched else learned
+        told = str(row.get("trials", 1)) if searched else learned
         table.add_row(row["candidate"], f"{row['mean']:.4f}", f"{row['std']:.4f}", told, took, size)
     return table
 
