@@ -95,6 +95,13 @@ def test_what_is_refused_stands_in_the_report(again: Path) -> None:
     told = specml("report", "-o", "else.html", folder=again)
     assert told.stdout == "else.html\n"
     assert (again / "else.html").read_bytes() == drawn
+    assert b"The spec was changed after" not in drawn
+    specml("compile", "~candidates.gbm", "search.folds=4", folder=again)
+    specml("report", folder=again)
+    assert (
+        "The spec was changed after this run: candidates, gates, search."
+        in (again / "artifacts/report.html").read_text()
+    )
 
 
 def test_disparity_refuses_a_model_and_admits_another(tmp_path: Path) -> None:

@@ -53,6 +53,8 @@ class Facts:
     bundle: str
     sources: dict[str, tuple[str, str, int]]
     """Files of the rows by path: kind of digest, digest, bytes, as DVC locked them."""
+    changed: tuple[str, ...]
+    """Keys of params.yaml that are other than when the stages before the release ran."""
     commit: str
     versions: dict[str, str]
 
@@ -77,12 +79,14 @@ def gather(folder: Path) -> Facts:
         ) from None
     values = {key: value for key, value in params.values.items() if key != "specml"}
     spec = validated(values, lambda _: "params.yaml", folder)
+    stages = compile_plan(spec, (params.spec,)).stages
     release = _optional(folder / RELEASE)
+    locked = _locked(folder)
     names = [row["candidate"] for row in choice["leaderboard"]]
     return Facts(
         spec=spec,
         params=params,
-        stages=compile_plan(spec, (params.spec,)).stages,
+        stages=stages,
         layout=layout,
         choice=choice,
         evidence=evidence,
@@ -94,7 +98,8 @@ def gather(folder: Path) -> Facts:
         release=release if release and release["bundle"] == evidence["bundle"] == bundle else None,
         importance=_optional(folder / IMPORTANCE),
         bundle=bundle,
-        sources=_sources(folder),
+        sources=_sources(locked),
+        changed=_changed(locked, params.values, stages),
         commit=_commit(folder),
         versions=_versions(),
     )
@@ -117,19 +122,37 @@ def _trained(folder: Path, name: str) -> dict[str, Any]:
     return {**told, "bytes": cost.get("bytes")}
 
 
-def _sources(folder: Path) -> dict[str, tuple[str, str, int]]:
+def _locked(folder: Path) -> dict[str, Any]:
+    """The stages as DVC locked them when they ran; none without DVC."""
     from ruamel.yaml import YAML
 
     lock = folder / "dvc.lock"
     if not lock.exists():
         return {}
-    stages = YAML(typ="safe", pure=True).load(lock.read_text(encoding="utf-8"))["stages"]
-    deps = [dep for name, stage in stages.items() if name.startswith("ingest@") for dep in stage["deps"]]
+    return dict(YAML(typ="safe", pure=True).load(lock.read_text(encoding="utf-8")).get("stages", {}))
+
+
+def _sources(locked: dict[str, Any]) -> dict[str, tuple[str, str, int]]:
+    deps = [dep for name, stage in locked.items() if name.startswith("ingest@") for dep in stage["deps"]]
     return {
         dep["path"]: (dep.get("hash", "md5"), dep.get(dep.get("hash", "md5"), ""), dep.get("size", 0))
         for dep in deps
         if not dep["path"].startswith("artifacts/")
     }
+
+
+def _changed(locked: dict[str, Any], values: dict[str, Any], stages: tuple[Stage, ...]) -> tuple[str, ...]:
+    """What a stage that is no longer in the plan ran with is past; the lock of a refused release is an older one's."""
+    names = {f"{stage.name}@{key}" if key else stage.name for stage in stages for key in stage.keys or ("",)}
+    ran = [stage for name, stage in locked.items() if name in names - {"release"}]
+    then = {key: value for stage in ran for key, value in stage.get("params", {}).get("params.yaml", {}).items()}
+    return tuple(sorted(key for key, value in then.items() if value != _at(values, key)))
+
+
+def _at(values: Any, key: str) -> Any:
+    for part in key.split("."):
+        values = values.get(part) if isinstance(values, dict) else None
+    return values
 
 
 def _commit(folder: Path) -> str:

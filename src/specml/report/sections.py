@@ -93,7 +93,8 @@ def _verdict(facts: Facts) -> dict[str, Any]:
         (MARKS[gate["outcome"]], name, STATES[gate["outcome"]], f"{outcome(gate)}: {svg.cut(gate['reason'], 2000)}")
         for name, gate in sorted(facts.evidence["gates"].items())
     ]
-    return {"state": state, "word": word, "why": why, "tiles": tiles, "chips": chips}
+    changed = ", ".join(facts.changed[:TOP]) + (" and more" if len(facts.changed) > TOP else "")
+    return {"state": state, "word": word, "why": why, "tiles": tiles, "chips": chips, "changed": changed}
 
 
 def _problem(facts: Facts) -> list[tuple[str, str]]:
@@ -227,7 +228,7 @@ def _leaderboard(facts: Facts) -> dict[str, Any]:
         size = told["bytes"]
         rows.append({
             "candidate": row["candidate"],
-            "type": facts.spec.candidates[row["candidate"]].type,  # type: ignore[attr-defined]
+            "type": getattr(facts.spec.candidates.get(row["candidate"]), "type", "no longer in the spec"),
             "mean": row["mean"],
             "std": row["std"],
             "drawing": svg.folds(row["folds"], trials[row["candidate"]], row["mean"], span),
