@@ -189,7 +189,7 @@ def _column(name: str, kind: str, told: dict[str, Any], rows: int) -> dict[str, 
     if told["kind"] == "categorical":
         shares = sorted(told["shares"].items(), key=lambda one: (-one[1], one[0]))
         known = [(label, share) for label, share in shares if share * rows >= FEWEST][:TOP]
-        words = ", ".join(f"{svg.cut(label, 24)} {_percent(share)}" for label, share in known)
+        words = ", ".join(f"{svg.cut(label, 24)}: {_percent(share)}" for label, share in known)
         drawn = [share for _, share in shares[:24]]
     else:
         quantiles = told["quantiles"]

@@ -357,12 +357,9 @@ def graph(nodes: Sequence[Node], label: str) -> Markup:
         x, y = place[node.name]
         for other in node.after:
             a, b = (place[other][0] + wide, place[other][1] + high / 2), (x, y + high / 2)
-            bend = (a[0] + b[0]) / 2
-            marks.append(
-                tag(
-                    "path", d=f"M{a[0]:g} {a[1]:g}C{bend:g} {a[1]:g} {bend:g} {b[1]:g} {b[0]:g} {b[1]:g}", class_="edge"
-                )
-            )
+            bend, end = a[0] + gap_x / 2, a[0] + gap_x  # turns at once, and so passes beside what is between
+            turn = f"M{a[0]:g} {a[1]:g}C{bend:g} {a[1]:g} {bend:g} {b[1]:g} {end:g} {b[1]:g}L{b[0]:g} {b[1]:g}"
+            marks.append(tag("path", d=turn, class_="edge"))
     for node in nodes:
         x, y = place[node.name]
         inside = [
