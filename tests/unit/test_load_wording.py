@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from specml.errors import Problem, SpecError
+from specml.kinds import Candidate, Source
 from specml.load import load, validate
 
 SPEC = """\
@@ -52,13 +53,13 @@ def told(tmp_path: Path, old: str, new: str) -> Problem:
         ("name: small", "search: 5\nname: small", "search", "must be a mapping; it is 5.", ""),
         ("path: rows.csv", "path: rows.csv, allow_outside: yes", "data.sources.rows.allow_outside", "must be true or false; it is 'yes'.", "Write true, without quotes."),
         ("path: rows.csv", "path: rows.csv, separator: ', '", "data.sources.rows.separator", "must be text of at most 1 character; it is ', '.", ""),
-        ("type: csv", "type: csvv", "data.sources.rows.type", "'csvv' is no source known here: csv, parquet.", "Did you mean 'csv'?"),
-        ("type: csv, ", "", "data.sources.rows", "lacks its type: one of csv, parquet.", ""),
+        ("type: csv", "type: csvv", "data.sources.rows.type", f"'csvv' is no source known here: {', '.join(sorted(Source.table))}.", "Did you mean 'csv'?"),
+        ("type: csv, ", "", "data.sources.rows", f"lacks its type: one of {', '.join(sorted(Source.table))}.", ""),
         ("{rows: {type: csv, path: rows.csv}}", "{}", "data.sources", "must name exactly one source; 0 are named.", ""),
         ("role: id", "role: protectd", "data.columns.a.role", "must be one of feature, target, id, protected, weight, time, ignore; it is 'protectd'.", "Did you mean 'protected'?"),
         ("gbm: {type: lightgbm}", "GBM: {type: lightgbm}", "candidates.GBM", "'GBM' must be a name of lower case letters, digits and underscores, at most 40.", ""),
-        ("gbm: {type: lightgbm}", "gbm: {type: lightgmb}", "candidates.gbm.type", "'lightgmb' is no candidate known here: lightgbm, logistic_regression, ridge.", "Did you mean 'lightgbm'?"),
-        ("gbm: {type: lightgbm}", "gbm: lightgmb", "candidates.gbm.type", "'lightgmb' is no candidate known here: lightgbm, logistic_regression, ridge.", "Did you mean 'lightgbm'?"),
+        ("gbm: {type: lightgbm}", "gbm: {type: lightgmb}", "candidates.gbm.type", f"'lightgmb' is no candidate known here: {', '.join(sorted(Candidate.table))}.", "Did you mean 'lightgbm'?"),
+        ("gbm: {type: lightgbm}", "gbm: lightgmb", "candidates.gbm.type", f"'lightgmb' is no candidate known here: {', '.join(sorted(Candidate.table))}.", "Did you mean 'lightgbm'?"),
         ("gbm: {type: lightgbm}", "gbm: [lightgbm]", "candidates.gbm", "must be a mapping; it is a list.", ""),
         ("gbm: {type: lightgbm}", "gbm: {tpye: lightgbm}", "candidates.gbm.tpye", "is not a key known here.", "Did you mean 'type'?"),
         ("gbm: {type: lightgbm}", "gbm: {type: lightgbm, num_leafs: 3}", "candidates.gbm.num_leafs", "is not a key known here.", "Did you mean 'num_leaves'?"),
