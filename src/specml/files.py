@@ -35,8 +35,11 @@ def guarded(guard: Callable[[], Guard]) -> Iterator[None]:
         _guards.reset(before)
 
 
-def write_atomic(path: Path, content: bytes | str) -> None:
-    """Write ``content`` to ``path`` whole: temporary file, fsync, rename, fsync of the folder."""
+def write_atomic(path: Path, content: bytes | str, mode: int = 0o666) -> None:
+    """Write ``content`` to ``path`` whole: temporary file, fsync, rename, fsync of the folder.
+
+    ``mode`` as of ``open``: the process's umask takes its part.
+    """
     raw = content.encode() if isinstance(content, str) else content
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -45,7 +48,7 @@ def write_atomic(path: Path, content: bytes | str) -> None:
             file.write(raw)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(0o666 & ~_umask())
+        Path(temporary).chmod(mode & ~_umask())
         with _allowed():
             Path(temporary).replace(path)
     except BaseException:
