@@ -97,11 +97,14 @@ class Design:
     weight: np.ndarray | None
     task: Task
     n_classes: int
+    cardinalities: tuple[int, ...] = ()
+    """Of each column of ``X``: how many categories its codes 0, 1, … tell apart (-1: one never seen), 0 for a
+    number; () where all are numbers."""
 
     def rows(self, index: np.ndarray) -> Design:
         """The rows at ``index``."""
         weight = None if self.weight is None else self.weight[index]
-        return Design(self.X[index], self.y[index], weight, self.task, self.n_classes)
+        return Design(self.X[index], self.y[index], weight, self.task, self.n_classes, self.cardinalities)
 
 
 def feature_array(table: pl.DataFrame, column: Column) -> np.ndarray:

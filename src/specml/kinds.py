@@ -80,6 +80,11 @@ class FittedFeature(ABC):
     names: tuple[str, ...]
     """Names of the resulting columns of the design."""
 
+    @property
+    def cardinality(self) -> int:
+        """How many categories the codes 0, 1, … of its columns tell apart (-1: one never seen); 0 for numbers."""
+        return 0
+
     @abstractmethod
     def transform(self, values: np.ndarray) -> np.ndarray:
         """``values`` [n] as float32 [n, len(names)]."""

@@ -35,6 +35,11 @@ class Preprocessing:
         fitted = tuple(treatment[c.name].fit(c, feature_array(table, c), prefers) for c in columns)
         return cls(columns, tuple(treatment[c.name].type for c in columns), fitted)  # type: ignore[attr-defined]
 
+    @property
+    def cardinalities(self) -> tuple[int, ...]:
+        """Of each column of the matrix (see ``Design.cardinalities``)."""
+        return tuple(one.cardinality for one in self.fitted for _ in one.names)
+
     def transform(self, table: pl.DataFrame) -> np.ndarray:
         """float32 [n, d]."""
         import numpy as np

@@ -22,7 +22,7 @@ class Boolean(Feature):
 
     type: Literal["boolean"] = "boolean"
     missing: Literal["auto", "native", "mode"] = "auto"
-    """``native`` leaves a missing value to the model (trees); ``auto``: native for trees, mode otherwise."""
+    """``native`` leaves a missing value to the model (trees, networks); ``auto``: native for those, mode otherwise."""
 
     @override
     def fit(self, column: Column, values: np.ndarray, prefers: Preference) -> FittedNumeric:

@@ -26,7 +26,7 @@ class Categorical(Feature):
     type: Literal["categorical"] = "categorical"
     encode: Literal["auto", "onehot", "ordinal"] = "auto"
     """``onehot``: a 0/1 column for each category, all 0 for one never seen; ``ordinal``: its place in the
-    alphabet, -1 for one never seen. ``auto``: ordinal for trees, onehot for linear models."""
+    alphabet, -1 for one never seen. ``auto``: ordinal for trees and networks, onehot for linear models."""
     max_categories: Annotated[int, Field(ge=2, le=10_000)] = 100
     """The commonest this many are kept; the others count as never seen."""
 
@@ -59,6 +59,11 @@ class FittedCategorical(FittedFeature):
         if self.encode == "ordinal":
             return (self.name,)
         return tuple(f"{self.name}={'missing' if one == MISSING else one}" for one in self.categories)
+
+    @property
+    @override
+    def cardinality(self) -> int:
+        return len(self.categories) if self.encode == "ordinal" else 0
 
     @override
     def transform(self, values: np.ndarray) -> np.ndarray:

@@ -23,9 +23,10 @@ class Numeric(Feature):
 
     type: Literal["numeric"] = "numeric"
     missing: Literal["auto", "native", "median", "mean"] = "auto"
-    """``native`` leaves NaN to the model (trees); ``auto``: native for trees, median for linear models."""
+    """``native`` leaves NaN to the model (trees, networks); ``auto``: native for those, median for
+    linear models."""
     scale: Literal["auto", "none", "standard"] = "auto"
-    """``standard``: zero mean, unit variance. ``auto``: none for trees, standard for linear models."""
+    """``standard``: zero mean, unit variance. ``auto``: none for trees, standard for others."""
 
     @override
     def fit(self, column: Column, values: np.ndarray, prefers: Preference) -> FittedNumeric:

@@ -191,4 +191,5 @@ def design(preprocessing: Preprocessing, layout: Layout, table: pl.DataFrame) ->
 
     weight = table[layout.weight].to_numpy().astype(np.float64) if layout.weight else None
     y = table[layout.target].to_numpy()
-    return Design(preprocessing.transform(table), y, weight, layout.task, max(2, len(layout.classes)))
+    classes = max(2, len(layout.classes))
+    return Design(preprocessing.transform(table), y, weight, layout.task, classes, preprocessing.cardinalities)

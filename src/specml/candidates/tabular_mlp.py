@@ -1,0 +1,215 @@
+"""A small neural network, trained by PyTorch Lightning."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+from typing_extensions import override
+
+from specml.kinds import Candidate, Model, Preference
+from specml.space import Dimension
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    import torch
+    from torch.utils.data import DataLoader
+
+    from specml.data import Design, Task
+    from specml.graph import Graph
+    from specml.network import Link, Network
+
+LINK: dict[str, Link] = {"binary": "sigmoid", "multiclass": "softmax", "regression": "identity"}
+
+ROWS = 8192
+"""Rows answered at once, which bounds the memory."""
+
+
+class TabularMlp(Candidate):
+    """Dense layers over piecewise-linear encodings of the numbers and a learned vector for each category.
+
+    The number of epochs is found by early stopping on the folds, then refitted on all rows. Trained on the CPU, with
+    one thread: the same model everywhere.
+    """
+
+    tasks: ClassVar[tuple[Task, ...]] = ("binary", "multiclass", "regression")
+    prefers: ClassVar[Preference] = Preference(missing="native", scale="standard", encode="ordinal")
+    stops_early: ClassVar[bool] = True
+    usual_space: ClassVar[Mapping[str, Dimension]] = {
+        "learning_rate": Dimension(low=5e-4, high=5e-3, log=True),
+        "weight_decay": Dimension(low=1e-4, high=0.3, log=True),
+        "dropout": Dimension(low=0.0, high=0.4),
+        "bins": Dimension(low=4, high=48, log=True),
+    }
+
+    type: Literal["tabular_mlp"] = "tabular_mlp"
+    hidden: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = (128, 64)
+    """Width of each dense layer."""
+    bins: Annotated[int, Field(ge=1, le=256)] = 16
+    """Most pieces of a number's encoding: quantiles of the training rows part them."""
+    embedding: Annotated[int, Field(ge=1, le=256)] = 8
+    """Length of a category's vector."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of the dense layers' values that each step leaves out."""
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 0.002
+    """Of AdamW."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.02
+    """Of AdamW."""
+    batch_size: Annotated[int, Field(ge=1)] = 256
+    """Rows in a step."""
+    epochs: Annotated[int, Field(ge=1, le=10_000)] = 100
+    """Most passes over the rows; early stopping usually ends before."""
+    early_stopping: Annotated[int, Field(ge=0)] = 8
+    """Epochs without a better validation loss until a fold stops; 0 always trains all epochs."""
+    class_weight: Literal["balanced"] | None = None
+    """``balanced``: rows count in inverse proportion to their class's frequency; no effect on regression."""
+
+    @override
+    def fit(self, train: Design, *, seed: int, threads: int, stop_on: Design | None = None) -> Model:
+        import torch
+
+        from specml.network import Network
+        from specml.training import quiet
+
+        stop_on = stop_on if self.early_stopping else None
+        with quiet(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network = Network(self._shape(train), self.dropout)
+            self._prepare(network, train)
+            epochs = self._train(network, train, stop_on, seed)
+        return MlpModel(network.eval(), epochs)
+
+    @override
+    def load(self, folder: Path, task: Task) -> Model:
+        from specml.network import Network
+
+        return MlpModel(Network.load(folder), 0)
+
+    def _shape(self, train: Design) -> Any:
+        import numpy as np
+
+        from specml.network import Shape, pieces
+
+        codes = train.cardinalities or (0,) * train.X.shape[1]
+        columns = train.X.T
+        return Shape(
+            cardinalities=codes,
+            bins=tuple(0 if k else len(pieces(x, self.bins)[0]) for x, k in zip(columns, codes, strict=True)),
+            flagged=tuple(not k and bool(np.isnan(x).any()) for x, k in zip(columns, codes, strict=True)),
+            embedding=self.embedding,
+            hidden=self.hidden,
+            outputs=train.n_classes if train.task == "multiclass" else 1,
+            link=LINK[train.task],
+        )
+
+    def _prepare(self, network: Network, train: Design) -> None:
+        """What the network takes from the rows before it learns: medians, edges, and the prior as the last bias."""
+        import numpy as np
+        import torch
+
+        from specml.network import pieces
+
+        numbers = train.X.T[network.shape.numbers]
+        cuts = [pieces(x, self.bins) for x in numbers]
+        medians = [np.median(x[np.isfinite(x)]) if np.isfinite(x).any() else 0.0 for x in numbers]
+        weight = self._weight(train)
+        with torch.no_grad():
+            if cuts:
+                network.fill.copy_(torch.tensor(medians))
+                network.low.copy_(torch.from_numpy(np.concatenate([low for low, _ in cuts])))
+                network.slope.copy_(torch.from_numpy(np.concatenate([slope for _, slope in cuts])))
+            if train.task == "regression":
+                centre = np.average(train.y, weights=weight)
+                spread = np.sqrt(np.average((train.y - centre) ** 2, weights=weight))
+                network.centre.fill_(centre)
+                network.spread.fill_(spread if spread > 0 else 1.0)
+                network.last.bias.zero_()
+            else:
+                shares = np.bincount(train.y, weights=weight, minlength=train.n_classes) / weight.sum()
+                logits = np.log(np.maximum(shares, 1e-6))
+                prior = logits[1:] - logits[:1] if train.task == "binary" else logits
+                network.last.bias.copy_(torch.from_numpy(prior))
+
+    def _weight(self, design: Design) -> np.ndarray:
+        """Of each row [n], with mean 1."""
+        import numpy as np
+
+        weight = np.ones(len(design.y)) if design.weight is None else design.weight
+        if self.class_weight and design.task != "regression":
+            counts = np.bincount(design.y, weights=weight, minlength=design.n_classes)
+            weight = weight / np.maximum(counts, 1e-12)[design.y]
+        return np.asarray(weight / weight.mean())
+
+    def _train(self, network: Network, train: Design, stop_on: Design | None, seed: int) -> int:
+        """Train ``network`` in place; returns the epochs that it trained, up to the best one."""
+        import torch
+        from pytorch_lightning import Trainer
+        from pytorch_lightning.callbacks import EarlyStopping
+
+        from specml.training import Fitting
+
+        fitting = Fitting(network, self.learning_rate, self.weight_decay)
+        trainer = Trainer(
+            accelerator="cpu",
+            devices=1,
+            max_epochs=self.epochs,
+            callbacks=EarlyStopping("loss", patience=self.early_stopping) if stop_on else None,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+        )
+        trainer.fit(
+            fitting,
+            self._loader(network, train, self.batch_size, torch.Generator().manual_seed(seed)),
+            self._loader(network, stop_on, ROWS, None) if stop_on else None,
+        )
+        return fitting.best_epoch if stop_on else self.epochs
+
+    def _loader(self, network: Network, design: Design, batch: int, order: torch.Generator | None) -> DataLoader[Any]:
+        """Batches of ``X``, target and weight: in a random ``order``, or as they come."""
+        import torch
+        from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler, TensorDataset
+
+        y = torch.from_numpy(design.y)
+        if design.task == "regression":
+            y = (y - network.centre) / network.spread
+        rows = TensorDataset(
+            torch.from_numpy(design.X),
+            y if design.task == "multiclass" else y.float(),
+            torch.from_numpy(self._weight(design)).float(),
+        )
+        sampler = RandomSampler(rows, generator=order) if order else SequentialSampler(rows)
+        # A loader without a generator draws from the one that dropout uses: watched rows would change the training.
+        own = order or torch.Generator()
+        return DataLoader(rows, sampler=BatchSampler(sampler, batch, False), batch_size=None, generator=own)
+
+
+class MlpModel(Model):
+    """A trained network."""
+
+    def __init__(self, network: Network, epochs: int) -> None:
+        self.network = network
+        self.learned = {"epochs": epochs}
+
+    @override
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        import numpy as np
+        import torch
+
+        with torch.inference_mode():
+            parts = [self.network(torch.from_numpy(part)) for part in np.split(X, range(ROWS, len(X), ROWS))]
+        answer = torch.cat(parts).double().numpy()
+        return answer[:, 0] if answer.shape[1] == 1 else answer
+
+    @override
+    def save(self, folder: Path) -> None:
+        self.network.save(folder)
+
+    @override
+    def to_onnx(self, graph: Graph, X: str) -> str:
+        return self.network.to_onnx(graph, X)

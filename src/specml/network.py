@@ -1,0 +1,248 @@
+"""The network of ``tabular_mlp``: a torch module that is kept as data and told to the graph node by node.
+
+Importing this module imports torch: do so inside the function that needs it.
+
+A design [n, d] is first *embedded* [n, width]: a number becomes its piecewise-linear encoding (where it lies between
+quantiles of the training rows; Gorishniy et al. 2022, "On Embeddings for Numerical Features") and, for a column that
+lacked values in training, a 0/1 for a missing one; a category becomes a learned vector. Then come dense layers.
+"""
+
+from __future__ import annotations
+
+import io
+from itertools import pairwise
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import nn
+from typing_extensions import override
+
+from specml.files import canonical_json, read_json
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from specml.graph import Graph
+
+Link = Literal["identity", "sigmoid", "softmax"]
+
+UNSEEN = 0.02
+"""Share of categories that training takes for never seen, so that the vector of those is learned too."""
+
+NARROWEST = 1e-30
+"""Neighbouring edges closer than this are one: the slope between them would overflow float32."""
+
+
+class Shape(BaseModel):
+    """What has to be known to build a network that weights fit into."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cardinalities: tuple[int, ...]
+    """Of each design column: how many categories its codes tell apart; 0 for a number."""
+    bins: tuple[int, ...]
+    """Of each design column: pieces of its encoding; 0 for a category."""
+    flagged: tuple[bool, ...]
+    """Of each design column: whether a missing value is told apart from the median."""
+    embedding: int
+    """Length of a category's vector."""
+    hidden: tuple[int, ...]
+    outputs: int
+    """1 for binary problems and regressions, else the number of classes."""
+    link: Link
+
+    @property
+    def numbers(self) -> list[int]:
+        """Places of the columns that are numbers."""
+        return [place for place, codes in enumerate(self.cardinalities) if not codes]
+
+    @property
+    def categories(self) -> list[int]:
+        """Places of the columns that are categories."""
+        return [place for place, codes in enumerate(self.cardinalities) if codes]
+
+    @property
+    def flags(self) -> list[int]:
+        """Places of the columns that have a 0/1 for a missing value."""
+        return [place for place in self.numbers if self.flagged[place]]
+
+    @property
+    def owners(self) -> list[int]:
+        """Of each embedded value [width]: the design column that it comes from."""
+        encoded = [place for place in self.numbers for _ in range(self.bins[place])]
+        return [*encoded, *self.flags, *(place for place in self.categories for _ in range(self.embedding))]
+
+
+class Network(nn.Module):
+    """``answer(score(embed(X)))``; float32 throughout. Categories and missing values have no gradient."""
+
+    fill: torch.Tensor
+    """[numbers] What stands for a missing value: the median."""
+    low: torch.Tensor
+    """[sum of bins] Lower edge of each piece."""
+    slope: torch.Tensor
+    """[sum of bins] 1 / (upper edge - lower edge)."""
+    centre: torch.Tensor
+    """[outputs] Mean of a regression's target, else 0."""
+    spread: torch.Tensor
+    """[outputs] Standard deviation of a regression's target, else 1."""
+    _numbers: torch.Tensor
+    _piece_of: torch.Tensor
+    _flag_of: torch.Tensor
+    _categories: torch.Tensor
+    _sizes: torch.Tensor
+    _first: torch.Tensor
+
+    def __init__(self, shape: Shape, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.shape = shape
+        count = sum(shape.bins)
+        self.register_buffer("fill", torch.zeros(len(shape.numbers)))
+        self.register_buffer("low", torch.zeros(count))
+        self.register_buffer("slope", torch.ones(count))
+        self.register_buffer("centre", torch.zeros(shape.outputs))
+        self.register_buffer("spread", torch.ones(shape.outputs))
+        sizes = [shape.cardinalities[place] for place in shape.categories]
+        # The first vector of each column stands for a category that was never seen.
+        starts = np.cumsum([0, *(size + 1 for size in sizes)])
+        self.vectors = nn.Embedding(int(starts[-1]), shape.embedding)
+        with torch.no_grad():
+            self.vectors.weight.mul_(0.3)
+            self.vectors.weight[starts[:-1]] = 0.0
+        widths = [len(shape.owners), *shape.hidden]
+        self.dense = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
+        self.last = nn.Linear(widths[-1], shape.outputs)
+        self.dropout = nn.Dropout(dropout)
+        places = {
+            "_numbers": shape.numbers,
+            "_piece_of": [number for number, place in enumerate(shape.numbers) for _ in range(shape.bins[place])],
+            "_flag_of": [number for number, place in enumerate(shape.numbers) if shape.flagged[place]],
+            "_categories": shape.categories,
+            "_sizes": sizes,
+            "_first": (starts[:-1] + 1).tolist(),
+        }
+        for name, values in places.items():
+            self.register_buffer(name, torch.tensor(values, dtype=torch.int64), persistent=False)
+
+    def embed(self, X: torch.Tensor) -> torch.Tensor:
+        """``X`` [n, d] as [n, width]: every value between -inf and inf; ``shape.owners`` says whose it is."""
+        numbers, codes = X[:, self._numbers], X[:, self._categories]
+        lacking = torch.isnan(numbers)
+        filled = torch.where(lacking, self.fill, numbers)[:, self._piece_of]
+        encoded = ((filled - self.low) * self.slope).clamp(0.0, 1.0)
+        flags = lacking[:, self._flag_of].to(X.dtype)
+        known = (codes >= 0) & (codes < self._sizes)
+        if self.training:
+            known &= torch.rand_like(codes) >= UNSEEN
+        index = torch.where(known, codes, -1.0).long() + self._first
+        return torch.cat([encoded, flags, self.vectors(index).flatten(1)], dim=1)
+
+    def standard_score(self, embedded: torch.Tensor) -> torch.Tensor:
+        """Embedded rows [n, width] as log-odds [n, 1], logits [n, k] or the standardised prediction [n, 1]."""
+        value = embedded
+        for layer in self.dense:
+            value = self.dropout(torch.relu(layer(value)))
+        last: torch.Tensor = self.last(value)
+        return last
+
+    def score(self, embedded: torch.Tensor) -> torch.Tensor:
+        """Embedded rows [n, width] as log-odds [n, 1], logits [n, k] or the prediction [n, 1]."""
+        return self.standard_score(embedded) * self.spread + self.centre
+
+    def answer(self, score: torch.Tensor) -> torch.Tensor:
+        """A score as a probability [n, 1] or [n, k], or the prediction [n, 1]."""
+        if self.shape.link == "softmax":
+            return torch.softmax(score, dim=1)
+        return torch.sigmoid(score) if self.shape.link == "sigmoid" else score
+
+    @override
+    def forward(self, X: torch.Tensor) -> torch.Tensor:
+        return self.answer(self.score(self.embed(X)))
+
+    def to_onnx(self, graph: Graph, X: str) -> str:
+        """The same as nodes of ``graph``."""
+        parts = [*self._numbers_to_onnx(graph, X), *self._categories_to_onnx(graph, X)]
+        value = parts[0] if len(parts) == 1 else graph.node("Concat", *parts, axis=1)
+        for layer in [*self.dense, self.last]:
+            weight, bias = (graph.constant(_array(one)) for one in (layer.weight, layer.bias))
+            value = graph.node("Gemm", value, weight, bias, transB=1)
+            value = value if layer is self.last else graph.node("Relu", value)
+        if self.shape.link == "softmax":
+            return graph.node("Softmax", value, axis=1)
+        if self.shape.link == "sigmoid":
+            return graph.node("Sigmoid", value)
+        value = graph.node("Mul", value, graph.constant(_array(self.spread)))
+        return graph.node("Add", value, graph.constant(_array(self.centre)))
+
+    def _numbers_to_onnx(self, graph: Graph, X: str) -> list[str]:
+        shape = self.shape
+        if not shape.numbers:
+            return []
+        columns = graph.node("Gather", X, graph.constant(_array(self._numbers)), axis=1)
+        lacking = graph.node("IsNaN", columns)
+        columns = graph.node("Where", lacking, graph.constant(_array(self.fill)), columns)
+        value = graph.node("Gather", columns, graph.constant(_array(self._piece_of)), axis=1)
+        value = graph.node("Sub", value, graph.constant(_array(self.low)))
+        value = graph.node("Mul", value, graph.constant(_array(self.slope)))
+        zero, one = (graph.constant(np.array(end, dtype=np.float32)) for end in (0.0, 1.0))
+        parts = [graph.node("Clip", value, zero, one)]
+        if shape.flags:
+            flags = graph.node("Gather", lacking, graph.constant(_array(self._flag_of)), axis=1)
+            parts.append(graph.node("Cast", flags, to=1))
+        return parts
+
+    def _categories_to_onnx(self, graph: Graph, X: str) -> list[str]:
+        shape = self.shape
+        if not shape.categories:
+            return []
+        codes = graph.node("Gather", X, graph.constant(_array(self._categories)), axis=1)
+        sizes = graph.constant(_array(self._sizes.float()))
+        zero, unknown = (graph.constant(np.array(one, dtype=np.float32)) for one in (0.0, -1.0))
+        known = graph.node("And", graph.node("GreaterOrEqual", codes, zero), graph.node("Less", codes, sizes))
+        index = graph.node("Cast", graph.node("Where", known, codes, unknown), to=7)
+        index = graph.node("Add", index, graph.constant(_array(self._first)))
+        vectors = graph.node("Gather", graph.constant(_array(self.vectors.weight)), index, axis=0)
+        width = np.array([-1, len(shape.categories) * shape.embedding], dtype=np.int64)
+        return [graph.node("Reshape", vectors, graph.constant(width))]
+
+    def save(self, folder: Path) -> None:
+        """Write ``network.json`` (the shape) and ``network.npz`` (the arrays): the same network, the same bytes."""
+        buffer = io.BytesIO()
+        arrays = {name: _array(value) for name, value in sorted(self.state_dict().items())}
+        np.savez(buffer, allow_pickle=False, **arrays)
+        (folder / "network.npz").write_bytes(buffer.getvalue())
+        (folder / "network.json").write_bytes(canonical_json(self.shape.model_dump(mode="json")))
+
+    @classmethod
+    def load(cls, folder: Path) -> Network:
+        """The network that ``save`` wrote, ready to answer."""
+        network = cls(Shape.model_validate(read_json(folder / "network.json")))
+        with np.load(folder / "network.npz", allow_pickle=False) as arrays:
+            network.load_state_dict({name: torch.from_numpy(arrays[name]) for name in arrays.files})
+        return network.eval()
+
+
+def pieces(values: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray]:
+    """Lower edges and slopes of at most ``bins`` pieces that hold equally many of the finite ``values``; float32.
+
+    A constant, or a column without values, has one piece that is 0 for whatever comes: nothing was learned of it.
+    """
+    distinct, counts = np.unique(values[np.isfinite(values)], return_counts=True)
+    kept: list[float] = []
+    if len(distinct):
+        # A value as common as a whole piece, as the 0 of most amounts, leaves the other pieces to the rest.
+        below = np.cumsum(np.minimum(counts, max(1.0, counts.sum() / bins)))
+        cuts = distinct[np.searchsorted(below, np.linspace(0, below[-1], bins + 1).clip(below[0], below[-1]))]
+        for cut in cuts.astype(np.float32).tolist():
+            if not kept or cut - kept[-1] > NARROWEST:
+                kept.append(cut)
+    if len(kept) < 2:
+        return np.array([np.finfo(np.float32).max]), np.ones(1, dtype=np.float32)
+    ends = np.array(kept, dtype=np.float32)
+    return ends[:-1], 1 / np.diff(ends)
+
+
+def _array(value: torch.Tensor) -> np.ndarray:
+    return np.ascontiguousarray(value.detach().numpy())

@@ -1,0 +1,99 @@
+"""How PyTorch Lightning trains the network of ``tabular_mlp``.
+
+Importing this module imports Lightning and torch: do so inside the function that needs it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import warnings
+from typing import TYPE_CHECKING
+
+import torch
+from lightning_fabric.utilities.warnings import PossibleUserWarning
+from pytorch_lightning import LightningModule
+from torch.nn import functional
+from typing_extensions import override
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from specml.network import Network
+
+Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+"""Rows [n, d], targets [n] (class indices, 0/1, or a standardised number), weights [n]."""
+
+
+class Fitting(LightningModule):
+    """Weighted log loss, or squared error in units of the target's variance, descended by AdamW.
+
+    With validation rows, the network ends as it was after its best epoch.
+    """
+
+    def __init__(self, network: Network, learning_rate: float, weight_decay: float) -> None:
+        super().__init__()
+        self.network = network
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.best_epoch = 0
+        self._best_loss = math.inf
+        self._best: dict[str, torch.Tensor] = {}
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        """Weighted mean over the batch."""
+        X, y, weight = batch
+        network = self.network
+        score = network.standard_score(network.embed(X))
+        if network.shape.link == "softmax":
+            losses = functional.cross_entropy(score, y, reduction="none")
+        elif network.shape.link == "sigmoid":
+            losses = functional.binary_cross_entropy_with_logits(score[:, 0], y, reduction="none")
+        else:
+            losses = (score[:, 0] - y) ** 2
+        return (losses * weight).sum() / weight.sum()
+
+    @override
+    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
+        return self.loss(batch)
+
+    @override
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.log("loss", self.loss(batch), batch_size=len(batch[1]))
+
+    @override
+    def on_validation_epoch_end(self) -> None:
+        loss = float(self.trainer.callback_metrics["loss"])
+        if loss < self._best_loss:
+            self._best_loss, self.best_epoch = loss, self.current_epoch + 1
+            self._best = {name: value.clone() for name, value in self.network.state_dict().items()}
+
+    @override
+    def on_fit_end(self) -> None:
+        if self._best:
+            self.network.load_state_dict(self._best)
+
+    @override
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """One thread, which sums in the same order everywhere, and none of Lightning's advice and advertisements."""
+    threads = torch.get_num_threads()
+    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero")]
+    levels = [one.level for one in loggers]
+    torch.set_num_threads(1)
+    try:
+        for one in loggers:
+            one.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PossibleUserWarning)
+            warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        for one, level in zip(loggers, levels, strict=True):
+            one.setLevel(level)

@@ -1,0 +1,142 @@
+"""The network: embeddings, exactness, early stopping, weights, and silence."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from specml.candidates.tabular_mlp import TabularMlp
+from specml.data import Design
+from specml.graph import Graph
+from tests.components.test_candidates import adversarial, matrix, saved
+from tests.conftest import design
+
+if TYPE_CHECKING:
+    from specml.data import Task
+
+QUICK: dict[str, Any] = {"hidden": (16,), "epochs": 6, "early_stopping": 3, "batch_size": 64, "learning_rate": 0.01}
+
+
+def coded(task: Task, n: int = 400, seed: int = 0) -> Design:
+    """As ``design``, with codes of 5 categories and some never seen in column 1, and of 40 in column 4."""
+    data = design(task, n=n, seed=seed)
+    data.X[:, 1] = np.where(np.isnan(data.X[:, 1]), -1, data.X[:, 1])
+    data.X[:, 4] = np.random.default_rng(seed + 9).integers(0, 40, n)
+    return replace(data, cardinalities=(0, 5, 0, 0, 40, 0))
+
+
+def answers(model: Any, X: np.ndarray) -> np.ndarray:
+    graph = Graph("candidate")
+    value = model.to_onnx(graph, matrix(graph, X.shape[1]))
+    width = model.predict(X[:1]).reshape(1, -1).shape[1]
+    graph.output("out", value, "float32", width)
+    session = onnxruntime.InferenceSession(graph.to_bytes(), providers=["CPUExecutionProvider"])
+    answer: np.ndarray = session.run(None, {f"x{i}": X[:, i : i + 1] for i in range(X.shape[1])})[0]
+    return answer[:, 0] if width == 1 else answer
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
+def test_the_graph_is_the_network_to_1e_6(task: Task, tmp_path: Path) -> None:
+    data = coded(task)
+    model = TabularMlp(**QUICK).fit(data, seed=3, threads=2, stop_on=coded(task, seed=1))
+    odd = adversarial(data.X, nan=True)
+    swapped = data.X[:50].copy()
+    swapped[:, [1, 4]] = np.array([[40, -1], [np.nan, 5.5], [4.999, 39], [5, 40], [-0.5, np.inf]] * 10, np.float32)
+    X = np.vstack([data.X, odd, swapped])
+    native = model.predict(X)
+    assert np.isfinite(native).all()
+    assert np.max(np.abs(answers(model, X) - native) / np.maximum(1, np.abs(native))) < 1e-6
+    saved(model, tmp_path / "model")
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["network.json", "network.npz"]
+    assert np.array_equal(TabularMlp().load(tmp_path / "model", task).predict(X), native)
+
+
+def test_the_graph_of_categories_alone_and_of_constants_alone() -> None:
+    data = coded("binary")
+    for X, cardinalities in ((data.X[:, [1, 4]], (5, 40)), (np.ones((400, 2), np.float32), (0, 0))):
+        one = replace(data, X=np.ascontiguousarray(X), cardinalities=cardinalities)
+        model = TabularMlp(**QUICK).fit(one, seed=3, threads=1)
+        assert np.max(np.abs(answers(model, one.X) - model.predict(one.X))) < 1e-6
+
+
+def test_categories_are_learned_apart_whatever_the_order_of_their_codes() -> None:
+    generator = np.random.default_rng(0)
+    codes = generator.integers(0, 20, 2000)
+    y = (generator.permutation(20) % 2)[codes].astype(np.int64)
+    X = np.column_stack([codes, generator.normal(size=2000)]).astype(np.float32)
+    model = TabularMlp(**{**QUICK, "epochs": 20}).fit(Design(X, y, None, "binary", 2, (20, 0)), seed=1, threads=1)
+    assert np.mean((model.predict(X) > 0.5) == y) > 0.99
+    # One never seen is none of the twenty: it is answered near the prior.
+    assert 0.2 < model.predict(np.array([[-1, 0.0]], np.float32))[0] < 0.8
+
+
+def test_a_missing_number_tells_something_where_training_knew_it() -> None:
+    generator = np.random.default_rng(0)
+    X = generator.normal(size=(1000, 2)).astype(np.float32)
+    y = (generator.random(1000) < 0.3).astype(np.int64)
+    X[y == 1, 0] = np.nan
+    model = TabularMlp(**{**QUICK, "epochs": 20}).fit(Design(X, y, None, "binary", 2), seed=1, threads=1)
+    assert np.mean((model.predict(X) > 0.5) == y) > 0.99
+    median = float(np.nanmedian(X[:, 0]))
+    unflagged = model.predict(np.array([[0.0, np.nan], [0.0, np.median(X[:, 1])]], np.float32))
+    assert unflagged[0] == pytest.approx(unflagged[1], abs=1e-6)
+    assert model.predict(np.array([[median, 0]], np.float32))[0] < 0.5
+
+
+def test_early_stopping_keeps_the_best_epoch_and_tells_it() -> None:
+    train, stop = coded("binary", n=300), coded("binary", n=300, seed=1)
+    options = {**QUICK, "epochs": 60, "learning_rate": 0.03, "dropout": 0.0}
+    early = TabularMlp(**options).fit(train, seed=1, threads=1, stop_on=stop)
+    epochs = early.learned["epochs"]
+    assert 1 <= epochs < 57
+    # Trained that many epochs without rows to watch, it is the same network.
+    again = TabularMlp(**{**options, "epochs": epochs}).fit(train, seed=1, threads=1)
+    assert np.array_equal(early.predict(stop.X), again.predict(stop.X))
+    assert TabularMlp(**{**options, "epochs": 4, "early_stopping": 0}).fit(
+        train, seed=1, threads=1, stop_on=stop
+    ).learned == {"epochs": 4}
+
+
+def test_rows_and_classes_weigh_what_they_are_said_to() -> None:
+    data = design("binary", n=600)
+    rare = Design(data.X, (np.arange(600) % 20 == 0).astype(np.int64), None, "binary", 2)
+    plain = TabularMlp(**QUICK).fit(rare, seed=1, threads=1)
+    balanced = TabularMlp(**QUICK, class_weight="balanced").fit(rare, seed=1, threads=1)
+    weighted = TabularMlp(**QUICK).fit(replace(rare, weight=np.where(rare.y == 1, 19.0, 1.0) * 7), seed=1, threads=1)
+    assert plain.predict(data.X).mean() < 0.15
+    assert balanced.predict(data.X).mean() == pytest.approx(0.5, abs=0.1)
+    assert weighted.predict(data.X) == pytest.approx(balanced.predict(data.X), abs=1e-3)
+
+
+def test_it_leaves_no_file_no_word_and_no_state_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(5)
+    before, threads = torch.get_rng_state(), torch.get_num_threads()
+    TabularMlp(**QUICK).fit(design("binary"), seed=1, threads=1, stop_on=design("binary", seed=1))
+    assert list(tmp_path.iterdir()) == []
+    assert capfd.readouterr() == ("", "")
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.get_num_threads() == threads
+
+
+def test_the_explainers_view_of_it() -> None:
+    import torch
+
+    data = coded("multiclass")
+    network: Any = TabularMlp(**QUICK).fit(data, seed=1, threads=1).network  # type: ignore[attr-defined]
+    embedded = network.embed(torch.from_numpy(data.X[:7])).detach().requires_grad_()
+    assert embedded.shape == (7, len(network.shape.owners))
+    assert torch.isfinite(embedded).all()
+    score = network.score(embedded)
+    score[:, 1].sum().backward()
+    assert torch.any(embedded.grad != 0)
+    assert torch.equal(network.answer(score), network(torch.from_numpy(data.X[:7])))
