@@ -29,6 +29,7 @@ VERBS = {
     "watch": "Judge what the live model is asked, and how good its answers were.",
     "feedback": "Bring the labels that came late.",
     "stop": "Stop what is live.",
+    "doctor": "Look for what would break a run, and say how to mend it.",
     "render": "Print the full spec, with every default and where each value came from.",
     "schema": "Print the JSON Schema of specs, for editors.",
 }

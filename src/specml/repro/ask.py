@@ -62,15 +62,21 @@ def forget_the_dead(folder: Path) -> None:
     DVC does so itself, but takes a killed process for alive until someone reaps it, which in a container may be never;
     and a torn file it refuses for good.
     """
+    if dead_lock(folder):
+        (folder / RWLOCK).unlink(missing_ok=True)
+
+
+def dead_lock(folder: Path) -> bool:
+    """Whether everyone in DVC's lock file is dead, or a crash tore it."""
     import psutil
 
-    path = folder / RWLOCK
-    with contextlib.suppress(FileNotFoundError):
-        text = path.read_text(errors="replace")
-        holders = _holders(folder)
-        torn = not text.strip().endswith("}")
-        if torn or (holders and not any(_alive(psutil, pid) for pid in holders)):
-            path.unlink()
+    try:
+        text = (folder / RWLOCK).read_text(errors="replace")
+    except FileNotFoundError:
+        return False
+    holders = _holders(folder)
+    torn = not text.strip().endswith("}")
+    return torn or (bool(holders) and not any(_alive(psutil, pid) for pid in holders))
 
 
 def _holders(folder: Path) -> list[int]:

@@ -22,10 +22,10 @@ PATIENCE = 0.3
 
 def heal(folder: Path) -> str:
     """Put a torn dvc.lock right; returns what was done, in one line, or nothing."""
-    if not _torn(folder / LOCK):
+    if not torn(folder):
         return ""
     time.sleep(PATIENCE)
-    if not _torn(folder / LOCK):
+    if not torn(folder):
         return ""
     copy = folder / COPY
     if copy.exists() and good(raw := copy.read_bytes()):
@@ -73,5 +73,7 @@ def good(raw: bytes) -> bool:
     return True
 
 
-def _torn(path: Path) -> bool:
+def torn(folder: Path) -> bool:
+    """Whether dvc.lock is there and is not whole."""
+    path = folder / LOCK
     return path.exists() and not good(path.read_bytes())

@@ -36,6 +36,9 @@ MARK = "SPECML_SERVING"
 """An environment variable that every process of a cluster inherits: by its value they are found again,
 whatever happened to the process that started them, and nobody else's ever are."""
 
+PROJECT = "SPECML_PROJECT"
+"""Likewise: the project's folder, so that a server whose record is lost can be traced to it."""
+
 FOLDERS = "/tmp/specml-"  # noqa: S108 - mkdtemp completes it
 """How the folders of clusters begin. Unix sockets, which stand there, need short paths."""
 
@@ -68,7 +71,7 @@ class Cluster:
         """A cluster that has no process yet."""
         # Open to this user alone, as mkdtemp makes it.
         folder = tempfile.mkdtemp(prefix=FOLDERS)
-        return cls(secrets.token_hex(16), folder, port, _free_block(), cpus)
+        return cls(secrets.token_hex(16), folder, port, free_block(), cpus)
 
     @classmethod
     def read(cls, state: Path) -> Cluster | None:
@@ -133,7 +136,7 @@ class Cluster:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**environment, MARK: self.mark},
+            env={**environment, MARK: self.mark, PROJECT: str(state.parent.resolve())},
             cwd=self.folder,
             start_new_session=True,
         )
@@ -253,6 +256,34 @@ class Cluster:
         return tuple(sorted(found))
 
 
+def servers() -> dict[tuple[str, str], list[psutil.Process]]:
+    """The processes of every server that this user may see, by the project's folder and the mark."""
+    import psutil
+
+    found: dict[tuple[str, str], list[psutil.Process]] = {}
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            variables = process.environ()
+            if MARK in variables and process.status() != psutil.STATUS_ZOMBIE:
+                found.setdefault((variables.get(PROJECT, ""), variables[MARK]), []).append(process)
+    return found
+
+
+def strays(project: Path) -> dict[str, list[psutil.Process]]:
+    """Servers of ``project`` that its record does not tell of, by mark: nothing else stops them.
+
+    Raises:
+        DeployFailed: the record is none that ``write`` has written.
+    """
+    live = Cluster.read(project / ".specml")
+    here = str(project.resolve())
+    return {
+        mark: processes
+        for (folder, mark), processes in servers().items()
+        if folder == here and (live is None or live.mark != mark)
+    }
+
+
 def healthz(port: int) -> dict[str, Any] | None:
     """What the server at the port says of itself; None when no specml server is there."""
     # Patient: where nobody listens the refusal comes at once, and a busy server must not be taken for a dead one.
@@ -282,7 +313,7 @@ def refuse_taken(port: int) -> None:
     Raises:
         DeployFailed: another process listens there.
     """
-    if not _free(port):
+    if not free(port):
         raise DeployFailed(
             f"port {port} of 127.0.0.1 is taken by another process.",
             where="deployment.target.port",
@@ -290,7 +321,8 @@ def refuse_taken(port: int) -> None:
         )
 
 
-def _free(port: int) -> bool:
+def free(port: int) -> bool:
+    """Whether a server could listen at the port of 127.0.0.1."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -300,12 +332,12 @@ def _free(port: int) -> bool:
     return True
 
 
-def _free_block() -> int:
+def free_block() -> int:
     """First of ``PORTS`` ports below the ephemeral ones that no other cluster seems to use."""
     blocks = list(range(20_000, 32_000, PORTS))
     start = secrets.randbelow(len(blocks))
     for base in blocks[start:] + blocks[:start]:
-        if all(_free(base + offset) for offset in (0, 1, 2, 3, 4, 10, 11, 12, 13)):
+        if all(free(base + offset) for offset in (0, 1, 2, 3, 4, 10, 11, 12, 13)):
             return base
     raise DeployFailed("no block of free ports was found between 20000 and 32000.")
 
