@@ -23,13 +23,14 @@ import fcntl
 import hashlib
 import json
 import os
+import sys
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from typing_extensions import override
 
-from specml.errors import SpecmlError
+from specml.errors import INTERRUPTED, SpecmlError
 from specml.files import digest, write_atomic
 
 if TYPE_CHECKING:
@@ -109,6 +110,32 @@ def append(project: Path, event: str, **facts: Any) -> None:
         raise LedgerError(
             f"can't be written: {error.strerror or error}. Nothing is done that can't be recorded.", where=str(path)
         ) from None
+
+
+@contextlib.contextmanager
+def recorded(project: Path, event: str, **facts: Any) -> Iterator[dict[str, Any]]:
+    """Record that ``event`` begins, and how it ended: with what exit status, and the facts put into what is yielded.
+
+    Raises:
+        LedgerError: as ``append``; an error of the block itself comes first, and this one is told beside it.
+    """
+    append(project, event, phase="begun", **facts)
+    more: dict[str, Any] = {}
+    try:
+        yield more
+    except BaseException as end:
+        try:
+            append(project, event, phase="ended", status=_status(end), **more)
+        except LedgerError as error:
+            sys.stderr.write(f"{error}\n")
+        raise
+    append(project, event, phase="ended", status=0, **more)
+
+
+def _status(end: BaseException) -> int:
+    if isinstance(end, SystemExit):
+        return end.code if isinstance(end.code, int) else 1
+    return end.status if isinstance(end, SpecmlError) else INTERRUPTED if isinstance(end, KeyboardInterrupt) else 1
 
 
 def verify(project: Path, head: str = "") -> Checked:

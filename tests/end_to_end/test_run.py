@@ -44,6 +44,41 @@ def outcome(folder: Path, *arguments: str, status: int = 0) -> dict[str, object]
     return dict(document)
 
 
+def recorded(folder: Path, event: str) -> list[dict[str, object]]:
+    """The facts of the ledger's records of ``event``."""
+    from specml import ledger
+
+    return [record.facts for record in ledger.verify(folder).records if record.event == event]
+
+
+def test_what_was_done_and_decided_is_recorded(again: Path) -> None:
+    from specml.files import digest
+
+    bundle = digest(again / "artifacts/bundle/manifest.json")
+    first = recorded(again, "thresholds")
+    outcome(again, "gates.auc.min=0.999", status=4)
+    outcome(again)
+    begun, ended = recorded(again, "run")[-2:]
+    assert (begun["phase"], ended["phase"], ended["status"]) == ("begun", "ended", 0)
+    assert begun["spec"] in (again / "params.yaml").read_text()
+    assert [one["status"] for one in recorded(again, "run") if one["phase"] == "ended"] == [0, 4, 0]
+    gates = [one["gates"] for one in recorded(again, "thresholds")]
+    assert gates[:1] == [one["gates"] for one in first]
+    assert gates[1] not in (gates[0], *gates[2:])
+    releases = recorded(again, "release")
+    assert [one["admitted"] for one in releases[:2]] == [True, False]
+    assert releases[1]["gates"]["auc"] == "refused"  # type: ignore[index]
+    assert {one["bundle"] for one in releases} == {bundle}
+
+
+def test_a_run_that_cannot_be_recorded_does_nothing(again: Path) -> None:
+    (again / ".specml/ledger.jsonl").write_bytes(b"")
+    before = (again / "artifacts/release/release.json").read_bytes()
+    done = specml("run", "--no-deploy", "gates.auc.min=0.96", folder=again, status=1)
+    assert "is cut off" in done.stderr
+    assert (again / "artifacts/release/release.json").read_bytes() == before
+
+
 def test_a_second_run_does_nothing_and_says_so(again: Path) -> None:
     done = specml("run", "--no-deploy", folder=again)
     assert "nothing to do" in done.stderr

@@ -23,3 +23,16 @@ def parse(arguments: tuple[str, ...]) -> tuple[Path | None, tuple[str, ...]]:
     if len(paths) > 1:
         raise click.UsageError(f"one spec at a time; {' and '.join(map(repr, paths))} are given.")
     return (Path(paths[0]) if paths else None), overrides
+
+
+def folder_of(path: Path | None) -> Path:
+    """The project's folder, even where its spec is broken or gone."""
+    from specml.errors import SpecError
+    from specml.load import project_folder
+
+    try:
+        return project_folder(path)
+    except SpecError:
+        folder = (path or Path()).resolve()
+        folder = folder if folder.is_dir() else folder.parent
+        return folder.parent if folder.name == "conf" else folder

@@ -11,6 +11,8 @@ import click
 from specml.cli.arguments import parse, spec_and_overrides
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from specml.kinds import Deployment
     from specml.load import Loaded
 
@@ -28,8 +30,18 @@ def command(arguments: tuple[str, ...], quiet: bool, as_json: bool) -> None:
             click.echo(text, err=True)
 
     loaded = load(*parse(arguments))
-    live = loaded.spec.deployment.target.deploy(loaded.spec, loaded.folder, say)
+    live = serve(loaded, say)
     print(json.dumps({"schema_version": 1, **asdict(live)}, indent=1) if as_json else announce(live, loaded))
+
+
+def serve(loaded: Loaded, say: Callable[[str], None]) -> Deployment:
+    """Serve the released bundle, and record it."""
+    from specml import ledger
+
+    with ledger.recorded(loaded.folder, "deploy") as facts:
+        live = loaded.spec.deployment.target.deploy(loaded.spec, loaded.folder, say)
+        facts |= {"bundle": live.bundle, "replicas": live.replicas}
+    return live
 
 
 def announce(live: Deployment, loaded: Loaded) -> str:

@@ -20,6 +20,7 @@ def command(file: Path, arguments: tuple[str, ...], as_json: bool) -> None:
     FILE has a column `id`, the id of an answer and the row's number in it (ID-0, ID-1, …), and the target's column.
     The same file twice changes nothing.
     """
+    from specml import ledger
     from specml.cli.predict import read_rows
     from specml.load import load
     from specml.watch.feedback import feed
@@ -27,6 +28,7 @@ def command(file: Path, arguments: tuple[str, ...], as_json: bool) -> None:
     loaded = load(*parse(arguments))
     target = loaded.spec.problem.target
     taken = feed(read_rows(file, loaded, frozenset({"id"})), loaded.folder, target)
+    ledger.append(loaded.folder, "feedback", **taken.told())
     if as_json:
         print(json.dumps({"schema_version": 1, **taken.told()}, indent=1))
         return

@@ -107,7 +107,8 @@ def command(
 
 def _carry(loaded: Loaded, outcome: Outcome, out: Console, way: Way) -> None:
     """Compile and reproduce, alone in the project."""
-    from specml import repro
+    from specml import ledger, repro
+    from specml.compile.dvc import compiled_digest
     from specml.compile.write import compiled
 
     folder, target = loaded.folder, way.target
@@ -123,8 +124,17 @@ def _carry(loaded: Loaded, outcome: Outcome, out: Console, way: Way) -> None:
         repro.set_up(folder)
         for mended in repro.tidy(folder):
             out.print(mended, markup=False, soft_wrap=True)
-        if way.single or repro.changes(folder, [target] if target else []):
-            _reproduce(outcome, out, folder, number, _order(result.plan, way), quiet=way.quiet)
+        facts = {
+            "number": number,
+            "spec": compiled_digest(result.plan.params),
+            **({"target": target} if target else {}),
+        }
+        with ledger.recorded(folder, "run", **facts) as ended:
+            try:
+                if way.single or repro.changes(folder, [target] if target else []):
+                    _reproduce(outcome, out, folder, number, _order(result.plan, way), quiet=way.quiet)
+            finally:
+                ended["stages"] = outcome.stages_run
         if not (outcome.stages_run or way.quiet):
             out.print("nothing to do: every stage is up to date", markup=False)
     if target is None or target == LAST:
@@ -215,12 +225,12 @@ def _tell(outcome: Outcome, out: Console, folder: Path, *, quiet: bool) -> None:
 
 def _deploy(loaded: Loaded, outcome: Outcome, out: Console, *, quiet: bool) -> None:
     """Serve the released bundle."""
-    from specml.cli.deploy import announce
+    from specml.cli.deploy import announce, serve
 
     def say(text: str) -> None:
         if not quiet:
             out.print(text, markup=False, soft_wrap=True)
 
-    deployment = loaded.spec.deployment.target.deploy(loaded.spec, loaded.folder, say)
+    deployment = serve(loaded, say)
     outcome.url = deployment.url
     say(announce(deployment, loaded))

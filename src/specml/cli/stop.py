@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from specml.cli.arguments import parse, spec_and_overrides
+from specml.cli.arguments import folder_of, parse, spec_and_overrides
 
 RECORD = ".specml/serving.json"
 """Where the target ``local`` keeps what it started."""
@@ -18,6 +18,7 @@ RECORD = ".specml/serving.json"
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 def command(arguments: tuple[str, ...], as_json: bool) -> None:
     """Stop what `specml deploy` started, with all its processes."""
+    from specml import ledger
     from specml.errors import SpecError
     from specml.load import load
 
@@ -33,7 +34,10 @@ def command(arguments: tuple[str, ...], as_json: bool) -> None:
         click.echo(f"The spec can't be read; stopping what {folder / RECORD} names.", err=True)
         name, ran = folder.name, Local().stop(folder)
     else:
-        name, ran = loaded.spec.name, loaded.spec.deployment.target.stop(loaded.folder)
+        folder = loaded.folder
+        name, ran = loaded.spec.name, loaded.spec.deployment.target.stop(folder)
+    if ran:  # recorded afterwards: a full disk must not keep anybody from stopping a model
+        ledger.append(folder, "stop")
     if as_json:
         print(json.dumps({"schema_version": 1, "name": name, "stopped": ran}))
         return
@@ -42,13 +46,5 @@ def command(arguments: tuple[str, ...], as_json: bool) -> None:
 
 def _with_record(path: Path | None) -> Path | None:
     """The project's folder, if a server was started for it; its spec may be broken or gone."""
-    from specml.errors import SpecError
-    from specml.load import project_folder
-
-    try:
-        folder = project_folder(path)
-    except SpecError:
-        folder = (path or Path()).resolve()
-        folder = folder if folder.is_dir() else folder.parent
-        folder = folder.parent if folder.name == "conf" else folder
+    folder = folder_of(path)
     return folder if (folder / RECORD).exists() else None

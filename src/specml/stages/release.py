@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from specml import ledger
 from specml.data import Layout
 from specml.errors import GateRefused, SpecmlError
 from specml.files import canonical_json, digest, read_json, write_atomic
@@ -58,6 +59,8 @@ def work(work: Work) -> None:
     write_atomic(work.path(CARD), card(work.spec, layout, choice, evidence, prepared=prepared, release=release))
     train = pl.read_parquet(work.path(prepare.TRAIN), columns=[column.name for column in layout.features])
     write_atomic(work.path(PROFILE), profile(train))
+    facts = {key: release[key] for key in ("bundle", "candidate", "admitted", "gates")}
+    ledger.append(work.folder, "release", **facts)  # before the file that lets the bundle be served
     write_atomic(work.path(OUT), canonical_json(release))
     if refusals:
         raise GateRefused(

@@ -1,6 +1,7 @@
 """Measure the packaged model on the held-out rows, and let every gate judge.
 
-Ends well even when a gate refuses, so that DVC keeps the evidence; ``release`` is what refuses.
+Ends well even when a gate refuses, so that DVC keeps the evidence; ``release`` is what refuses. What the gates want
+stands in the ledger before the held-out rows are opened: who moves a threshold after a look leaves both there.
 """
 
 from __future__ import annotations
@@ -8,10 +9,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from specml import bundle, curves
+from specml import bundle, curves, ledger
 from specml.data import Layout, feature_array
 from specml.evidence import Evidence, Verdict
-from specml.files import canonical_json, read_json, write_atomic
+from specml.files import canonical_json, digest, read_json, write_atomic
 from specml.metrics import TABLE
 from specml.plan import Plot, Stage
 from specml.stages import package, prepare, select, train
@@ -74,8 +75,10 @@ def work(work: Work) -> None:
     import polars as pl
 
     layout = Layout.model_validate_json(work.path(prepare.LAYOUT).read_bytes())
-    test = pl.read_parquet(work.path(prepare.TEST))
     opened = bundle.open_bundle(work.path(package.OUT))
+    wanted = {name: gate.model_dump(mode="json") for name, gate in work.spec.gates.items()}
+    ledger.append(work.folder, "thresholds", gates=digest(canonical_json(wanted)), bundle=opened.digest)
+    test = pl.read_parquet(work.path(prepare.TEST))
     evidence = gather(work, layout, test, opened)
     measured = {
         name: value

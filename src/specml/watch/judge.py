@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
+from specml import ledger
 from specml.casting import cast
 from specml.errors import DataCheckFailed
 from specml.files import canonical_json, write_atomic
@@ -62,8 +63,15 @@ class Judged:
         }
 
     def write(self, project: Path) -> None:
-        """Keep profile and record; the record last: a window counts as judged from then on."""
+        """Keep profile and record; the record last: a window counts as judged from then on.
+
+        A signal that was raised stands in the ledger before.
+        """
         folder = project / RECORDS
+        if self.raised:
+            ledger.append(
+                project, "signal", raised=self.raised, window=self.name, rows=self.window.rows, bundle=self.bundle
+            )
         if self.window.profile is not None:
             write_atomic(folder / f"{self.name}.profile", self.window.profile.write())
         told = {**self.told(), "judged": datetime.now(UTC).isoformat(timespec="seconds")}
