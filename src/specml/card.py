@@ -18,6 +18,7 @@ CHOICE = "artifacts/select/choice.json"
 PREPARED = "metrics/prepare.json"
 LAYOUT = "artifacts/prepare/layout.json"
 RELEASE = "artifacts/release/release.json"
+SPEC = "params.yaml"
 OPEN = "not measured"
 
 
@@ -43,7 +44,7 @@ def card(
         _evaluation(evidence),
         _training(layout, prepared),
         _analyses(choice, evidence),
-        _considerations(layout, release),
+        _considerations(spec, layout, release),
         _caveats(evidence),
     ]
     return "\n".join(line for part in parts for line in part)
@@ -191,17 +192,28 @@ def _analyses(choice: dict[str, Any], evidence: dict[str, Any]) -> Iterator[str]
     yield from _table(("candidate", "mean", "spread over folds", "trials", "chosen and learned"), board, CHOICE)
 
 
-def _considerations(layout: Layout, release: dict[str, Any]) -> Iterator[str]:
+def _considerations(spec: Spec, layout: Layout, release: dict[str, Any]) -> Iterator[str]:
     yield "## Ethical considerations"
     yield ""
     yield "A gate assesses a disparity between groups; none certifies that there is none."
     if not layout.protected:
         yield f"No column is declared protected: disparity between groups was {OPEN}."
     yield ""
+    yield f"- Personal columns: {'; '.join(_personal(spec)) or 'none declared'} (`{SPEC}`)"
     for key in ("compliance", "obligations", "waivers", "approval"):
         if release.get(key):
             yield f"- {key.capitalize()}: {_words(release[key])} (`{RELEASE}`)"
     yield "" if release.get("waivers") else f"- Waivers: none (`{RELEASE}`)\n"
+
+
+def _personal(spec: Spec) -> Iterator[str]:
+    """Each column that is declared personal, and what becomes of it."""
+    done = {"drop": "dropped as it is read", "hash": "hashed as it is read", None: ""}
+    for name, column in sorted(spec.data.columns.items()):
+        if column.personal:
+            sort = "" if column.personal is True else f"{column.personal} "
+            role = "target" if name == spec.problem.target else column.role
+            yield f"{_text(name)} ({sort}{done[column.action] or role}{', for gates only' if column.use else ''})"
 
 
 def _caveats(evidence: dict[str, Any]) -> Iterator[str]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def all_of(spec: Spec) -> Iterator[Disagreement]:
     """What contradicts between the sections; keys are paths from the root."""
-    for part in (_problem, _columns, _split, _features, _candidates, _gates, _serving):
+    for part in (_problem, _columns, _hash_key, _split, _features, _candidates, _gates, _serving):
         yield from part(spec)
 
 
@@ -54,10 +54,54 @@ def _columns(spec: Spec) -> Iterator[Disagreement]:
             what = f"is {column.role}, but a datetime can only have the role time or ignore."
             yield Disagreement(key=(*path, "role"), what=what)
         yield from _grouping(column, path)
+        role = "target" if name == target else column.role
+        yield from _acted_on(column, role, path) if column.action else _used(column, role, path)
     weights = spec.with_role("weight")
     for extra in weights[1:]:
         what = f"is weight, and so is {weights[0]!r}: only one can be."
         yield Disagreement(key=("data", "columns", extra, "role"), what=what)
+
+
+def _acted_on(column: Column, role: str, path: tuple[str, ...]) -> Iterator[Disagreement]:
+    """Columns that are not written as they are."""
+    if role == "target":
+        yield Disagreement(key=(*path, "action"), what=f"is {column.action}, but the column is the target.")
+        return
+    without_effect = ["dtype"]
+    if column.action == "hash" and role != "id":
+        what = f"is hash, but the column's role is {role}: the model would be asked about what it has never seen."
+        yield Disagreement(key=(*path, "action"), what=what, hint="Say role: id, or action: drop.")
+    if column.action == "drop":
+        if role not in ("feature", "ignore"):
+            what = f"is drop, but the column's role is {role}, which needs its values."
+            yield Disagreement(key=(*path, "action"), what=what, hint="Leave one of the two out.")
+        without_effect += ["bands", "groups", "nullable", "use"]
+    for key in without_effect:
+        if getattr(column, key) != type(column).model_fields[key].default:
+            what = "hashed as it is written" if column.action == "hash" else "dropped"
+            yield Disagreement(key=(*path, key), what=f"has no effect: the column is {what}.")
+
+
+def _used(column: Column, role: str, path: tuple[str, ...]) -> Iterator[Disagreement]:
+    if column.personal == "identifier" and role not in ("id", "ignore"):
+        what = f"is identifier, but the column's role is {role}: what names a person is for no model and no gate."
+        yield Disagreement(key=(*path, "personal"), what=what, hint="Say role: id, or action: drop.")
+    if column.use == "audit_only" and role != "protected":
+        what = f"is audit_only, but the column's role is {role}: only gates may see it."
+        yield Disagreement(key=(*path, "use"), what=what, hint="Say role: protected.")
+
+
+def _hash_key(spec: Spec) -> Iterator[Disagreement]:
+    acted_on = {name: column for name, column in spec.data.columns.items() if column.action == "hash"}
+    hashed = [name for name, column in acted_on.items() if column.role == "id" and name != spec.problem.target]
+    key = spec.compliance.hash_key
+    if hashed and key is None:
+        what = "is hash, but there is no key: whoever knows the ids could make the hashes again."
+        hint = "Say compliance.hash_key: ${secret:ROWS_KEY}"
+        yield Disagreement(key=("data", "columns", hashed[0], "action"), what=what, hint=hint)
+    if key is not None and not acted_on:
+        what = "has no effect: no column has action: hash."
+        yield Disagreement(key=("compliance", "hash_key"), what=what)
 
 
 def _grouping(column: Column, path: tuple[str, ...]) -> Iterator[Disagreement]:

@@ -90,6 +90,14 @@ class Column(Block):
     """Protected numbers: upper-exclusive edges that group them, as ``[25, 45, 65]``."""
     groups: dict[str, tuple[Label, ...]] = {}
     """Protected categories: named groups of values; values in no group form the group ``other``."""
+    personal: bool | Literal["identifier", "special"] = False
+    """Whether it tells about a person (GDPR Art. 4(1)); shown in the card. ``identifier``: it names one, and no
+    model may take it; ``special``: it tells what Art. 9(1) protects, as health or origin."""
+    action: Literal["drop", "hash"] | None = None
+    """``drop``: forgotten as soon as it is read, never written; ``hash``: an id, written as its HMAC-SHA256 under
+    ``compliance.hash_key``."""
+    use: Literal["audit_only"] | None = None
+    """``audit_only``: a protected column that is kept beside the held-out rows only, for gates."""
 
 
 class Split(Block):
@@ -110,7 +118,10 @@ class Data(Block):
     sources: dict[Slug, SerializeAsAny[Annotated[Source, ByType()]]]
     """Where the rows come from, by name."""
     columns: dict[str, Column] = {}
-    """Declarations by column name; columns not named are features whose type is inferred."""
+    """Declarations by column name."""
+    undeclared: Literal["feature", "drop"] = "feature"
+    """What becomes of columns that are neither named under ``columns`` nor the target. ``feature``: features whose
+    type is inferred; ``drop``: forgotten as soon as they are read, as ignored ones then are."""
     split: Split = Split()
 
     @field_validator("sources")
@@ -229,6 +240,14 @@ class Monitoring(Block):
     """What is judged, by name."""
 
 
+class Compliance(Block):
+    """What law and policy ask of the model, and of the rows that it learns from."""
+
+    hash_key: Secret | None = None
+    """The key of columns with ``action: hash``, as ``${secret:ROWS_KEY}``: 32 characters or more. With another key
+    the same id gets another hash: name another variable when the key is changed."""
+
+
 def _with_default_gates(gates: Any) -> Any:
     """Every spec is held to its baseline and to parity; naming them changes their options."""
     if not isinstance(gates, dict):
@@ -262,10 +281,13 @@ class Spec(Block):
     serving: Serving = Serving()
     deployment: Deployment = Deployment()
     monitoring: Monitoring = Monitoring()
+    compliance: Compliance = Compliance()
 
     def column(self, name: str) -> Column:
-        """What is declared about a column, defaults when nothing is."""
+        """What is declared about a column, defaults when nothing is; what is dropped is ignored."""
         declared = self.data.columns.get(name, Column())
+        if declared.action == "drop":
+            return declared.model_copy(update={"role": "ignore"})
         return declared.model_copy(update={"role": "target"}) if name == self.problem.target else declared
 
     def with_role(self, role: Role) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -51,8 +52,7 @@ class Csv(Source):
         except FileNotFoundError:
             raise DataCheckFailed("there is no such file.", where=self.path) from None
         except pl.exceptions.PolarsError as error:
-            reason = str(error).strip().splitlines()[0]
-            raise DataCheckFailed(f"can't be read as CSV: {reason}", where=self.path) from None
+            raise DataCheckFailed(f"can't be read as CSV: {_without_values(error)}", where=self.path) from None
 
     def _refuse_twins(self, path: Path) -> None:
         """Two columns of one name: the second might be the target again, under a name made up for it."""
@@ -64,3 +64,12 @@ class Csv(Source):
         twins = sorted(name for name, times in Counter(header).items() if times > 1 and name)
         if twins:
             raise DataCheckFailed(f"has more than one column called {', '.join(map(repr, twins))}.", where=self.path)
+
+
+def _without_values(error: Exception) -> str:
+    """What polars says, less the piece of the file that it quotes: nobody knows whom that tells about."""
+    text = str(error).strip()
+    found = re.match(r"could not parse `.*` as dtype `\w+` at column '(.*)' \(column number \d+\)", text, re.DOTALL)
+    if found:
+        return f"a value of the column {found.group(1)!r} can't be parsed; does a quotation mark lack its twin?"
+    return re.sub(r"`.*`", "…", text, flags=re.DOTALL).splitlines()[0]

@@ -1,44 +1,122 @@
-"""Read a source, as it is, into a table of the project's own."""
+"""Read a source into a table of the project's own: what need not be kept is forgotten before anything is written."""
 
 from __future__ import annotations
 
+import hmac
 import io
-from typing import TYPE_CHECKING
+import os
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
 
-from specml.files import write_atomic
+from specml.casting import as_categories
+from specml.data import MISSING
+from specml.errors import DataCheckFailed, SpecmlError
+from specml.files import canonical_json, write_atomic
 from specml.plan import Stage
 from specml.stages import guard
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from specml.spec import Spec
+    from specml.spec import Data, Spec
     from specml.stages.work import Work
+    from specml.values import Secret
 
 OUT = "artifacts/ingest/${key}.parquet"
+COLUMNS = "artifacts/ingest/${key}.json"
+"""Which columns were kept, hashed and dropped; only where the spec has some dropped or hashed."""
+SHORTEST_KEY = 32
+"""Characters: with a short key the hashes of all likely ids could be made again."""
 
 
 def declare(spec: Spec) -> Stage:
     """One for each source; it runs again when a file of a source changes."""
     files = sorted({file for source in spec.data.sources.values() for file in source.files()})
+    params, outs = ["data.sources.${key}", "data.columns", "data.undeclared"], [OUT]
+    if spec.data.undeclared == "drop":
+        params.append("problem.target")
+    if _hashed(spec.data):
+        params.append("compliance.hash_key")
+    if _forgets(spec.data):
+        outs.append(COLUMNS)
     return Stage(
         name="ingest",
         summary="read the source",
         each="data.sources",
         keys=tuple(spec.data.sources),
-        params=("data.sources.${key}", "data.columns"),
+        params=tuple(params),
         deps=(guard.OUT, *files),
-        outs=(OUT,),
+        outs=tuple(outs),
     )
 
 
 def work(work: Work) -> None:
-    """Source → Parquet."""
-    columns = work.spec.data.columns
-    texts = {name for name, c in columns.items() if c.dtype == "category" or (c.role == "protected" and not c.bands)}
-    table = work.spec.data.sources[work.key].read(work.folder, frozenset(texts))
+    """Source → Parquet.
+
+    Raises:
+        DataCheckFailed: a column that is declared is not there, or can't be hashed.
+        SpecmlError: the key of the hashes is not in the environment.
+    """
+    data = work.spec.data
+    texts = {
+        name
+        for name, c in data.columns.items()
+        if c.dtype == "category" or (c.role == "protected" and not c.bands) or c.action == "hash"
+    }
+    table = data.sources[work.key].read(work.folder, frozenset(texts))
+    refuse_missing({name: f"data.columns.{name}" for name in data.columns}, table.columns)
+    if data.undeclared == "drop":
+        refuse_missing({work.spec.problem.target: "problem.target"}, table.columns)
+    dropped = _dropped(work.spec, table.columns)
+    gone = {name for names in dropped.values() for name in names}
+    table = table.select(name for name in table.columns if name not in gone)
+    if hashed := _hashed(data):
+        assert work.spec.compliance.hash_key is not None
+        key = _key(work.spec.compliance.hash_key)
+        table = table.with_columns(pseudonyms(table[name], key) for name in hashed)
     write_table(work, OUT, table)
+    if _forgets(data):
+        told = {"rows": table.height, "kept": table.columns, "hashed": hashed, "dropped": dropped}
+        write_atomic(work.path(COLUMNS), canonical_json(told))
+    for why, names in dropped.items():
+        if names:
+            work.say(f"forgotten as {why}: {', '.join(names)}")
     work.say(f"{table.height:,} rows × {table.width} columns")
+
+
+def refuse_missing(wanted: dict[str, str], names: list[str]) -> None:
+    """Make sure that each column of ``wanted`` (by name: the key that names it) is among ``names``.
+
+    Raises:
+        DataCheckFailed: one is not, and this is what there is.
+    """
+    for name, where in wanted.items():
+        if name not in names:
+            close = get_close_matches(name, names, 1)
+            raise DataCheckFailed(
+                f"the data has no column {name!r}.",
+                hint=f"Did you mean {close[0]!r}?" if close else f"It has: {', '.join(names)}.",
+                where=where,
+            )
+
+
+def pseudonyms(values: pl.Series, key: bytes) -> pl.Series:
+    """HMAC-SHA256 (RFC 2104) of each value's text under ``key``, in hexadecimal; a missing value stays missing.
+
+    The same value has the same hash in every column and every run, and none without the key can tell whose it is:
+    GDPR Art. 4(5) calls that pseudonymisation; the hashes remain personal data.
+
+    Raises:
+        DataCheckFailed: the values have no text.
+    """
+    import polars as pl
+
+    if values.dtype.is_nested() or values.dtype in (pl.Binary, pl.Object):
+        where = f"data.columns.{values.name}.action"
+        raise DataCheckFailed(f"holds {values.dtype} values, which can't be hashed.", where=where)
+    texts = as_categories(values)
+    made: dict[str, Any] = {one: hmac.digest(key, one.encode(), "sha256").hex() for one in texts.unique().to_list()}
+    return texts.replace_strict({**made, MISSING: None}, return_dtype=pl.String)
 
 
 def write_table(work: Work, relative: str, table: pl.DataFrame) -> None:
@@ -46,3 +124,35 @@ def write_table(work: Work, relative: str, table: pl.DataFrame) -> None:
     buffer = io.BytesIO()
     table.write_parquet(buffer, compression="zstd", statistics=False)
     write_atomic(work.path(relative), buffer.getvalue())
+
+
+def _hashed(data: Data) -> list[str]:
+    return sorted(name for name, column in data.columns.items() if column.action == "hash")
+
+
+def _forgets(data: Data) -> bool:
+    return data.undeclared == "drop" or any(column.action for column in data.columns.values())
+
+
+def _dropped(spec: Spec, names: list[str]) -> dict[str, list[str]]:
+    """What is not written, by the reason."""
+    columns, minimal = spec.data.columns, spec.data.undeclared == "drop"
+    known = {*columns, spec.problem.target} if minimal else {*names}
+    declared = [name for name in names if name in columns]
+    return {
+        "action: drop": [name for name in declared if columns[name].action == "drop"],
+        "ignored": [name for name in declared if minimal and columns[name].role == "ignore"],
+        "undeclared": [name for name in names if name not in known],
+    }
+
+
+def _key(secret: Secret) -> bytes:
+    found = os.environ.get(secret.name, "")
+    if len(found) < SHORTEST_KEY:
+        wrong = f"holds fewer than {SHORTEST_KEY} characters" if found else "is not set"
+        raise SpecmlError(
+            f"the environment variable {secret.name} {wrong}; ids are hashed under it.",
+            where="compliance.hash_key",
+            hint=f'Make one, and keep it: export {secret.name}="$(openssl rand -hex 32)"',
+        )
+    return found.encode()

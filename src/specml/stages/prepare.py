@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from specml.casting import as_groups, cast, declared_groups
@@ -65,7 +64,9 @@ def work(work: Work) -> None:
 
     spec = work.spec
     table = pl.read_parquet(work.path(work.stage.deps[0]))
-    _check_declared(spec, table)
+    ingest.refuse_missing({spec.problem.target: "problem.target"}, table.columns)
+    if table.height == 0:
+        raise NotEnoughData("the source has no rows.")
     table, set_aside = _typed(spec, table)
     unlabelled = table[spec.problem.target].null_count()
     table = table.filter(table[spec.problem.target].is_not_null())
@@ -77,7 +78,8 @@ def work(work: Work) -> None:
     layout = _layout(spec, train, classes, set_aside)
     kept = [c.name for c in layout.features] + [*layout.protected, *([layout.weight] if layout.weight else [])]
     kept = [*dict.fromkeys([*kept, spec.problem.target])]
-    ingest.write_table(work, TRAIN, _timed(spec, train, kept))
+    trained_on = [name for name in kept if spec.column(name).use != "audit_only"]
+    ingest.write_table(work, TRAIN, _timed(spec, train, trained_on))
     ingest.write_table(work, TEST, test.select(kept))
     write_atomic(work.path(LAYOUT), canonical_json(layout.model_dump(mode="json")))
     told: dict[str, Any] = {
@@ -94,22 +96,6 @@ def work(work: Work) -> None:
     out = f", {unlabelled:,} rows without a label left out" if unlabelled else ""
     aside = f", {len(set_aside)} columns set aside" if set_aside else ""
     work.say(f"train {train.height:,} · test {test.height:,} rows, {len(layout.features)} features{aside}{out}")
-
-
-def _check_declared(spec: Spec, table: pl.DataFrame) -> None:
-    wanted = [spec.problem.target, *spec.data.columns]
-    if spec.data.split.column:
-        wanted.append(spec.data.split.column)
-    for name in wanted:
-        if name not in table.columns:
-            close = get_close_matches(name, table.columns, 1)
-            raise DataCheckFailed(
-                f"the data has no column {name!r}.",
-                hint=f"Did you mean {close[0]!r}?" if close else f"It has: {', '.join(table.columns)}.",
-                where=f"data.columns.{name}" if name in spec.data.columns else "problem.target",
-            )
-    if table.height == 0:
-        raise NotEnoughData("the source has no rows.")
 
 
 def _typed(spec: Spec, table: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, str]]:

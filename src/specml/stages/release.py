@@ -25,7 +25,7 @@ def declare(spec: Spec) -> Stage:
     return Stage(
         name="release",
         summary="admit or refuse the bundle; its card and profile",
-        params=("name", "problem"),
+        params=("name", "problem", "data.columns"),
         deps=(package.OUT, prepare.LAYOUT, prepare.METRICS, prepare.TRAIN, select.OUT, validate.OUT),
         outs=(OUT, CARD, PROFILE),
     )
