@@ -128,8 +128,10 @@ def test() -> int:
     for command in checks:
         say(f"$ {' '.join(command)}")
         subprocess.run([str(BIN / command[0]), *command[1:]], cwd=ROOT, check=True)
-    say("$ pytest")
-    return subprocess.run([PYTHON, "-m", "pytest"], cwd=ROOT, check=False).returncode
+    # Two at a time: most tests wait for processes of their own. A file's tests stay together, for they share fixtures.
+    pytest = ("pytest", "--numprocesses", "2", "--dist", "loadfile", "--no-loadscope-reorder")
+    say(f"$ {' '.join(pytest)}")
+    return subprocess.run([PYTHON, "-m", *pytest], cwd=ROOT, check=False).returncode
 
 
 def pip(*arguments: str, check: bool = True, told: bool = True) -> int:

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,3 +105,11 @@ def project(tmp_path: Path) -> Callable[[str], Path]:
         return folder
 
     return copy
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that start servers or whole runs come first: side by side, the last file decides when all are done."""
+    costs: Counter[Path] = Counter()
+    for item in items:
+        costs[item.path] += 10 * bool(item.get_closest_marker("serve")) + bool(item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -costs[item.path])
