@@ -55,7 +55,7 @@ def test_labels_become_class_indices(classes: tuple[Any, Any], tmp_path: Path) -
     y = np.arange(N) % 2
     labels = pl.DataFrame({"id": [f"r{i}-0" for i in range(N)], "y": [classes[i] for i in y]})
     assert feed(labels, tmp_path, "y").kept == N
-    assert feed(labels.reverse(), tmp_path, "y").known == N
+    assert feed(labels.reverse().rename({"id": "id_"}), tmp_path, "y", "id_").known == N
     window = labelled(kept(tmp_path))
     assert window.y is not None
     assert window.scores is not None

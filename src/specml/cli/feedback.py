@@ -13,11 +13,13 @@ from specml.cli.arguments import parse, spec_and_overrides
 @click.command("feedback")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @spec_and_overrides
+@click.option("--id", "name", metavar="COLUMN", default="id", show_default=True, help="The column with the ids.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
-def command(file: Path, arguments: tuple[str, ...], as_json: bool) -> None:
+def command(file: Path, arguments: tuple[str, ...], name: str, as_json: bool) -> None:
     """Join the labels in FILE (.csv, .parquet or .jsonl) to the captured answers that they belong to.
 
-    FILE has a column `id`, the id of an answer and the row's number in it (ID-0, ID-1, …), and the target's column.
+    FILE has the ids of the answers, as `specml predict` writes them (a request's id and the row's number in it: ID-0,
+    ID-1, …), and the target's column.
     The same file twice changes nothing.
     """
     from specml import ledger
@@ -27,7 +29,7 @@ def command(file: Path, arguments: tuple[str, ...], as_json: bool) -> None:
 
     loaded = load(*parse(arguments))
     target = loaded.spec.problem.target
-    taken = feed(read_rows(file, loaded, frozenset({"id"})), loaded.folder, target)
+    taken = feed(read_rows(file, loaded, frozenset({name})), loaded.folder, target, name)
     ledger.append(loaded.folder, "feedback", **taken.told())
     if as_json:
         print(json.dumps({"schema_version": 1, **taken.told()}, indent=1))

@@ -39,7 +39,7 @@ class Client:
         return {name: _kind(schema["type"]) for name, schema in rows["items"]["properties"].items()}, rows["maxItems"]
 
     def predict(self, rows: list[dict[str, Any]], most: int) -> Iterator[dict[str, Any]]:
-        """A prediction for each row, in order.
+        """A prediction for each row, in order, and the ``id`` by which late labels find it.
 
         Raises:
             SpecmlError: the server refuses rows, or goes away.
@@ -48,7 +48,9 @@ class Client:
         for start in range(0, len(rows), size):
             part = rows[start : start + size]
             where = f"rows {start + 1} to {start + len(part)}"
-            yield from self._ask("POST", "/predict", json.dumps({"rows": part}).encode(), where)["predictions"]
+            answer = self._ask("POST", "/predict", json.dumps({"rows": part}).encode(), where)
+            for place, prediction in enumerate(answer["predictions"]):
+                yield {"id": f"{answer['id']}-{place}", **prediction}
 
     def _ask(self, method: str, path: str, body: bytes | None = None, where: str = "") -> dict[str, Any]:
         for _ in range(TRIES):

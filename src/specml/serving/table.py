@@ -34,7 +34,7 @@ def to_rows(table: pl.DataFrame, columns: Mapping[str, Kind]) -> list[dict[str, 
 
 
 def with_predictions(table: pl.DataFrame, predictions: Iterable[Mapping[str, Any]]) -> pl.DataFrame:
-    """``table`` with what was predicted: ``predicted`` and, for classes, their probabilities."""
+    """``table`` with what was predicted: ``predicted``, for classes their probabilities, and a server's ``id``."""
     import polars as pl
 
     told: dict[str, list[Any]] = {}
@@ -42,6 +42,8 @@ def with_predictions(table: pl.DataFrame, predictions: Iterable[Mapping[str, Any
         told.setdefault("predicted", []).append(prediction.get("label", prediction.get("prediction")))
         for label, probability in prediction.get("probabilities", {}).items():
             told.setdefault(f"probability_{label}", []).append(probability)
+        if "id" in prediction:
+            told.setdefault("id", []).append(prediction["id"])
     columns = []
     for name, values in told.items():
         free = name

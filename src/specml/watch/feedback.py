@@ -43,24 +43,24 @@ class Taken:
         return asdict(self)
 
 
-def feed(table: pl.DataFrame, project: Path, target: str) -> Taken:
-    """Keep the labels in ``table`` (columns ``id`` and ``target``); the same file twice changes nothing.
+def feed(table: pl.DataFrame, project: Path, target: str, ids: str = "id") -> Taken:
+    """Keep the labels in ``table`` (columns ``ids`` and ``target``); the same file twice changes nothing.
 
     Raises:
         DataCheckFailed: a column is lacking, or a label is none of the model's.
     """
     with stream.alone(project):
-        return _fed(table, project, target)
+        return _fed(table, project, target, ids)
 
 
-def _fed(table: pl.DataFrame, project: Path, target: str) -> Taken:
+def _fed(table: pl.DataFrame, project: Path, target: str, ids: str) -> Taken:
     import polars as pl
 
-    for name in ("id", target):
+    for name in (ids, target):
         if name not in table.columns:
             hint = f"They have: {', '.join(table.columns)}."
             raise DataCheckFailed(f"the labels have no column {name!r}.", hint=hint)
-    given = pl.DataFrame([table["id"].cast(pl.String).alias("id"), table[target].alias("label")])
+    given = pl.DataFrame([table[ids].cast(pl.String).alias("id"), table[target].alias("label")])
     texts = as_categories(given["label"])
     given = given.filter((texts != MISSING) & given["id"].is_not_null())
     kept = known = conflicting = matched = 0

@@ -107,8 +107,8 @@ def test_predictions_stand_beside_the_rows_under_free_names() -> None:
     answered = with_predictions(
         table,
         [
-            {"label": "no", "probabilities": {"no": 0.75, "yes": 0.25}},
-            {"label": "yes", "probabilities": {"no": 0.5, "yes": 0.5}},
+            {"id": "a-0", "label": "no", "probabilities": {"no": 0.75, "yes": 0.25}},
+            {"id": "a-1", "label": "yes", "probabilities": {"no": 0.5, "yes": 0.5}},
         ],
     )
     assert answered.to_dict(as_series=False) == {
@@ -117,6 +117,7 @@ def test_predictions_stand_beside_the_rows_under_free_names() -> None:
         "predicted_": ["no", "yes"],
         "probability_no": [0.75, 0.5],
         "probability_yes": [0.25, 0.5],
+        "id_": ["a-0", "a-1"],
     }
 
 
@@ -177,16 +178,17 @@ def predict(answers: list[tuple[int, dict[str, Any]]], rows: int, monkeypatch: p
 
 def test_the_client_sends_parts_and_asks_again_where_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = [
-        (200, {"predictions": [0, 1]}),
+        (200, {"id": "a", "predictions": [{"label": 0}, {"label": 1}]}),
         (429, {"error": "full"}),
         (0, {}),
         (503, {}),
-        (200, {"predictions": [2]}),
+        (200, {"id": "b", "predictions": [{"label": 2}]}),
     ]
-    assert predict(answers, 3, monkeypatch) == [0, 1, 2]
+    told = [{"id": "a-0", "label": 0}, {"id": "a-1", "label": 1}, {"id": "b-0", "label": 2}]
+    assert predict(answers, 3, monkeypatch) == told
     assert Scripted.answers == []
 
 
 def test_the_client_names_the_rows_that_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SpecmlError, match=r"rows 3 to 3:\n.*refuses \(422\): no"):
-        predict([(200, {"predictions": [0, 1]}), (422, {"error": "no"})], 3, monkeypatch)
+        predict([(200, {"id": "a", "predictions": [{}, {}]}), (422, {"error": "no"})], 3, monkeypatch)
