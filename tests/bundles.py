@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import polars as pl
 
-from specml.bundle import RELEASE, Contract, write_bundle
-from specml.data import Column
+from specml.bundle import RELEASE, Contract, open_bundle, write_bundle
+from specml.data import Column, Design, feature_array
+from specml.features.boolean import Boolean
+from specml.features.categorical import Categorical
+from specml.features.numeric import Numeric
 from specml.files import canonical_json, digest, write_atomic
 from specml.graph import Graph
+from specml.preprocessing import Preprocessing
+from specml.stages.explore import describe
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from specml.bundle import Bundle
+    from specml.data import Task
+    from specml.kinds import Model
 
 COLUMNS = (
     Column(name="age", kind="numeric", integral=True, minimum=17, maximum=90),
@@ -20,6 +31,13 @@ COLUMNS = (
     Column(name="member", kind="boolean"),
     Column(name="workclass", kind="categorical", nullable=True, categories=("1", "Private", "State-gov")),
 )
+
+DESCRIBED = {
+    "age": describe(pl.Series("age", list(range(17, 91)))),
+    "hours": describe(pl.Series("hours", [*([None] * 10), *range(1, 100)], dtype=pl.Float64)),
+    "member": describe(pl.Series("member", [False, False, True])),
+    "workclass": describe(pl.Series("workclass", ["Private", "Private", "1", "State-gov", "__missing__"])),
+}
 
 
 def binary_bundle(
@@ -87,7 +105,7 @@ def binary_bundle(
         threshold=0.5,
         candidate="by_hand",
     )
-    return write_bundle(folder, contract, graph.to_bytes(), {})
+    return write_bundle(folder, contract, graph.to_bytes(), {"columns": DESCRIBED})
 
 
 def regression_bundle(folder: Path) -> str:
@@ -106,7 +124,8 @@ def regression_bundle(folder: Path) -> str:
         inputs=(Column(name="area", kind="numeric", minimum=10.0, maximum=200.0),),
         candidate="by_hand",
     )
-    return write_bundle(folder, contract, graph.to_bytes(), {})
+    described = {"area": describe(pl.Series("area", np.linspace(10.0, 200.0, 96)))}
+    return write_bundle(folder, contract, graph.to_bytes(), {"columns": described})
 
 
 def probability(row: dict[str, object], weight: float = 0.05) -> float:
@@ -126,3 +145,83 @@ def release(project: Path, *, admitted: bool = True, gates: dict[str, str] | Non
         "gates": gates or {"baseline": "holds"},
     }
     write_atomic(project / RELEASE, canonical_json(told))
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A bundle beside what it was made of."""
+
+    bundle: Bundle
+    preprocessing: Preprocessing
+    model: Model
+    table: pl.DataFrame
+
+    def rows(self, n: int = 40) -> dict[str, np.ndarray]:
+        """The first rows as the graph takes them."""
+        return {column.name: feature_array(self.table[:n], column) for column in self.bundle.contract.inputs}
+
+    def seen(self, n: int = 40) -> np.ndarray:
+        """The first rows as the model sees them."""
+        return self.preprocessing.transform(self.table[:n])
+
+
+def people(n: int = 500, extra: int = 0) -> pl.DataFrame:
+    """Rows with numbers, a category, a truth value and gaps; ``extra`` columns of noise; three targets."""
+    generator = np.random.default_rng(5)
+    age = generator.integers(18, 80, n).astype(float)
+    pay = np.where(generator.random(n) < 0.1, np.nan, generator.lognormal(10, 0.5, n))
+    work = generator.choice(["clerk", "farmer", "nurse", "__missing__"], n, p=[0.5, 0.2, 0.2, 0.1])
+    member = generator.random(n) < 0.3
+    signal = (age - 45) / 15 + np.nan_to_num(pay / 30_000) * (work == "clerk") + member - 1
+    signal += generator.normal(scale=0.5, size=n)
+    return pl.DataFrame(
+        {
+            "age": age,
+            "pay": pl.Series(pay).fill_nan(None),
+            "work": work,
+            "member": member,
+            **{f"noise_{i}": generator.normal(size=n) for i in range(extra)},
+            "regression": signal,
+            "binary": (signal > 0).astype(np.int64),
+            "multiclass": np.searchsorted([-0.5, 0.8], signal).astype(np.int64),
+        }
+    )
+
+
+def trained_bundle(folder: Path, candidate: Any, task: Task, extra: int = 0) -> Trained:
+    """Train a candidate on ``people`` and package it, as the stages do."""
+    from specml.stages import package
+
+    table = people(extra=extra)
+    kinds: dict[str, Any] = {"work": "categorical", "member": "boolean"}
+    named = ["age", "pay", "work", "member", *(f"noise_{i}" for i in range(extra))]
+    columns = tuple(Column(name=name, kind=kinds.get(name, "numeric"), nullable=True) for name in named)
+    treatment = {
+        column.name: {"categorical": Categorical(), "boolean": Boolean()}.get(column.kind, Numeric())
+        for column in columns
+    }
+    preprocessing = Preprocessing.fit(table, columns, treatment, candidate.prefers)
+    y = table[task].to_numpy().copy()
+    model = candidate.fit(
+        Design(preprocessing.transform(table), y, None, task, len(set(y.tolist()))), seed=1, threads=1
+    )
+    native = model.native()
+    contract = Contract(
+        name="people",
+        task=task,
+        target=task,
+        inputs=columns,
+        classes={"binary": (0, 1), "multiclass": ("low", "middle", "high"), "regression": ()}[task],
+        threshold=0.5 if task == "binary" else None,
+        candidate="trained",
+        explanation=package.explanation(preprocessing, native) if native else None,
+    )
+    write_bundle(
+        folder,
+        contract,
+        package.build(contract, preprocessing, model),
+        {"columns": {column.name: describe(table[column.name]) for column in columns}},
+        design=package.build_design(preprocessing) if native else b"",
+        native=native.content if native else b"",
+    )
+    return Trained(open_bundle(folder), preprocessing, model, table)

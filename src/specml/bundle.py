@@ -2,19 +2,24 @@
 
 A folder with ``model.onnx`` (preprocessing and model, one graph), ``contract.json`` (what goes in and
 comes out), ``reference.json`` (how the training rows were distributed) and ``manifest.json`` (the digests
-of the others). No file in it can run code. The bundle's digest is that of its manifest.
+of the others). A model that can be explained exactly adds ``design.onnx`` (preprocessing alone) and its
+own numbers (``NATIVE``). No file in it can run code. The bundle's digest is that of its manifest.
 
 ``PROTOCOL`` counts the format. To change it: raise it by one, write down here what changed, teach
 ``open_bundle`` to read the old form, and keep a bundle of the old form under ``tests/``.
+
+- 2: the contract's ``explanation``, with ``design.onnx`` and the files of ``NATIVE`` beside the others.
+- 1: none of these; it is read, and explained from its graph alone.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from specml import booster
 from specml.data import Column, Task
 from specml.errors import GateRefused, SpecmlError
 from specml.files import canonical_json, digest, folder_atomic
@@ -25,12 +30,16 @@ if TYPE_CHECKING:
     import numpy as np
     import onnxruntime
 
-PROTOCOL = 1
+PROTOCOL = 2
 
 RELEASE = "artifacts/release/release.json"
 """What the gates made of the project's bundle."""
 
 FILES = ("model.onnx", "contract.json", "reference.json")
+
+DESIGN = "design.onnx"
+NATIVE = {"tree_shap": "booster.txt", "linear": "linear.json", "deep_lift": "network.npz"}
+"""By method of explanation, the file with the model's own numbers; ``DESIGN`` comes with each."""
 
 OPERATORS = frozenset({
     "Abs", "Add", "And", "ArgMax", "Cast", "Clip", "Concat", "Div", "Equal", "Exp", "Flatten", "Gather", "Gemm",
@@ -41,12 +50,30 @@ OPERATORS = frozenset({
 """What a graph may contain: pure functions of their inputs; no control flow, no custom operators."""
 
 
+Method = Literal["tree_shap", "linear", "deep_lift", "shapley"]
+Space = Literal["log_odds", "score", "probability", "prediction"]
+
+
+class Explanation(BaseModel):
+    """How an answer is told apart by the columns: a base, and of each column a contribution that adds to it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: Method
+    """``shapley`` asks the graph as it is; the others know the model."""
+    space: Space
+    """What base and contributions add up to: the log-odds of the positive class, the score of a class before the
+    softmax, the probability of a class, or the prediction."""
+    widths: tuple[Annotated[int, Field(ge=0, le=1_000_000)], ...] = ()
+    """How many columns of the design each input makes, in the inputs' order; empty where no design is needed."""
+
+
 class Contract(BaseModel):
     """What the model takes and gives."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    protocol: Literal[1] = 1
+    protocol: Literal[1, 2] = 2
     name: str
     task: Task
     target: str
@@ -58,6 +85,14 @@ class Contract(BaseModel):
     """Binary: the positive class is decided from this probability on."""
     candidate: str
     """The candidate that was selected."""
+    explanation: Explanation | None = None
+    """None: see ``explained``."""
+
+    @property
+    def explained(self) -> Explanation:
+        """How answers are explained; from the graph alone where the contract says nothing."""
+        space: Space = "prediction" if self.task == "regression" else "probability"
+        return self.explanation or Explanation(method="shapley", space=space)
 
     def outputs(self) -> dict[str, Literal["float32", "string"]]:
         """Graph outputs: ``probabilities`` [rows, classes] and ``label`` [rows], or ``prediction`` [rows]."""
@@ -79,6 +114,10 @@ class Bundle:
     model: bytes
     digest: str
     """``sha256:…`` of the manifest, the name of this bundle everywhere."""
+    design: bytes = b""
+    """The graph of the preprocessing alone: named columns in, ``design`` float32 [rows, columns] out."""
+    native: bytes = b""
+    """The model's own numbers, in the form of its method of explanation."""
 
     def session(self, *, providers: list[str] | None = None, threads: int = 1) -> onnxruntime.InferenceSession:
         """An onnxruntime session over the graph.
@@ -86,13 +125,21 @@ class Bundle:
         ``providers`` in order of preference, CPU by default; ``threads`` per call: one is fastest for
         small batches, and replicas share the cores.
         """
-        import onnxruntime
+        return _session(self.model, providers or ["CPUExecutionProvider"], threads)
 
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        return onnxruntime.InferenceSession(self.model, options, providers=providers or ["CPUExecutionProvider"])
+    def design_session(self) -> onnxruntime.InferenceSession:
+        """The same over the graph of the preprocessing."""
+        return _session(self.design, ["CPUExecutionProvider"], 1)
+
+
+def _session(graph: bytes, providers: list[str], threads: int) -> onnxruntime.InferenceSession:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(graph, options, providers=providers)
 
 
 def predict(session: onnxruntime.InferenceSession, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -102,13 +149,26 @@ def predict(session: onnxruntime.InferenceSession, columns: dict[str, np.ndarray
     return dict(zip(names, session.run(names, feeds), strict=True))
 
 
-def write_bundle(folder: Path, contract: Contract, model: bytes, reference: dict[str, Any]) -> str:
-    """Write a bundle to ``folder``, whole or not at all; returns its digest."""
+def write_bundle(
+    folder: Path,
+    contract: Contract,
+    model: bytes,
+    reference: dict[str, Any],
+    *,
+    design: bytes = b"",
+    native: bytes = b"",
+) -> str:
+    """Write a bundle to ``folder``, whole or not at all; returns its digest.
+
+    ``design`` and ``native`` are what the contract's method of explanation needs.
+    """
     contents = {
         "model.onnx": model,
         "contract.json": canonical_json(contract.model_dump(mode="json")),
         "reference.json": canonical_json(reference),
     }
+    if contract.explained.method in NATIVE:
+        contents |= {DESIGN: design, NATIVE[contract.explained.method]: native}
     files = {name: {"sha256": digest(raw), "bytes": len(raw)} for name, raw in contents.items()}
     manifest = canonical_json({"protocol": PROTOCOL, "files": files})
     with folder_atomic(folder) as temporary:
@@ -125,15 +185,39 @@ def open_bundle(folder: Path) -> Bundle:
             protocol; the graph holds an operator that is not allowed or data outside its file.
     """
     manifest, raw_manifest = _manifest(folder)
-    contents = {name: _verified(folder / name, manifest["files"][name]) for name in FILES}
-    strangers = sorted({entry.name for entry in folder.iterdir()} - {*FILES, "manifest.json"})
+    contents = {name: _verified(folder / name, told) for name, told in manifest["files"].items()}
+    strangers = sorted({entry.name for entry in folder.iterdir()} - {*contents, "manifest.json"})
     if strangers:
         raise BundleError(f"holds {', '.join(strangers)}, which its manifest does not name.", where=str(folder))
-    _audit(contents["model.onnx"], where=str(folder / "model.onnx"))
+    for name in sorted({"model.onnx", DESIGN} & contents.keys()):
+        _audit(contents[name], where=str(folder / name))
     import json
 
     contract = _contract(contents["contract.json"], folder)
-    return Bundle(contract, json.loads(contents["reference.json"]), contents["model.onnx"], digest(raw_manifest))
+    design, native = _explaining(contract, contents, folder)
+    reference = json.loads(contents["reference.json"])
+    return Bundle(contract, reference, contents["model.onnx"], digest(raw_manifest), design, native)
+
+
+def _explaining(contract: Contract, contents: dict[str, bytes], folder: Path) -> tuple[bytes, bytes]:
+    """The files that the contract's method of explanation needs, audited; empty where it needs none."""
+    explained = contract.explained
+    needed = {DESIGN, NATIVE[explained.method]} if explained.method in NATIVE else set()
+    if contents.keys() - set(FILES) != needed:
+        wanted = " and ".join(sorted(needed)) or "no more files than the model's"
+        raise BundleError(f"explains by {explained.method}, which takes {wanted}.", where=str(folder))
+    if not needed:
+        return b"", b""
+    native = contents[NATIVE[explained.method]]
+    if len(explained.widths) != len(contract.inputs):
+        raise BundleError("says no width for each of its inputs.", where=str(folder / "contract.json"))
+    if explained.method == "tree_shap":
+        outputs = len(contract.classes) if contract.task == "multiclass" else 1
+        try:
+            booster.audit(native, sum(explained.widths), outputs)
+        except ValueError as error:
+            raise BundleError(f"is no booster of this bundle: {error}.", where=str(folder / "booster.txt")) from None
+    return contents[DESIGN], native
 
 
 def refuse_unreleased(project: Path, bundle: str) -> None:
@@ -201,10 +285,10 @@ def _manifest(folder: Path) -> tuple[dict[str, Any], bytes]:
         raise BundleError(
             "is not a manifest.", where=str(path), hint="Run `specml run` to make the bundle again."
         ) from None
-    if protocol != PROTOCOL:
-        raise BundleError(f"is of protocol {protocol!r}; this specml reads {PROTOCOL}.", where=str(path))
-    if set(expected) != set(FILES):
-        raise BundleError(f"names {sorted(expected)}, not {sorted(FILES)}.", where=str(path))
+    if protocol not in (1, PROTOCOL):
+        raise BundleError(f"is of protocol {protocol!r}; this specml reads 1 to {PROTOCOL}.", where=str(path))
+    if not set(FILES) <= set(expected) <= {*FILES, DESIGN, *NATIVE.values()}:
+        raise BundleError(f"names {sorted(expected)}, not {sorted(FILES)} and what explains.", where=str(path))
     return manifest, raw
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, Any
 
+from specml.explain import UNITS
 from specml.metrics import TABLE
 
 if TYPE_CHECKING:
@@ -19,7 +20,10 @@ PREPARED = "metrics/prepare.json"
 LAYOUT = "artifacts/prepare/layout.json"
 RELEASE = "artifacts/release/release.json"
 SPEC = "params.yaml"
+IMPORTANCE = "artifacts/validate/importance.json"
 OPEN = "not measured"
+SHOWN = 20
+"""Most columns whose importance is told."""
 
 
 def card(
@@ -27,6 +31,7 @@ def card(
     layout: Layout,
     choice: dict[str, Any],
     evidence: dict[str, Any],
+    importance: dict[str, Any],
     *,
     prepared: dict[str, Any],
     release: dict[str, Any],
@@ -44,6 +49,7 @@ def card(
         _evaluation(evidence),
         _training(layout, prepared),
         _analyses(choice, evidence),
+        _importance(importance),
         _considerations(spec, layout, release),
         _caveats(evidence),
     ]
@@ -190,6 +196,19 @@ def _analyses(choice: dict[str, Any], evidence: dict[str, Any]) -> Iterator[str]
         for row in choice["leaderboard"]
     ]
     yield from _table(("candidate", "mean", "spread over folds", "trials", "chosen and learned"), board, CHOICE)
+
+
+def _importance(told: dict[str, Any]) -> Iterator[str]:
+    yield "### Importance of columns"
+    yield ""
+    if not told["importance"]:
+        yield f"{OPEN.capitalize()}."
+        yield ""
+        return
+    yield f"Mean absolute contribution to the {UNITS[told['space']]} ({told['method']}), over {told['rows']:,} rows."
+    yield ""
+    ranked = sorted(told["importance"].items(), key=lambda one: (-one[1], one[0]))[:SHOWN]
+    yield from _table(("column", "importance"), [(name, f"{value:.4g}") for name, value in ranked], IMPORTANCE)
 
 
 def _considerations(spec: Spec, layout: Layout, release: dict[str, Any]) -> Iterator[str]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     import polars as pl
 
+    from specml.bundle import Method, Space
     from specml.data import Column, Design, Task
     from specml.evidence import Evidence, Verdict
     from specml.graph import Graph
@@ -150,6 +151,19 @@ class Model(ABC):
     @abstractmethod
     def to_onnx(self, graph: Graph, X: str) -> str:
         """Add the model to the graph; returns a float32 value [n, 1] or [n, k], as ``predict`` gives."""
+
+    def native(self) -> Native | None:
+        """What explains the model better than asking its graph does; None where nothing is known."""
+        return None
+
+
+@dataclass(frozen=True)
+class Native:
+    """A model's own numbers for a method of explanation, in the form that ``bundle.NATIVE`` names."""
+
+    method: Method
+    space: Space
+    content: bytes
 
 
 class Gate(Component):

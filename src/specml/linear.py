@@ -2,35 +2,41 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from typing_extensions import override
 
 from specml.files import canonical_json, read_json
-from specml.kinds import Model
+from specml.kinds import Model, Native
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy as np
 
+    from specml.bundle import Space
+    from specml.data import Design
     from specml.graph import Graph
 
 Link = Literal["identity", "sigmoid", "softmax"]
+SPACE: dict[Link, Space] = {"identity": "prediction", "sigmoid": "log_odds", "softmax": "score"}
 
 
 class LinearModel(Model):
     """``link(X @ coef.T + intercept)``; ``coef`` float64 [k, d], ``intercept`` float64 [k].
 
-    The graph computes the sums in float64 as Python does, so that the two agree to float32's last bit.
+    ``center`` float64 [d] is the mean training row, which explanations compare with; models that were saved by
+    older versions have none. The graph computes the sums in float64 as Python does, so that the two agree to
+    float32's last bit.
     """
 
-    def __init__(self, coef: np.ndarray, intercept: np.ndarray, link: Link) -> None:
+    def __init__(self, coef: np.ndarray, intercept: np.ndarray, link: Link, center: np.ndarray | None = None) -> None:
         import numpy as np
 
         self.coef = np.asarray(coef, dtype=np.float64)
         self.intercept = np.asarray(intercept, dtype=np.float64)
         self.link = link
+        self.center = None if center is None else np.asarray(center, dtype=np.float64)
         self.learned: dict[str, int] = {}
 
     @override
@@ -49,8 +55,11 @@ class LinearModel(Model):
 
     @override
     def save(self, folder: Path) -> None:
-        content = {"link": self.link, "coef": self.coef.tolist(), "intercept": self.intercept.tolist()}
-        (folder / "linear.json").write_bytes(canonical_json(content))
+        (folder / "linear.json").write_bytes(canonical_json({"link": self.link, **self._numbers()}))
+
+    def _numbers(self) -> dict[str, Any]:
+        numbers = {"coef": self.coef, "intercept": self.intercept, "center": self.center}
+        return {name: array.tolist() for name, array in numbers.items() if array is not None}
 
     @classmethod
     def load(cls, folder: Path) -> LinearModel:
@@ -58,7 +67,7 @@ class LinearModel(Model):
         import numpy as np
 
         content = read_json(folder / "linear.json")
-        return cls(np.array(content["coef"]), np.array(content["intercept"]), content["link"])
+        return cls(np.array(content["coef"]), np.array(content["intercept"]), content["link"], content.get("center"))
 
     @override
     def to_onnx(self, graph: Graph, X: str) -> str:
@@ -73,3 +82,14 @@ class LinearModel(Model):
         elif self.link == "sigmoid":
             z = graph.node("Sigmoid", z)
         return graph.node("Cast", z, to=TensorProto.FLOAT)
+
+    @override
+    def native(self) -> Native | None:
+        return None if self.center is None else Native("linear", SPACE[self.link], canonical_json(self._numbers()))
+
+
+def mean_row(design: Design) -> np.ndarray:
+    """The mean of a design's rows, by their weights: float64 [d]."""
+    import numpy as np
+
+    return np.asarray(np.average(design.X.astype(np.float64), axis=0, weights=design.weight))

@@ -10,12 +10,13 @@ lacked values in training, a 0/1 for a missing one; a category becomes a learned
 from __future__ import annotations
 
 import io
+import zipfile
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 from typing_extensions import override
 
@@ -27,9 +28,16 @@ if TYPE_CHECKING:
     from specml.graph import Graph
 
 Link = Literal["identity", "sigmoid", "softmax"]
+Count = Annotated[int, Field(ge=0)]
+
+SHAPE = "shape"
+"""What the shape is called among the arrays."""
 
 UNSEEN = 0.02
 """Share of categories that training takes for never seen, so that the vector of those is learned too."""
+
+LARGEST = 10_000_000
+"""Pieces of an encoding that are told apart at all."""
 
 NARROWEST = 1e-30
 """Neighbouring edges closer than this are one: the slope between them would overflow float32."""
@@ -40,16 +48,16 @@ class Shape(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    cardinalities: tuple[int, ...]
+    cardinalities: tuple[Count, ...]
     """Of each design column: how many categories its codes tell apart; 0 for a number."""
-    bins: tuple[int, ...]
+    bins: tuple[Count, ...]
     """Of each design column: pieces of its encoding; 0 for a category."""
     flagged: tuple[bool, ...]
     """Of each design column: whether a missing value is told apart from the median."""
-    embedding: int
+    embedding: Count
     """Length of a category's vector."""
-    hidden: tuple[int, ...]
-    outputs: int
+    hidden: tuple[Count, ...]
+    outputs: Count
     """1 for binary problems and regressions, else the number of classes."""
     link: Link
 
@@ -73,6 +81,13 @@ class Shape(BaseModel):
         """Of each embedded value [width]: the design column that it comes from."""
         encoded = [place for place in self.numbers for _ in range(self.bins[place])]
         return [*encoded, *self.flags, *(place for place in self.categories for _ in range(self.embedding))]
+
+    @property
+    def size(self) -> int:
+        """How many numbers the arrays hold, at least."""
+        widths = [len(self.owners) if sum(self.bins) < LARGEST else LARGEST, *self.hidden, self.outputs]
+        vectors = self.embedding * sum(codes + 1 for codes in self.cardinalities if codes)
+        return sum(self.bins) + vectors + sum(a * b for a, b in pairwise(widths))
 
 
 class Network(nn.Module):
@@ -221,6 +236,37 @@ class Network(nn.Module):
         network = cls(Shape.model_validate(read_json(folder / "network.json")))
         with np.load(folder / "network.npz", allow_pickle=False) as arrays:
             network.load_state_dict({name: torch.from_numpy(arrays[name]) for name in arrays.files})
+        return network.eval()
+
+    def to_bytes(self) -> bytes:
+        """Shape and arrays in one npz, for a bundle: the same network, the same bytes."""
+        buffer = io.BytesIO()
+        shape = np.frombuffer(canonical_json(self.shape.model_dump(mode="json")), dtype=np.uint8)
+        arrays = {name: _array(value) for name, value in sorted(self.state_dict().items())}
+        np.savez(buffer, allow_pickle=False, **{SHAPE: shape}, **arrays)
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, raw: bytes) -> Network:
+        """The network that ``to_bytes`` told, ready to answer.
+
+        Raises:
+            ValueError: it is none, or its shape is not that of its arrays.
+        """
+        try:
+            with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+                unpacked = sum(entry.file_size for entry in archive.infolist())
+            if unpacked > len(raw):
+                raise ValueError("it is packed")
+            with np.load(io.BytesIO(raw), allow_pickle=False) as found:
+                arrays = {name: np.asarray(found[name]) for name in found.files}
+            shape = Shape.model_validate_json(arrays.pop(SHAPE).tobytes())
+            if 4 * shape.size > len(raw):
+                raise ValueError("its shape is larger than its arrays")
+            network = cls(shape)
+            network.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in arrays.items()})
+        except (zipfile.BadZipFile, EOFError, KeyError, RuntimeError) as error:
+            raise ValueError(str(error).partition("\n")[0]) from None
         return network.eval()
 
 

@@ -191,6 +191,16 @@ class BearerAuth(Block):
     """Accepted tokens, separated by commas, as ``${secret:API_TOKENS}``."""
 
 
+class Explain(Block):
+    """How requests for explanations are answered: by replicas of their own, which leave those that predict alone."""
+
+    replicas: Annotated[int, Field(ge=1, le=64)] = 1
+    max_rows: Annotated[int, Field(ge=1, le=10_000)] = 100
+    """Most rows in one request; beyond: 413."""
+    timeout: Annotated[Duration, at_most("50s"), Field(gt=0)] = Duration(30.0)
+    """How long a request may take, at most 50s; beyond: 413, with how many rows were explained in time."""
+
+
 class Serving(Block):
     """How requests are answered."""
 
@@ -200,6 +210,8 @@ class Serving(Block):
     """Most rows in one request; beyond: 413."""
     max_body: Annotated[int, Field(ge=1024)] = 16_777_216
     """Most bytes in one request's body; beyond: 413."""
+    explain: Explain | None = Explain()
+    """What answers ``/explain``; ``null``: nothing does, and a process less runs."""
     auth: BearerAuth | None = None
     """Without it anyone who can reach the port may ask: then only this machine can."""
 

@@ -338,6 +338,63 @@ def test_predict_gives_the_same_from_the_server_and_from_the_bundle(live: Live) 
     )
 
 
+def replicas(live: Live, deployment: str) -> list[psutil.Process]:
+    """Ray Serve names its processes by application and deployment."""
+    return [one for one in marked(live.record["mark"]) if f":{deployment}" in " ".join(one.cmdline())]
+
+
+def test_explain_gives_the_same_from_the_server_and_from_the_bundle(live: Live) -> None:
+    people = [{**GOOD, "age": 20 + i, "hours": None if i % 3 else i} for i in range(20)]
+    (live.folder / "why.jsonl").write_text("".join(json.dumps(one) + "\n" for one in people))
+    served = specml("explain", "why.jsonl", "--live", "--json", "--top", "3", folder=live.folder)
+    alone = specml("explain", "why.jsonl", "--json", "--top", "3", folder=live.folder)
+    one, other = json.loads(served.stdout), json.loads(alone.stdout)
+    assert one.pop("id") != other.pop("id")
+    assert one == other
+    for person, told in zip(people, one["explanations"], strict=True):
+        assert told["total"] == pytest.approx(probability(person), abs=1e-5)
+    status, told, _ = live.ask("POST", "/explain", rows())
+    assert (status, len(told["explanations"][0]["contributions"])) == (200, 4)
+
+
+def test_a_question_that_is_malformed_is_refused_by_explain(live: Live) -> None:
+    for name, (body, status, words) in PREDICT.items():
+        if name != "too many rows":
+            found, told, _ = live.ask("POST", "/explain", body)
+            assert (found, words in told["error"]) == (status, True), name
+    few = json.dumps({"rows": [{"age": 1, "member": True}] * 101}).encode()
+    assert live.ask("POST", "/explain", few)[0] == 413
+    assert live.ask("POST", "/explain", b" " * 10_001)[0] == 413
+    assert live.ask("GET", "/explain")[0] == 405
+    assert live.ask("POST", "/explain", rows(), {"content-type": "text/csv"})[0] == 415
+    assert live.ask("POST", "/explain", json.dumps({"rows": [GOOD], "class": 7}).encode())[0] == 422
+
+
+def test_predict_goes_on_while_explain_is_busy(live: Live) -> None:
+    """More questions than may wait: some are told to come back, every other request is answered."""
+    whole = json.dumps({"rows": [{"age": 30 + i % 40, "member": True} for i in range(100)]}).encode()
+    with Load(live, clients=2) as load, ThreadPoolExecutor(60) as pool:
+        asked = [pool.submit(live.ask, "POST", "/explain", whole) for _ in range(60)]
+        answers = [one.result() for one in asked]
+    assert load.failures == []
+    assert len(load.answers) > 10
+    statuses = [status for status, _, _ in answers]
+    assert set(statuses) <= {200, 429}
+    assert statuses.count(200) >= 4
+    assert all(headers["retry-after"] for status, _, headers in answers if status == 429)
+    assert live.ask("POST", "/explain", rows())[0] == 200
+
+
+def test_what_explains_runs_apart_and_comes_after_what_predicts(live: Live) -> None:
+    predicting, explaining = replicas(live, "model"), replicas(live, "explain")
+    assert (len(predicting), len(explaining)) == (2, 1)
+    assert explaining[0].nice() > max(one.nice() for one in predicting)
+    for one in predicting:
+        loaded = " ".join(mapped.path for mapped in one.memory_maps())
+        assert "onnxruntime" in loaded
+        assert not re.search(r"lightgbm|libtorch|sklearn", loaded)
+
+
 def test_deploying_again_changes_nothing(live: Live) -> None:
     before = {process.pid for process in marked(live.record["mark"])}
     began = time.monotonic()
@@ -375,7 +432,7 @@ def test_every_route_but_health_wants_a_token(guarded: Live) -> None:
     for path in ("/v2/health/live", "/v2/health/ready", "/healthz"):
         assert guarded.ask("GET", path)[0] == 200
     asked = [("GET", "/"), ("GET", "/v2"), ("GET", "/metrics"), ("GET", "/openapi.json"), ("GET", "/v2/models/census")]
-    asked += [("POST", "/predict"), ("POST", "/v2/models/census/infer"), ("GET", "/nothing")]
+    asked += [("POST", "/predict"), ("POST", "/v2/models/census/infer"), ("GET", "/nothing"), ("POST", "/explain")]
     for method, path in asked:
         for token in (None, "Bearer wrong", "Bearer ", "Basic a-first-long-token-of-a-test", "Bearer \xff"):
             told = {"content-type": "application/json"} | ({"authorization": token} if token else {})
@@ -385,6 +442,7 @@ def test_every_route_but_health_wants_a_token(guarded: Live) -> None:
     for token in TOKENS.split(","):
         told = {"content-type": "application/json", "authorization": f"Bearer {token}"}
         assert guarded.ask("POST", "/predict", rows(), told)[0] == 200
+        assert guarded.ask("POST", "/explain", rows(), told)[0] == 200
 
 
 def test_the_tokens_are_nowhere_in_clear(guarded: Live) -> None:

@@ -113,6 +113,18 @@ def test_every_number_of_the_card_stands_in_a_file_of_the_run(made: Path) -> Non
     assert {one["type"]: one["value"] for one in result["metrics"]} == read_json(made / "metrics/holdout.json")
 
 
+def test_what_moves_the_answers_is_told_of_all_rows_together(made: Path) -> None:
+    told = read_json(made / "artifacts/validate/importance.json")
+    assert told["rows"] == 120
+    assert set(told["importance"]) == {"number", "size of it", "colour", "flag"}
+    # The target was made of them, with these weights times their spreads.
+    ranked = sorted(told["importance"], key=lambda name: -told["importance"][name])
+    assert ranked[0] == "size of it"
+    body = (made / CARD).read_text().split("### Importance of columns")[1]
+    assert f"| size of it | {told['importance']['size of it']:.4g} |" in body
+    assert "| number |" in body
+
+
 def test_the_card_has_the_sections_of_a_model_card(made: Path) -> None:
     body = (made / CARD).read_text()
     assert re.findall(r"^## (.*)$", body, re.MULTILINE) == [

@@ -151,19 +151,20 @@ def test_each_section_names_files_that_exist(project: Path) -> None:
 def test_what_was_not_measured_says_so(project: Path) -> None:
     text = report.html(project)
     assert "not measured: the spec has no gate `latency`" in text
-    importance = text.partition('id="importance"')[2].partition("</section>")[0]
+    path = project / "artifacts/validate/importance.json"
+    told = json.loads(path.read_text())
+    path.write_text(json.dumps({**told, "importance": {}}))
+    importance = report.html(project).partition('id="importance"')[2].partition("</section>")[0]
     assert "not measured" in importance
-    (project / "artifacts/explain").mkdir()
-    told = {
-        "method": "lightgbm",
-        "score": "mean absolute log odds",
-        "rows": 600,
-        "importance": {f"x{EVIL}": 0.7, "b": 0.1},
-    }
-    (project / "artifacts/explain/importance.json").write_text(json.dumps(told))
+
+
+def test_the_importance_of_columns_is_drawn(project: Path) -> None:
+    path = project / "artifacts/validate/importance.json"
+    told = {"method": "tree_shap", "space": "log_odds", "rows": 600, "importance": {f"x{EVIL}": 0.7, "b": 0.1}}
+    path.write_text(json.dumps(told))
     importance = report.html(project).partition('id="importance"')[2].partition("</section>")[0]
     assert "not measured" not in importance
-    assert "By mean absolute log odds (lightgbm), over 600 rows" in importance
+    assert "By mean absolute contribution to the log-odds (tree_shap), over 600 rows" in importance
 
 
 def test_a_bundle_that_was_not_judged_is_not_called_released(project: Path) -> None:

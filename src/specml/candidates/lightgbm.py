@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 from typing_extensions import override
 
-from specml import trees
-from specml.kinds import Candidate, Model, Preference
+from specml import booster, trees
+from specml.kinds import Candidate, Model, Native, Preference
 from specml.space import Dimension
 
 if TYPE_CHECKING:
@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     import lightgbm
     import numpy as np
 
+    from specml.bundle import Space
     from specml.data import Design, Task
     from specml.graph import Graph
 
+SPACE: dict[Task, Space] = {"binary": "log_odds", "multiclass": "score", "regression": "prediction"}
 OBJECTIVE: dict[Task, str] = {"binary": "binary", "multiclass": "multiclass", "regression": "regression"}
 
 
@@ -136,3 +138,7 @@ class BoosterModel(Model):
         if self.task == "multiclass":
             return graph.node("Softmax", score, axis=1)
         return score
+
+    @override
+    def native(self) -> Native:
+        return Native("tree_shap", SPACE[self.task], booster.slim(self.text))

@@ -9,7 +9,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from specml.kinds import Candidate, Model, Preference
-from specml.linear import LinearModel
+from specml.linear import LinearModel, mean_row
 from specml.space import Dimension
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class LogisticRegression(Candidate):
             warnings.simplefilter("ignore", ConvergenceWarning)
             estimator.fit(train.X.astype(np.float64), train.y, sample_weight=train.weight)
         link: Literal["sigmoid", "softmax"] = "sigmoid" if train.task == "binary" else "softmax"
-        return LinearModel(estimator.coef_, estimator.intercept_, link)
+        return LinearModel(estimator.coef_, estimator.intercept_, link, mean_row(train))
 
     @override
     def load(self, folder: Path, task: Task) -> Model:

@@ -9,7 +9,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from specml.kinds import Candidate, Model, Preference
-from specml.linear import LinearModel
+from specml.linear import LinearModel, mean_row
 from specml.space import Dimension
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ class Ridge(Candidate):
 
         estimator = Estimator(alpha=self.alpha, solver="cholesky", random_state=seed)
         estimator.fit(train.X.astype(np.float64), train.y, sample_weight=train.weight)
-        return LinearModel(estimator.coef_.reshape(1, -1), np.atleast_1d(estimator.intercept_), "identity")
+        center = mean_row(train)
+        return LinearModel(estimator.coef_.reshape(1, -1), np.atleast_1d(estimator.intercept_), "identity", center)
 
     @override
     def load(self, folder: Path, task: Task) -> Model:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 from typing_extensions import override
 
-from specml.kinds import Candidate, Model, Preference
+from specml.kinds import Candidate, Model, Native, Preference
 from specml.space import Dimension
 
 if TYPE_CHECKING:
@@ -18,11 +18,13 @@ if TYPE_CHECKING:
     import torch
     from torch.utils.data import DataLoader
 
+    from specml.bundle import Space
     from specml.data import Design, Task
     from specml.graph import Graph
     from specml.network import Link, Network
 
 LINK: dict[str, Link] = {"binary": "sigmoid", "multiclass": "softmax", "regression": "identity"}
+SPACE: dict[Link, Space] = {"sigmoid": "log_odds", "softmax": "score", "identity": "prediction"}
 
 ROWS = 8192
 """Rows answered at once, which bounds the memory."""
@@ -213,3 +215,7 @@ class MlpModel(Model):
     @override
     def to_onnx(self, graph: Graph, X: str) -> str:
         return self.network.to_onnx(graph, X)
+
+    @override
+    def native(self) -> Native:
+        return Native("deep_lift", SPACE[self.network.shape.link], self.network.to_bytes())

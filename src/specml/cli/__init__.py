@@ -26,6 +26,7 @@ VERBS = {
     "deploy": "Serve the released model.",
     "status": "Say what is live.",
     "predict": "Ask the model about the rows of a file.",
+    "explain": "Say of single rows what moves the model's answer.",
     "watch": "Judge what the live model is asked, and how good its answers were.",
     "feedback": "Bring the labels that came late.",
     "stop": "Stop what is live.",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from specml.load import Loaded
+    from specml.serving.client import Client
     from specml.serving.table import Kind
 
 ROWS_AT_ONCE = 1024
@@ -139,25 +140,30 @@ class ByServer:
     """The live server of a project."""
 
     def __init__(self, loaded: Loaded) -> None:
-        from specml.errors import SpecmlError
-        from specml.serving.client import Client
-
-        spec = loaded.spec
-        live = spec.deployment.target.status(spec, loaded.folder)
-        if live is None:
-            raise SpecmlError(
-                f"{spec.name} is not live.", hint="Start it with `specml deploy`, or say --bundle artifacts/bundle."
-            )
-        token = ""
-        if spec.serving.auth is not None:
-            token = os.environ.get(spec.serving.auth.tokens.name, "").partition(",")[0].strip()
-        self._client = Client(live.url, token)
+        self._client = client(loaded)
         self.columns: Mapping[str, Kind]
         self.columns, self._most = self._client.columns()
 
     def predict(self, rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         """A prediction for each row, in order."""
         return self._client.predict(rows, self._most)
+
+
+def client(loaded: Loaded) -> Client:
+    """A connection to the live server of a project."""
+    from specml.errors import SpecmlError
+    from specml.serving.client import Client
+
+    spec = loaded.spec
+    live = spec.deployment.target.status(spec, loaded.folder)
+    if live is None:
+        raise SpecmlError(
+            f"{spec.name} is not live.", hint="Start it with `specml deploy`, or say --bundle artifacts/bundle."
+        )
+    token = ""
+    if spec.serving.auth is not None:
+        token = os.environ.get(spec.serving.auth.tokens.name, "").partition(",")[0].strip()
+    return Client(live.url, token)
 
 
 def _write(table: pl.DataFrame, output: Path | None, like: Path) -> None:

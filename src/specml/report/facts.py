@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from specml.plan import Stage
     from specml.spec import Spec
 
-IMPORTANCE = "artifacts/explain/importance.json"
 CARD = "artifacts/release/card.md"
 PREPARED = "metrics/prepare.json"
 LIBRARIES = ("specml", "dvc", "lightgbm", "numpy", "onnxruntime-gpu", "onnxruntime", "polars", "ray", "scikit-learn")
@@ -96,7 +95,7 @@ def gather(folder: Path) -> Facts:
         target=_target(folder / explore.TARGET) if layout.task == "regression" else [],
         trained={name: _trained(folder, name) for name in names},
         release=release if release and release["bundle"] == evidence["bundle"] == bundle else None,
-        importance=_optional(folder / IMPORTANCE),
+        importance=_optional(folder / validate.IMPORTANCE),
         bundle=bundle,
         sources=_sources(locked),
         changed=_changed(locked, params.values, stages),

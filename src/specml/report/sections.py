@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from specml.card import interval, number, outcome, settings
 from specml.curves import merged
+from specml.explain import UNITS
 from specml.metrics import TABLE
 from specml.report import svg
-from specml.report.facts import CARD, IMPORTANCE, PREPARED
+from specml.report.facts import CARD, PREPARED
 from specml.stages import explore, select, train, validate
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def sections(facts: Facts) -> dict[str, Any]:
             "choice": select.OUT,
             "columns": explore.OUT,
             "curves": validate.CURVES,
-            "importance": IMPORTANCE,
+            "importance": validate.IMPORTANCE,
             "prepared": PREPARED,
             "target": explore.TARGET,
             "verdicts": validate.OUT,
@@ -381,13 +382,13 @@ def _group(one: dict[str, Any]) -> svg.Group:
 
 def _importance(facts: Facts) -> dict[str, Any] | None:
     told = facts.importance
-    if told is None or not told.get("importance"):
+    if told is None or not told["importance"]:
         return None
     ranked = sorted(told["importance"].items(), key=lambda one: (-abs(one[1]), one[0]))
     rows = [(name, float(value), f"{value:.4g}") for name, value in ranked[:BARS]]
     return {
-        "words": f"{told.get('score', 'mean absolute contribution')} ({told.get('method', 'method not stated')})",
-        "rows": told.get("rows"),
+        "words": f"mean absolute contribution to the {UNITS[told['space']]} ({told['method']})",
+        "rows": told["rows"],
         "drawing": svg.bars(rows, "Importance by column"),
         "left_out": len(ranked) - len(rows),
     }

@@ -33,8 +33,10 @@ def predictions(outputs: dict[str, np.ndarray], contract: Contract) -> list[dict
     return answers
 
 
-def refuse_not_finite(outputs: dict[str, np.ndarray]) -> None:
+def refuse_not_finite(outputs: dict[str, np.ndarray], first: int = 0) -> None:
     """Make sure that every number is one: values far from all training rows can drive a model beyond float32.
+
+    ``first``: the place of the first row in the request.
 
     Raises:
         Refused: 422; the message names the first row without an answer.
@@ -42,7 +44,8 @@ def refuse_not_finite(outputs: dict[str, np.ndarray]) -> None:
     for array in outputs.values():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             row = int((~np.isfinite(array)).reshape(len(array), -1).any(axis=1).argmax())
-            raise Refused(422, f"rows[{row}] has no answer: its values lead the model to a number that is not finite.")
+            what = "has no answer: its values lead the model to a number that is not finite."
+            raise Refused(422, f"rows[{first + row}] {what}")
 
 
 def predict_body(outputs: dict[str, np.ndarray], contract: Contract, bundle: str, identity: str) -> bytes:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,15 +16,18 @@ from specml.bundle import open_bundle
 from specml.errors import DeployFailed
 from specml.serving.auth import salted
 from specml.serving.capture import Capture
+from specml.serving.explanation import Explainer
 from specml.serving.refusal import Refused
-from specml.serving.service import Reply, Service, too_large
+from specml.serving.service import Reply, Service, refused, too_large
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
 
     from ray.serve import Application
+    from ray.serve.handle import DeploymentHandle
 
     from specml.bundle import Bundle
+    from specml.serving.service import Explaining
 
     Message = MutableMapping[str, Any]
     Receive = Callable[[], Awaitable[Message]]
@@ -73,6 +79,13 @@ class CaptureArgs(_Args):
     share: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 
+class ExplainArgs(_Args):
+    """What a request for explanations may ask."""
+
+    max_rows: Annotated[int, Field(ge=1)] = 100
+    seconds: Annotated[float, Field(gt=0)] = 30.0
+
+
 class Args(_Args):
     """What ``build`` takes: the ``args`` of the application in serve.yaml."""
 
@@ -89,9 +102,10 @@ class Args(_Args):
     """GPUs that a replica reserves; 0 keeps the session on the CPU."""
     auth: AuthArgs | None = None
     capture: CaptureArgs | None = None
+    explain: ExplainArgs | None = None
 
-    def service(self, replica: str) -> Service:
-        """Open the bundle behind its routes.
+    def opened(self) -> Bundle:
+        """The bundle.
 
         Raises:
             BundleError: it is no valid bundle.
@@ -100,6 +114,11 @@ class Args(_Args):
         bundle = open_bundle(Path(self.bundle))
         if self.digest not in ("", bundle.digest):
             raise DeployFailed(f"holds {bundle.digest}, deployed was {self.digest}.", where=self.bundle)
+        return bundle
+
+    def service(self, replica: str, explaining: Explaining | None = None) -> Service:
+        """The opened bundle behind its routes; raises as ``opened``."""
+        bundle = self.opened()
         return Service(
             bundle,
             **self.batching.model_dump(),
@@ -110,6 +129,8 @@ class Args(_Args):
             revision=self.revision,
             replica=replica,
             capture=self._capture(bundle, replica),
+            explaining=explaining,
+            explained_rows=self.explain.max_rows if self.explain else 0,
         )
 
     def _capture(self, bundle: Bundle, replica: str) -> Capture | None:
@@ -181,21 +202,27 @@ async def _send(scope: Message, send: Send, reply: Reply) -> None:
 
 
 def build(args: Args | dict[str, Any]) -> Application:
-    """The Ray Serve application: replicas that each hold the bundle and answer HTTP themselves."""
+    """The Ray Serve application: replicas that each hold the bundle and answer HTTP themselves.
+
+    Requests for explanations they hand on to replicas of another deployment.
+    """
     from ray import serve
 
     # Ray turns ``args`` into the model itself only where annotations are no texts.
-    checked = Args.model_validate(args)
-    return serve.deployment(serve.ingress()(Replica), name="model").bind(checked.model_dump())
+    checked = Args.model_validate(args).model_dump()
+    explain = serve.deployment(ExplainReplica, name="explain").bind(checked) if checked["explain"] else None
+    return serve.deployment(serve.ingress()(Replica), name="model").bind(checked, explain)
 
 
 class Replica:
     """One copy of the model, with HTTP, batcher and session in one process."""
 
-    def __init__(self, args: dict[str, Any]) -> None:
+    def __init__(self, args: dict[str, Any], explain: DeploymentHandle | None = None) -> None:
         from ray import serve
 
-        self._service = Args.model_validate(args).service(serve.get_replica_context().replica_id.unique_id)
+        checked, replica = Args.model_validate(args), serve.get_replica_context().replica_id.unique_id
+        explaining = _handed_on(explain, checked.explain.seconds) if explain and checked.explain else None
+        self._service = checked.service(replica, explaining)
 
     def __serve_build_asgi_app__(self) -> Http:
         """What answers HTTP; Ray Serve asks for it once this object stands."""
@@ -204,3 +231,49 @@ class Replica:
     def check_health(self) -> None:
         """Ray Serve replaces the replica when this raises."""
         self._service.check_health()
+
+
+class ExplainReplica:
+    """A copy of the bundle that explains its answers, in a process that predicts for nobody."""
+
+    def __init__(self, args: dict[str, Any]) -> None:
+        # Replicas that predict come first on a busy machine.
+        os.nice(10)
+        checked = Args.model_validate(args)
+        self._limits = checked.explain or ExplainArgs()
+        self._explainer = Explainer(checked.opened())
+        self._explainer.warm_up()
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="explain")
+
+    async def __call__(self, body: bytes, identity: str) -> Reply:
+        """The answer to a request for explanations; requests wait for each other, and their time runs."""
+        until = time.monotonic() + self._limits.seconds
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._reply, body, identity, until)
+
+    def _reply(self, body: bytes, identity: str, until: float) -> Reply:
+        try:
+            return Reply(200, self._explainer.body(body, identity, max_rows=self._limits.max_rows, until=until))
+        except Refused as refusal:
+            return refused(refusal)
+
+
+def _handed_on(explain: DeploymentHandle, seconds: float) -> Explaining:
+    """Ask the deployment that explains."""
+    from ray.serve.exceptions import BackPressureError
+
+    async def ask(body: bytes, identity: str) -> Reply:
+        try:
+            return await asyncio.wait_for(_answer(explain, body, identity), seconds + 5)
+        except BackPressureError:
+            raise Refused(
+                429, "many requests for explanations wait already; try again.", headers={"retry-after": "1"}
+            ) from None
+        except TimeoutError:
+            raise Refused(503, f"no explanation came within {seconds:g} s; try again, or send fewer rows.") from None
+
+    return ask
+
+
+async def _answer(explain: DeploymentHandle, body: bytes, identity: str) -> Reply:
+    reply: Reply = await explain.remote(body, identity)
+    return reply

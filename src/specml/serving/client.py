@@ -52,6 +52,14 @@ class Client:
             for place, prediction in enumerate(answer["predictions"]):
                 yield {"id": f"{answer['id']}-{place}", **prediction}
 
+    def explain(self, question: dict[str, Any]) -> dict[str, Any]:
+        """The server's answer to a question to ``/explain``.
+
+        Raises:
+            SpecmlError: the server refuses it, or goes away.
+        """
+        return self._ask("POST", "/explain", json.dumps(question).encode())
+
     def _ask(self, method: str, path: str, body: bytes | None = None, where: str = "") -> dict[str, Any]:
         for _ in range(TRIES):
             try:

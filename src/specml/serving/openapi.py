@@ -14,8 +14,8 @@ TOLD = 20
 """Most categories told of a column."""
 
 
-def openapi(contract: Contract, *, version: str, max_rows: int, secured: bool) -> dict[str, Any]:
-    """The document that ``/openapi.json`` answers."""
+def openapi(contract: Contract, *, version: str, max_rows: int, explained_rows: int, secured: bool) -> dict[str, Any]:
+    """The document that ``/openapi.json`` answers; ``explained_rows``: most rows of ``/explain``, 0 where it is off."""
     row = {
         "type": "object",
         "additionalProperties": False,
@@ -75,10 +75,44 @@ def openapi(contract: Contract, *, version: str, max_rows: int, secured: bool) -
             "schemas": {"Error": {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}}
         },
     }
+    if explained_rows:
+        document["paths"]["/explain"] = {"post": _explain(contract, row, explained_rows)}
     if secured:
         document["components"]["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
         document["security"] = [{"bearer": []}]
     return document
+
+
+def _explain(contract: Contract, row: dict[str, Any], most: int) -> dict[str, Any]:
+    space = contract.explained.space
+    known: dict[str, Any] = {
+        "rows": {"type": "array", "minItems": 1, "maxItems": most, "items": row},
+        "top": {"type": "integer", "minimum": 1, "description": "Columns told of each row; all unless said."},
+    }
+    if contract.classes:
+        default = "the positive class" if contract.task == "binary" else "the class that is decided"
+        known["class"] = {"enum": list(contract.classes), "description": f"What is explained; {default} unless said."}
+    asked = {"type": "object", "additionalProperties": False, "required": ["rows"], "properties": known}
+    number = {"type": "number"}
+    move = {"type": "object", "properties": {"column": {"type": "string"}, "contribution": number}}
+    others = {"type": "object", "properties": {"columns": {"type": "integer"}, "contribution": number}}
+    told = {
+        "type": "object",
+        "required": ["prediction", "base", "contributions", "total"],
+        "properties": {
+            "prediction": _prediction(contract),
+            "class": {"enum": list(contract.classes)},
+            "base": {**number, "description": f"What the contributions are added to ({space})."},
+            "contributions": {"type": "array", "items": move, "description": "The columns that move it most first."},
+            "others": {**others, "description": "The columns that are not told, together."},
+            "total": {**number, "description": f"Base and all contributions together: the {space} of the row."},
+        },
+    }
+    names = ["id", "model", "bundle", "method", "space", "explanations"]
+    texts = {name: {"type": "string"} for name in names[:-1]}
+    properties = {**texts, "explanations": {"type": "array", "items": told}}
+    given = {"type": "object", "required": names, "properties": properties}
+    return _operation("Say what moves the answers to rows of named columns.", given, body=asked)
 
 
 def _operation(

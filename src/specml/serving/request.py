@@ -68,9 +68,18 @@ def read_rows(raw: bytes, contract: Contract, max_rows: int) -> Rows:
     Raises:
         Refused: 400 for what is no JSON object, 413 for too many rows, 422 for rows that break the contract.
     """
-    body = read_object(raw, most_values(contract, max_rows))
-    for key in body.keys() - {"rows"}:
-        raise Refused(422, f'{_short(key)!r} is no key known here: the body is {{"rows": [...]}}.')
+    return named(rows_of(read_object(raw, most_values(contract, max_rows)), max_rows), contract)
+
+
+def rows_of(body: dict[str, Any], max_rows: int, others: tuple[str, ...] = ()) -> list[Any]:
+    """The list in a body's ``rows``; it may have the keys ``others`` beside it.
+
+    Raises:
+        Refused: 413 for too many rows, 422 for what is no list of rows or another key.
+    """
+    for key in sorted(body.keys() - {"rows", *others}):
+        more = "".join(f', "{other}": …' for other in others)
+        raise Refused(422, f'{_short(key)!r} is no key known here: the body is {{"rows": [...]{more}}}.')
     rows = body.get("rows")
     if not isinstance(rows, list):
         raise Refused(422, 'the body needs "rows": a list of objects, one for each row.')
@@ -78,7 +87,7 @@ def read_rows(raw: bytes, contract: Contract, max_rows: int) -> Rows:
         raise Refused(422, "rows is empty.")
     if len(rows) > max_rows:
         raise too_many_rows(len(rows), max_rows)
-    return named(rows, contract)
+    return rows
 
 
 def named(rows: list[Any], contract: Contract) -> Rows:

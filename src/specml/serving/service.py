@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
     from specml.bundle import Bundle
 
+    Explaining = Callable[[bytes, str], Awaitable["Reply"]]
+    """Answers a body that asks for explanations, in the request of that id."""
+
 T = TypeVar("T")
 
 LOG = logging.getLogger("ray.serve")
@@ -39,6 +42,9 @@ LOG = logging.getLogger("ray.serve")
 JSON = {"content-type": "application/json"}
 REQUEST_ID = "x-request-id"
 """The header in which a caller may name a request; Ray Serve adds one where it is lacking, and answers it."""
+
+MOST_TO_EXPLAIN = 1_048_576
+"""Bytes of a body that asks for explanations: it goes to another process."""
 
 LARGE = 262_144
 """Bytes from which a body is read beside the event loop; smaller ones take a millisecond or two."""
@@ -73,6 +79,7 @@ class Service:
         token_digests: see ``auth.Tokens``; none when everyone may ask.
         revision: names the deployment (bundle and options), so that a deploy can tell whether it is live.
         capture: keeps what is asked and answered; nothing is kept without it.
+        explaining: answers ``/explain``, of at most ``explained_rows`` rows; without it that is no path.
     """
 
     def __init__(
@@ -89,6 +96,8 @@ class Service:
         revision: str = "",
         replica: str = "local",
         capture: Capture | None = None,
+        explaining: Explaining | None = None,
+        explained_rows: int = 0,
     ) -> None:
         self._bundle = bundle
         self._contract = bundle.contract
@@ -99,6 +108,8 @@ class Service:
         self._revision = revision
         self._replica = replica
         self.capture = capture
+        self._explaining = explaining
+        self._explained_rows = explained_rows
         self.session = Session(bundle, gpu=gpu)
         self.session.warm_up((1, max_batch_size))
         self.counters = Counters()
@@ -189,6 +200,10 @@ class Service:
             self.capture.offer(identity, request.rows, outputs)
         return Reply(200, raw, told, rows=request.rows.n)
 
+    async def _explain(self, body: bytes, headers: Mapping[str, str]) -> Reply:
+        assert self._explaining is not None
+        return await self._explaining(body, request_id(headers.get(REQUEST_ID)))
+
     async def _read(self, body: bytes, read: Callable[[], T]) -> T:
         """What ``read`` makes of the body; other requests go on while it reads a large one."""
         if len(body) < LARGE:
@@ -229,9 +244,15 @@ class Service:
             "device": self.session.provider,
         }
         paths = ["/predict", "/openapi.json", "/metrics", "/healthz", "/v2", f"/v2/models/{name}"]
+        if self._explaining is not None:
+            paths.insert(1, "/explain")
         index = {"model": name, "bundle": self._bundle.digest, "paths": paths}
         document = openapi(
-            self._contract, version=self._version, max_rows=self._max_rows, secured=self._tokens is not None
+            self._contract,
+            version=self._version,
+            max_rows=self._max_rows,
+            explained_rows=self._explained_rows if self._explaining else 0,
+            secured=self._tokens is not None,
         )
         routes = {
             "/": self._fixed("/", index),
@@ -243,6 +264,9 @@ class Service:
             "/v2/health/live": self._fixed("/v2/health/live", {"live": True}),
             "/v2/health/ready": self._fixed("/v2/health/ready", {"ready": True}),
         }
+        if self._explaining is not None:
+            most = min(self._max_body, MOST_TO_EXPLAIN)
+            routes["/explain"] = Route("/explain", "POST", self._explain, most)
         described = infer.metadata(self._contract, self._version)
         for model in (f"/v2/models/{name}", f"/v2/models/{name}/versions/{self._version}"):
             routes[model] = self._fixed("/v2/models/{model}", described)
@@ -271,7 +295,9 @@ class Service:
         if encoding != "identity":
             raise Refused(415, f"the content encoding {encoding[:40]!r} is not understood; send the body as it is.")
         allowed = (
-            ["application/json"] if route.name == "/predict" else ["application/json", "application/octet-stream", ""]
+            ["application/json"]
+            if route.name in ("/predict", "/explain")
+            else ["application/json", "application/octet-stream", ""]
         )
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind not in allowed:

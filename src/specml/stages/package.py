@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from specml.bundle import Contract, write_bundle
+from specml.bundle import Contract, Explanation, write_bundle
 from specml.data import Layout
 from specml.files import read_json
 from specml.graph import Graph
@@ -12,7 +12,7 @@ from specml.plan import Stage
 from specml.stages import explore, prepare, select, train
 
 if TYPE_CHECKING:
-    from specml.kinds import Model
+    from specml.kinds import Model, Native
     from specml.preprocessing import Preprocessing
     from specml.spec import Spec
     from specml.stages.work import Work
@@ -43,6 +43,7 @@ def work(work: Work) -> None:
     name = choice["candidate"]
     folder = train.OUT.replace("${key}", name)
     preprocessing, model = train.load_model(work, layout, work.spec.candidates[name], folder)
+    native = model.native()
     contract = Contract(
         name=work.spec.name,
         task=layout.task,
@@ -51,11 +52,27 @@ def work(work: Work) -> None:
         classes=layout.classes,
         threshold=choice["threshold"],
         candidate=name,
+        explanation=explanation(preprocessing, native) if native else None,
     )
     graph = build(contract, preprocessing, model)
     reference = {"columns": read_json(work.path(explore.OUT)), "prior": choice["prior"]}
-    digest = write_bundle(work.path(OUT), contract, graph, reference)
+    design, numbers = (build_design(preprocessing), native.content) if native else (b"", b"")
+    digest = write_bundle(work.path(OUT), contract, graph, reference, design=design, native=numbers)
     work.say(f"{name} packaged: {len(graph):,} bytes, {digest[:19]}")
+
+
+def explanation(preprocessing: Preprocessing, native: Native) -> Explanation:
+    """How the packaged model is explained by its own numbers."""
+    widths = tuple(len(one.names) for one in preprocessing.fitted)
+    return Explanation(method=native.method, space=native.space, widths=widths)
+
+
+def build_design(preprocessing: Preprocessing) -> bytes:
+    """The graph of the preprocessing alone: named columns in, ``design`` out."""
+    graph = Graph("design")
+    value = preprocessing.to_onnx(graph)
+    graph.output("design", value, "float32", sum(len(one.names) for one in preprocessing.fitted))
+    return graph.to_bytes()
 
 
 def build(contract: Contract, preprocessing: Preprocessing, model: Model) -> bytes:

@@ -26,7 +26,15 @@ def declare(spec: Spec) -> Stage:
         name="release",
         summary="admit or refuse the bundle; its card and profile",
         params=("name", "problem", "data.columns"),
-        deps=(package.OUT, prepare.LAYOUT, prepare.METRICS, prepare.TRAIN, select.OUT, validate.OUT),
+        deps=(
+            package.OUT,
+            prepare.LAYOUT,
+            prepare.METRICS,
+            prepare.TRAIN,
+            select.OUT,
+            validate.IMPORTANCE,
+            validate.OUT,
+        ),
         outs=(OUT, CARD, PROFILE),
     )
 
@@ -44,6 +52,7 @@ def work(work: Work) -> None:
 
     evidence = read_json(work.path(validate.OUT))
     choice, prepared = read_json(work.path(select.OUT)), read_json(work.path(prepare.METRICS))
+    importance = read_json(work.path(validate.IMPORTANCE))
     layout = Layout.model_validate_json(work.path(prepare.LAYOUT).read_bytes())
     manifest = digest(work.path(package.OUT) / "manifest.json")
     if evidence["bundle"] != manifest:
@@ -56,7 +65,8 @@ def work(work: Work) -> None:
         "admitted": not refusals,
         "gates": {name: gate["outcome"] for name, gate in evidence["gates"].items()},
     }
-    write_atomic(work.path(CARD), card(work.spec, layout, choice, evidence, prepared=prepared, release=release))
+    told = card(work.spec, layout, choice, evidence, importance, prepared=prepared, release=release)
+    write_atomic(work.path(CARD), told)
     train = pl.read_parquet(work.path(prepare.TRAIN), columns=[column.name for column in layout.features])
     write_atomic(work.path(PROFILE), profile(train))
     facts = {key: release[key] for key in ("bundle", "candidate", "admitted", "gates")}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from specml import bundle, curves, ledger
 from specml.data import Layout, feature_array
 from specml.evidence import Evidence, Verdict
+from specml.explain import importance
 from specml.files import canonical_json, digest, read_json, write_atomic
 from specml.metrics import TABLE
 from specml.plan import Plot, Stage
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 OUT = "artifacts/validate/verdicts.json"
 CURVES = "artifacts/validate/curves.json"
+IMPORTANCE = "artifacts/validate/importance.json"
 METRICS = "metrics/holdout.json"
 CONFUSION = "plots/confusion.csv"
 ROC = "plots/roc.csv"
@@ -63,7 +65,7 @@ def declare(spec: Spec) -> Stage:
             select.OUT,
             *(train.OUT.replace("${key}", name) for name in sorted(spec.candidates)),
         ),
-        outs=(OUT, CURVES),
+        outs=(OUT, CURVES, IMPORTANCE),
         metrics=(METRICS,),
         plots=plots[spec.problem.task],
     )
@@ -107,6 +109,8 @@ def work(work: Work) -> None:
     work.say(f"{holding} of {len(verdicts)} gates hold")
     drawn = curves.drawn(evidence, layout.classes)
     write_atomic(work.path(CURVES), canonical_json(drawn))
+    inputs = {column.name: feature_array(test, column) for column in opened.contract.inputs}
+    write_atomic(work.path(IMPORTANCE), canonical_json(importance(opened, inputs)))
     for plot in work.stage.plots:
         write_atomic(work.path(plot.path), _plot(plot, layout, evidence, drawn))
 

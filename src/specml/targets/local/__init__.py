@@ -123,6 +123,8 @@ class Local(Target):
             "max_body": serving.max_body,
             "gpus": replicas.gpus,
         }
+        if serving.explain is not None:
+            args["explain"] = {"max_rows": serving.explain.max_rows, "seconds": float(serving.explain.timeout)}
         if serving.auth is not None:
             args["auth"] = {"tokens_env": serving.auth.tokens.name}
         if (capture := spec.monitoring.capture) is not None:
@@ -146,7 +148,7 @@ class Local(Target):
             "route_prefix": "/",
             "import_path": APPLICATION,
             "args": args,
-            "deployments": [model],
+            "deployments": [model, *_explaining(spec)],
         }
         return {
             "proxy_location": "HeadOnly",
@@ -175,10 +177,28 @@ class Local(Target):
         return config
 
 
+def _explaining(spec: Spec) -> list[dict[str, Any]]:
+    """The deployment that explains, if there is one; few requests wait, for each takes long."""
+    if spec.serving.explain is None:
+        return []
+    return [
+        {
+            "name": "explain",
+            "num_replicas": spec.serving.explain.replicas,
+            "max_ongoing_requests": 4,
+            "max_queued_requests": 16,
+            "ray_actor_options": {"num_cpus": 1.0},
+            "health_check_period_s": 5,
+            "health_check_timeout_s": 15,
+        }
+    ]
+
+
 def _logical_cpus(spec: Spec) -> int:
     """What the cluster offers: while replicas are exchanged, the old ones still hold theirs."""
-    replicas = spec.serving.replicas
-    return max(64, 2 * math.ceil(replicas.cpus * replicas.max))
+    replicas, explain = spec.serving.replicas, spec.serving.explain
+    wanted = replicas.cpus * replicas.max + (explain.replicas if explain is not None else 0)
+    return max(64, 2 * math.ceil(wanted))
 
 
 def _token_digests(variable: str, known: list[str]) -> list[str]:

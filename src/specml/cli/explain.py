@@ -1,0 +1,152 @@
+"""``specml explain``: why the model answers as it does."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from specml.cli.arguments import parse, spec_and_overrides
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from specml.bundle import Bundle, Contract
+    from specml.load import Loaded
+
+BUNDLE = "artifacts/bundle"
+
+
+@click.command("explain")
+@spec_and_overrides
+@click.option("--row", help="One row, as JSON: '{\"age\": 39}'. Otherwise the first argument is a file of rows.")
+@click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="Columns told of each row.")
+@click.option("--class", "label", help="The class that is explained: the positive or the decided one unless said.")
+@click.option(
+    "--bundle",
+    "folder",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Explain this bundle; the project's unless said.",
+)
+@click.option("--live", is_flag=True, help="Ask the live server's /explain instead.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+def command(
+    arguments: tuple[str, ...],
+    row: str | None,
+    top: int,
+    label: str | None,
+    folder: Path | None,
+    live: bool,
+    as_json: bool,
+) -> None:
+    """Say of each row of FILE, or of --row, what moves the model's answer: [FILE] [SPEC] [KEY=VALUE]...
+
+    The project's bundle is explained in this process, unless --live asks the server.
+    """
+    from specml.bundle import open_bundle
+    from specml.load import load
+
+    file, rest = _file(arguments, row)
+    path, overrides = parse(rest)
+    loaded = load(path, overrides) if folder is None or path is not None else None
+    if live and loaded is None:
+        raise click.UsageError("--live asks a project's server; name its spec, or leave --bundle out.")
+    bundle = open_bundle(folder or _known(loaded).folder / BUNDLE)
+    rows = [_parsed(row)] if row is not None else _read(file, loaded, bundle.contract)
+    question = {"rows": rows, "top": top, **({} if label is None else {"class": label})}
+    told = _by_server(_known(loaded), question) if live else _alone(bundle, question)
+    if as_json:
+        print(json.dumps(told, ensure_ascii=False, indent=1))
+        return
+    for number, (given, one) in enumerate(zip(rows, told["explanations"], strict=True)):
+        print("\n".join([*([""] if number else []), *lines(number + 1, given, one, told["space"], bundle.contract)]))
+
+
+def lines(number: int, row: dict[str, Any], told: dict[str, Any], space: str, contract: Contract) -> Iterator[str]:
+    """What a person reads of one row: the answer, the base, and the columns that move it, largest first."""
+    from specml.explain import UNITS
+
+    prediction, name = told["prediction"], told.get("class", contract.target)
+    if "label" in prediction:
+        sure = prediction["probabilities"][_text(prediction["label"])]
+        yield f"row {number}: {contract.target} is {_text(prediction['label'])}, with probability {sure:.3f}"
+    else:
+        yield f"row {number}: {contract.target} is {prediction['prediction']:.6g}"
+    unit = f"{UNITS[space]} of {_text(name)}"
+    yield f"  {told['base']:+11.4f}  the usual {unit}"
+    for one in told["contributions"]:
+        value = row.get(one["column"])
+        said = "missing" if value is None else _text(value)
+        way = "raises" if one["contribution"] > 0 else "lowers" if one["contribution"] < 0 else "leaves"
+        yield f"  {one['contribution']:+11.4f}  {one['column']} is {said}: {way} it"
+    if "others" in told:
+        others = told["others"]
+        yield f"  {others['contribution']:+11.4f}  {others['columns']} other column{'s' * (others['columns'] > 1)}"
+    yield f"  {told['total']:+11.4f}  the {unit} of this row"
+
+
+def _text(value: Any) -> str:
+    from specml.data import category
+
+    text = category(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"
+
+
+def _by_server(loaded: Loaded, question: dict[str, Any]) -> dict[str, Any]:
+    """The answer of the project's live server."""
+    from specml.cli.predict import client
+
+    return client(loaded).explain(question)
+
+
+def _known(loaded: Loaded | None) -> Loaded:
+    assert loaded is not None
+    return loaded
+
+
+def _file(arguments: tuple[str, ...], row: str | None) -> tuple[Path | None, tuple[str, ...]]:
+    """The file of rows, and the other arguments."""
+    if row is not None:
+        return None, arguments
+    if not arguments or "=" in arguments[0]:
+        raise click.UsageError("name a file of rows, or give one row: --row '{\"age\": 39}'.")
+    file = Path(arguments[0])
+    if not file.is_file():
+        raise click.UsageError(f"{file} is no file.")
+    return file, arguments[1:]
+
+
+def _parsed(row: str) -> dict[str, Any]:
+    try:
+        found = json.loads(row)
+    except ValueError as error:
+        raise click.UsageError(f"--row is no JSON: {error}.") from None
+    if not isinstance(found, dict):
+        raise click.UsageError('--row is no JSON object: write {"column": value, …}.')
+    return found
+
+
+def _read(file: Path | None, loaded: Loaded | None, contract: Contract) -> list[dict[str, Any]]:
+    from specml.cli.predict import read_rows
+    from specml.serving.table import to_rows
+
+    assert file is not None
+    texts = frozenset(column.name for column in contract.inputs if column.kind == "categorical")
+    table = read_rows(file, loaded, texts)
+    return to_rows(table, {column.name: column.kind for column in contract.inputs})
+
+
+def _alone(bundle: Bundle, question: dict[str, Any]) -> dict[str, Any]:
+    """The answer of a bundle in this process: the same text as a server's, so that both give the same digits."""
+    from specml.errors import SpecmlError
+    from specml.serving.explanation import Explainer
+    from specml.serving.refusal import Refused
+
+    try:
+        raw = json.dumps(question).encode()
+        answer = Explainer(bundle).body(raw, "", max_rows=len(question["rows"]))
+    except Refused as refusal:
+        raise SpecmlError(refusal.what) from None
+    return dict(json.loads(answer))

@@ -1,0 +1,70 @@
+"""Every candidate's answers are explained: contributions of the columns add up to what its graph answers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+import specml.spec  # noqa: F401 - fills the tables
+from specml.bundle import open_bundle, predict
+from specml.explain import explainer
+from specml.kinds import Candidate
+from tests.bundles import Trained, trained_bundle
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from specml.data import Task
+
+CASES = [(name, task) for name, kind in sorted(Candidate.table.items()) for task in kind.tasks]  # type: ignore[attr-defined]
+
+
+def trained(name: str, task: Task, folder: Path) -> Trained:
+    kind: Any = Candidate.table[name]
+    small = {name: n for name, n in {"n_estimators": 20, "epochs": 3}.items() if name in kind.model_fields}
+    return trained_bundle(folder, kind(**small), task)
+
+
+def told_by_the_graph(one: Trained, rows: dict[str, np.ndarray]) -> np.ndarray:
+    """What contributions have to add up to, [n, k], from the answers alone; scores only up to a constant a row."""
+    answer, contract = predict(one.bundle.session(), rows), one.bundle.contract
+    if contract.task == "regression":
+        return answer["prediction"][:, None].astype(np.float64)
+    p = answer["probabilities"].astype(np.float64)
+    if contract.explained.space == "log_odds":
+        return np.log(p[:, 1:] / p[:, :1])
+    if contract.explained.space == "score":
+        return np.log(p) - np.log(p).mean(axis=1, keepdims=True)
+    return p[:, 1:] if contract.task == "binary" else p
+
+
+@pytest.mark.parametrize(("name", "task"), CASES)
+def test_contributions_add_up_to_the_answer(name: str, task: Task, tmp_path: Path) -> None:
+    one = trained(name, task, tmp_path / "bundle")
+    rows = one.rows()
+    found = explainer(one.bundle)(rows)
+    assert found.contributions.shape == (40, 3 if task == "multiclass" else 1, 4)
+    total = found.total
+    if one.bundle.contract.explained.space == "score":
+        total = total - total.mean(axis=1, keepdims=True)
+    assert np.abs(total - told_by_the_graph(one, rows)).max() < 1e-3
+    # What the target hangs on moves the answer.
+    assert np.abs(found.contributions[:, :, 0]).mean() > 1e-2
+
+
+@pytest.mark.parametrize(("name", "task"), CASES)
+def test_the_same_bundle_explains_the_same(name: str, task: Task, tmp_path: Path) -> None:
+    import torch
+
+    one, again = trained(name, task, tmp_path / "one"), trained(name, task, tmp_path / "two")
+    assert one.bundle.digest == again.bundle.digest
+    rows = one.rows(6)
+    torch.manual_seed(1)
+    first = explainer(one.bundle)(rows)
+    torch.manual_seed(2)
+    second = explainer(open_bundle(tmp_path / "two"))(rows)
+    assert first.contributions.tobytes() == second.contributions.tobytes()
+    alone = [explainer(one.bundle)({key: values[i : i + 1] for key, values in rows.items()}) for i in range(6)]
+    assert np.array_equal(np.concatenate([found.contributions for found in alone]), first.contributions)
