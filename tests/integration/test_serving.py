@@ -385,10 +385,16 @@ def test_predict_goes_on_while_explain_is_busy(live: Live) -> None:
     assert live.ask("POST", "/explain", rows())[0] == 200
 
 
+def niceness(process: psutil.Process) -> list[int]:
+    """Of each thread, as Linux tells it: the 17th number after the name, which may hold anything."""
+    texts = [path.read_text() for path in Path(f"/proc/{process.pid}/task").glob("*/stat")]
+    return [int(text.rpartition(")")[2].split()[16]) for text in texts]
+
+
 def test_what_explains_runs_apart_and_comes_after_what_predicts(live: Live) -> None:
     predicting, explaining = replicas(live, "model"), replicas(live, "explain")
     assert (len(predicting), len(explaining)) == (2, 1)
-    assert explaining[0].nice() > max(one.nice() for one in predicting)
+    assert max(niceness(explaining[0])) >= max(niceness(predicting[0])) + 10
     for one in predicting:
         loaded = " ".join(mapped.path for mapped in one.memory_maps())
         assert "onnxruntime" in loaded

@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     Send = Callable[[Message], Awaitable[None]]
 
 
+NICENESS = 10
+"""Of the thread that explains, beyond that of those that predict."""
+
+
 class _Args(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -237,13 +241,12 @@ class ExplainReplica:
     """A copy of the bundle that explains its answers, in a process that predicts for nobody."""
 
     def __init__(self, args: dict[str, Any]) -> None:
-        # Replicas that predict come first on a busy machine.
-        os.nice(10)
         checked = Args.model_validate(args)
         self._limits = checked.explain or ExplainArgs()
         self._explainer = Explainer(checked.opened())
-        self._explainer.warm_up()
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="explain")
+        # Replicas that predict come first on a busy machine; on Linux, niceness is a thread's.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="explain", initializer=os.nice, initargs=(NICENESS,))
+        self._thread.submit(self._explainer.warm_up).result()
 
     async def __call__(self, body: bytes, identity: str) -> Reply:
         """The answer to a request for explanations; requests wait for each other, and their time runs."""
