@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from specml.graph import Graph
     from specml.plan import Plan
     from specml.profile import Profile
+    from specml.releases import Release
     from specml.spec import Spec
 
 
@@ -226,13 +227,13 @@ class Target(Component):
         """The target's configuration files: content by path relative to the project."""
 
     @abstractmethod
-    def deploy(self, spec: Spec, project: Path, say: Callable[[str], None]) -> Deployment:
-        """Serve the project's bundle; returns once it answers. Deploying what is already live does nothing.
+    def deploy(self, spec: Spec, project: Path, release: Release, say: Callable[[str], None]) -> Deployment:
+        """Serve a release from the store, which holds only what was admitted; returns once it answers.
 
-        ``say`` takes lines of progress. Only a release that was admitted may be served: call
-        ``bundle.refuse_unreleased`` first.
+        Deploying what is already live does nothing. ``say`` takes lines of progress.
 
         Raises:
+            BundleError: the stored bundle is not what was released.
             DeployFailed: the server can't be started, or does not get ready in time.
         """
 

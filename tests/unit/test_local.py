@@ -11,6 +11,7 @@ import psutil
 import pytest
 from ruamel.yaml import YAML
 
+from specml import rollout
 from specml.bundle import RELEASE
 from specml.errors import DeployFailed, GateRefused
 from specml.targets.local import Local, cluster
@@ -69,8 +70,7 @@ def test_replicas_are_fixed_or_scaled(replicas: dict[str, int], key: str, other:
 
 def deploy(spec: Spec, project: Path) -> list[str]:
     said: list[str] = []
-    target = spec.deployment.target
-    target.deploy(spec, project, said.append)
+    rollout.go_live(spec, project, said.append)
     return said
 
 

@@ -25,6 +25,8 @@ VERBS = {
     "report": "Draw what the last run came to, as one HTML file.",
     "deploy": "Serve the released model.",
     "status": "Say what is live.",
+    "releases": "List the releases that went live here.",
+    "rollback": "Serve an earlier release in the place of what is live.",
     "predict": "Ask the model about the rows of a file.",
     "explain": "Say of single rows what moves the model's answer.",
     "watch": "Judge what the live model is asked, and how good its answers were.",

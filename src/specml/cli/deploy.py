@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from specml.cli.arguments import parse, spec_and_overrides
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from specml.kinds import Deployment
     from specml.load import Loaded
+    from specml.rollout import Live
 
 
 @click.command("deploy")
 @spec_and_overrides
+@click.option("--again", is_flag=True, help="Also a release that was rolled back from.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress; only the outcome, and errors.")
 @click.option("--json", "as_json", is_flag=True, help="The outcome as one JSON document on standard output.")
-def command(arguments: tuple[str, ...], quiet: bool, as_json: bool) -> None:
+def command(arguments: tuple[str, ...], again: bool, quiet: bool, as_json: bool) -> None:
     """Serve the project's bundle; what is live already is left alone."""
+    from specml import rollout
     from specml.load import load
 
     def say(text: str) -> None:
@@ -30,29 +30,25 @@ def command(arguments: tuple[str, ...], quiet: bool, as_json: bool) -> None:
             click.echo(text, err=True)
 
     loaded = load(*parse(arguments))
-    live = serve(loaded, say)
-    print(json.dumps({"schema_version": 1, **asdict(live)}, indent=1) if as_json else announce(live, loaded))
+    live = rollout.go_live(loaded.spec, loaded.folder, say, again=again)
+    print(json.dumps(document(live), indent=1) if as_json else announce(live, loaded))
 
 
-def serve(loaded: Loaded, say: Callable[[str], None]) -> Deployment:
-    """Serve the released bundle, and record it."""
-    from specml import ledger
-
-    with ledger.recorded(loaded.folder, "deploy") as facts:
-        live = loaded.spec.deployment.target.deploy(loaded.spec, loaded.folder, say)
-        facts |= {"bundle": live.bundle, "replicas": live.replicas}
-    return live
+def document(live: Live) -> dict[str, Any]:
+    """What is live, as JSON values."""
+    return {"schema_version": 1, **asdict(live.deployment), "release": live.release.record.number}
 
 
-def announce(live: Deployment, loaded: Loaded) -> str:
+def announce(live: Live, loaded: Loaded) -> str:
     """The lines that tell a person what is live, how to ask it and how to stop it."""
     from specml.bundle import read_contract
     from specml.serving.announce import announcement
 
     auth, capture = loaded.spec.serving.auth, loaded.spec.monitoring.capture
     told = announcement(
-        live,
-        read_contract(loaded.folder / "artifacts/bundle"),
+        live.deployment,
+        read_contract(live.release.bundle),
+        release=live.release.record.number,
         token_variable=auth.tokens.name if auth else "",
     )
     if capture is None:

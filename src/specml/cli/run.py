@@ -34,6 +34,8 @@ class Outcome:
     bundle: str = ""
     report: str = ""
     url: str = ""
+    release: int | None = None
+    """The number of the release that is live."""
     error: SpecmlError | None = None
 
     def document(self) -> dict[str, Any]:
@@ -49,6 +51,7 @@ class Outcome:
             "bundle": self.bundle,
             "report": self.report,
             "url": self.url,
+            "release": self.release,
         }
 
 
@@ -225,12 +228,13 @@ def _tell(outcome: Outcome, out: Console, folder: Path, *, quiet: bool) -> None:
 
 def _deploy(loaded: Loaded, outcome: Outcome, out: Console, *, quiet: bool) -> None:
     """Serve the released bundle."""
-    from specml.cli.deploy import announce, serve
+    from specml import rollout
+    from specml.cli.deploy import announce
 
     def say(text: str) -> None:
         if not quiet:
             out.print(text, markup=False, soft_wrap=True)
 
-    deployment = serve(loaded, say)
-    outcome.url = deployment.url
-    say(announce(deployment, loaded))
+    live = rollout.go_live(loaded.spec, loaded.folder, say)
+    outcome.url, outcome.release = live.deployment.url, live.release.record.number
+    say(announce(live, loaded))

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from specml.cli.arguments import parse, spec_and_overrides
+
+if TYPE_CHECKING:
+    from specml.kinds import Deployment
 
 
 @click.command("status")
@@ -15,25 +19,46 @@ from specml.cli.arguments import parse, spec_and_overrides
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 def command(arguments: tuple[str, ...], as_json: bool) -> None:
     """Say what is live, as told by the server itself."""
+    from specml import releases
     from specml.files import digest
     from specml.load import load
 
     loaded = load(*parse(arguments))
     live = loaded.spec.deployment.target.status(loaded.spec, loaded.folder)
     manifest = loaded.folder / "artifacts/bundle/manifest.json"
-    released = digest(manifest) if manifest.exists() else ""
+    ours = digest(manifest) if manifest.exists() else ""
+    known = {row["bundle"]: row for row in releases.told(loaded.folder, live.bundle if live else "")}
     if as_json:
-        told = {"schema_version": 1, "name": loaded.spec.name, "bundle_in_project": released}
-        print(json.dumps({**told, "live": asdict(live) if live else None}, indent=1))
+        told = {"schema_version": 1, "name": loaded.spec.name, "bundle_in_project": ours}
+        release = known.get(live.bundle) if live else None
+        number = release["number"] if release else None
+        print(json.dumps({**told, "live": asdict(live) if live else None, "release": number}, indent=1))
         return
     if live is None:
         print(f"{loaded.spec.name}: nothing is live. `specml deploy` starts it.")
         return
+    _show(loaded.spec.name, live, known.get(live.bundle))
+    if ours not in ("", live.bundle):
+        print(f"  {_other(ours, known.get(ours))}")
+
+
+def _show(name: str, live: Deployment, release: dict[str, Any] | None) -> None:
     devices = ", ".join(sorted({device.removesuffix("ExecutionProvider") for device in live.devices}))
-    print(f"{loaded.spec.name}: live at {live.url}")
+    print(f"{name}: live at {live.url}")
+    if release:
+        since = f", live since {release['went_live'][:16].replace('T', ' ')} UTC" if release["went_live"] else ""
+        print(f"  release   {release['number']}{since}")
+        if release["rolled_back"]:
+            print("            It was to be rolled back from, which was interrupted: `specml rollback` does it.")
     print(f"  bundle    {live.bundle}")
     print(f"  replicas  {live.replicas} on {devices}")
     for socket in live.unguarded:
         print(f"  open      {socket}")
-    if released not in ("", live.bundle):
-        print(f"  The project's bundle is another, {released[7:19]}: `specml deploy` puts it in its place.")
+
+
+def _other(ours: str, release: dict[str, Any] | None) -> str:
+    if release and (back := release["rolled_back"]):
+        because = f" ({back['reason']})" if back["reason"] else ""
+        told = f"The project's bundle is release {release['number']}, rolled back from on {back['at'][:10]}{because}."
+        return f"{told}\n  `specml deploy --again` serves it all the same."
+    return f"The project's bundle is another, {ours[7:19]}: `specml deploy` puts it in its place."

@@ -68,12 +68,14 @@ def _of_captures(loaded: Loaded) -> Iterator[Judged]:
 
 
 def _of_file(loaded: Loaded, file: Path, by: str | None) -> Iterator[Judged]:
+    from specml import rollout
     from specml.bundle import open_bundle
     from specml.cli.predict import read_rows
     from specml.files import digest
     from specml.watch.judge import content, judge, parts, seen
 
-    bundle = open_bundle(loaded.folder / "artifacts/bundle")
+    champion = rollout.current(loaded.spec, loaded.folder)
+    bundle = champion.open() if champion else open_bundle(loaded.folder / "artifacts/bundle")
     texts = frozenset(column.name for column in bundle.contract.inputs if column.kind == "categorical")
     for part, rows in parts(read_rows(file, loaded, texts), by):
         origin = {"file": file.name, "rows": digest(content(rows)), **({"part": part} if part else {})}

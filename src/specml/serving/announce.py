@@ -40,12 +40,15 @@ def curl_line(url: str, contract: Contract, *, token_variable: str = "") -> str:
     return f"curl -sS {url}/predict -H 'Content-Type: application/json'{bearer} -d {body}"
 
 
-def announcement(live: Deployment, contract: Contract, *, token_variable: str = "", stop: str = "specml stop") -> str:
+def announcement(
+    live: Deployment, contract: Contract, *, release: int, token_variable: str = "", stop: str = "specml stop"
+) -> str:
     """What is live, how to ask it and how to stop it: some lines for a terminal."""
     replicas = f"{live.replicas} replica{'s' if live.replicas != 1 else ''}"
     devices = ", ".join(sorted({device.removesuffix("ExecutionProvider") for device in live.devices}))
+    what = f"release {release}, bundle {live.bundle[7:19]}"
     lines = [
-        f"{contract.name} is live at {live.url} ({replicas} on {devices}, bundle {live.bundle[7:19]})",
+        f"{contract.name} is live at {live.url} ({replicas} on {devices}, {what})",
         "",
         "Ask it:",
         f"  {curl_line(live.url, contract, token_variable=token_variable)}",

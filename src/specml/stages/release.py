@@ -58,12 +58,14 @@ def work(work: Work) -> None:
     if evidence["bundle"] != manifest:
         raise SpecmlError(f"the evidence is about {evidence['bundle']}, the bundle is {manifest}.", where=validate.OUT)
     refusals = blocking(evidence["gates"])
+    metric = work.spec.problem.metric
     release = {
         "name": work.spec.name,
         "bundle": manifest,
         "candidate": choice["candidate"],
         "admitted": not refusals,
         "gates": {name: gate["outcome"] for name, gate in evidence["gates"].items()},
+        "metric": {"name": metric, "value": evidence["metrics"][metric]} if metric in evidence["metrics"] else None,
     }
     told = card(work.spec, layout, choice, evidence, importance, prepared=prepared, release=release)
     write_atomic(work.path(CARD), told)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from specml.bundle import Bundle, open_bundle
 from specml.errors import DataCheckFailed, SpecmlError
 from specml.files import canonical_json, digest
+from specml.releases import FOLDER
 from specml.serving.capture import NAME
 from specml.watch.judge import RECORDS
 
@@ -59,8 +60,11 @@ def alone(project: Path) -> Iterator[None]:
 def bundles(project: Path, kind: str) -> Iterator[tuple[Path, Bundle | None]]:
     """The folders of captures or feedback, each with its bundle; None when the project no longer has that."""
     known: dict[str, Path] = {}
-    for pattern in ("artifacts/bundle", ".specml/*/*", ".specml/*/*/bundle"):
-        for manifest in project.glob(f"{pattern}/manifest.json"):
+    for manifest in [
+        project / "artifacts/bundle/manifest.json",
+        *project.glob(f"{FOLDER}/[0-9a-f]*/bundle/manifest.json"),
+    ]:
+        if manifest.exists():
             known.setdefault(digest(manifest)[7:19], manifest.parent)
     for folder in sorted((project / kind).glob("*/")):
         yield folder, open_bundle(known[folder.name]) if folder.name in known else None

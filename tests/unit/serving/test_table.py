@@ -135,7 +135,7 @@ def test_the_announcement_says_how_to_ask_and_stop() -> None:
     live = Deployment(
         "http://127.0.0.1:1", "sha256:" + "a" * 64, 2, ("CPUExecutionProvider",) * 2, ("port 5 of x (7): a token",)
     )
-    told = announcement(live, CONTRACT, token_variable="TOKENS")
+    told = announcement(live, CONTRACT, release=3, token_variable="TOKENS")
     assert "2 replicas on CPU" in told
     assert "${TOKENS%%,*}" in told
     assert "specml stop" in told

@@ -6,7 +6,6 @@ import io
 import math
 import os
 import secrets
-import shutil
 from collections.abc import Callable
 from hashlib import sha256
 from importlib.metadata import version
@@ -16,13 +15,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 from typing_extensions import override
 
-from specml.bundle import open_bundle, refuse_unreleased
 from specml.errors import DeployFailed
-from specml.files import canonical_json, digest, folder_atomic
+from specml.files import canonical_json, digest
 from specml.kinds import Deployment, Target
 from specml.targets.local.cluster import Cluster, alone, refuse_taken
 
 if TYPE_CHECKING:
+    from specml.releases import Release
     from specml.spec import Spec
 
 APPLICATION = "specml.serving.app:build"
@@ -53,19 +52,19 @@ class Local(Target):
         return {"serve.yaml": text.getvalue()}
 
     @override
-    def deploy(self, spec: Spec, project: Path, say: Callable[[str], None]) -> Deployment:
+    def deploy(self, spec: Spec, project: Path, release: Release, say: Callable[[str], None]) -> Deployment:
         state = project / STATE
         state.mkdir(parents=True, exist_ok=True)
         with alone(state):
             live = Cluster.read(state)
-            config = self._resolved(spec, project, live)
+            config = self._resolved(spec, project, release, live)
             answering = live.deployment() if live is not None else None
             if live is not None and live.config == config and answering is not None:
                 say(f"{spec.name} is live already with this bundle and these options: nothing to do.")
                 return answering
             # Whatever can be found wrong is found before what is live is touched.
             _refuse_missing_gpus(spec)
-            open_bundle(project / BUNDLE)
+            release.open()
             cpus = _logical_cpus(spec)
             if live is not None and answering is not None and live.port == self.port and live.cpus >= cpus:
                 say(f"Changing what {spec.name} serves, replica by replica; it goes on answering.")
@@ -103,10 +102,8 @@ class Local(Target):
         self, cluster: Cluster, project: Path, config: dict[str, Any], say: Callable[[str], None]
     ) -> Deployment:
         state = project / STATE
-        _keep_bundle(project, config)
         cluster.launch(config, state, say)
         cluster.write(state)
-        _drop_other_bundles(state, config)
         return cluster.answering()
 
     def _config(self, spec: Spec) -> dict[str, Any]:
@@ -156,20 +153,15 @@ class Local(Target):
             "applications": [application],
         }
 
-    def _resolved(self, spec: Spec, project: Path, live: Cluster | None) -> dict[str, Any]:
-        """The config with what only this deploy knows: the released bundle, digests of the tokens, the revision."""
-        manifest = project / BUNDLE / "manifest.json"
-        if not manifest.exists():
-            raise DeployFailed(
-                "there is no bundle to serve.", where=str(manifest.parent), hint="Make it with `specml run`."
-            )
+    def _resolved(self, spec: Spec, project: Path, release: Release, live: Cluster | None) -> dict[str, Any]:
+        """The config with what only this deploy knows: the release, digests of the tokens, the revision."""
         config = self._config(spec)
         args = config["applications"][0]["args"]
-        args["digest"] = digest(manifest)
-        refuse_unreleased(project, args["digest"])
-        args["bundle"] = str(project.resolve() / STATE / "bundles" / args["digest"].removeprefix("sha256:")[:12])
+        args["digest"] = release.record.bundle
+        # The store's copy: the next run may replace the project's bundle while replicas start or restart.
+        args["bundle"] = str(release.bundle)
         if spec.monitoring.capture is not None:
-            args["capture"]["folder"] = str(project.resolve() / STATE / "captures" / Path(args["bundle"]).name)
+            args["capture"]["folder"] = str(project.resolve() / STATE / "captures" / release.folder.name)
         if spec.serving.auth is not None:
             known = live.args.get("auth", {}).get("digests", []) if live is not None else []
             args["auth"]["digests"] = _token_digests(spec.serving.auth.tokens.name, known)
@@ -217,25 +209,6 @@ def _token_digests(variable: str, known: list[str]) -> list[str]:
         )
     salt = known[0].partition("$")[0] if known else secrets.token_hex(16)
     return [f"{salt}${sha256(f'{salt}{token}'.encode()).hexdigest()}" for token in tokens]
-
-
-def _keep_bundle(project: Path, config: dict[str, Any]) -> None:
-    """Copy the bundle to where the replicas read it: the next run may replace it while they start or restart."""
-    args = config["applications"][0]["args"]
-    kept = Path(args["bundle"])
-    if not kept.exists():
-        with folder_atomic(kept) as temporary:
-            shutil.copytree(project / BUNDLE, temporary, dirs_exist_ok=True)
-    found = open_bundle(kept).digest
-    if found != args["digest"]:
-        raise DeployFailed("changed while it was being deployed.", where=str(project / BUNDLE), hint="Deploy it again.")
-
-
-def _drop_other_bundles(state: Path, config: dict[str, Any]) -> None:
-    kept = Path(config["applications"][0]["args"]["bundle"])
-    for folder in (state / "bundles").iterdir():
-        if folder.name != kept.name:
-            shutil.rmtree(folder)
 
 
 def _refuse_missing_gpus(spec: Spec) -> None:

@@ -193,7 +193,6 @@ class Cluster:
                 left = ", ".join(str(process.pid) for process in processes)
                 raise DeployFailed(f"the server's processes {left} can't be killed.")
         shutil.rmtree(self.folder, ignore_errors=True)
-        shutil.rmtree(state / "bundles", ignore_errors=True)
         (state / "serving.json").unlink(missing_ok=True)
         return ran
 

@@ -1,0 +1,318 @@
+"""The releases of a project: every bundle that was to go live, kept whole, and which was live when.
+
+``.specml/releases/`` holds, for each, a folder called by the first 12 digits of the bundle's digest: ``bundle/``, a
+copy that replicas read; ``release.json``, what its gates said of it; ``card.md``. Only what was admitted comes in
+(``keep``), and it is verified against its digest whenever it is used. ``history.json`` beside them tells which went
+live when, and which was rolled back from; the target tells what is live now.
+
+A release is *staged* until it has gone live, *live*, and *retired* once another has taken its place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import re
+import shutil
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from specml.bundle import RELEASE, Bundle, BundleError, open_bundle, refuse_unreleased
+from specml.errors import DeployFailed, SpecmlError
+from specml.files import canonical_json, digest, folder_atomic, write_atomic
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FOLDER = ".specml/releases"
+HISTORY = "history.json"
+KEPT = 10
+"""Releases that are kept: rolling back goes a step or two, late labels come for the last few, and a bundle is seldom
+larger than some MB."""
+
+State = Literal["staged", "live", "retired"]
+
+
+class Score(BaseModel):
+    """The problem's primary metric on the held-out rows."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    value: float
+
+
+class Record(BaseModel):
+    """What ``release.json`` in the store holds."""
+
+    model_config = ConfigDict(frozen=True)
+
+    number: int
+    """Counts from 1 in this project; never given twice."""
+    bundle: str
+    """Its digest."""
+    candidate: str
+    gates: dict[str, str]
+    """The outcome of each gate."""
+    metric: Score | None = None
+    params: str = ""
+    """Digest of params.yaml (the whole spec as it was compiled) when it came into the store."""
+
+
+@dataclass(frozen=True)
+class Release:
+    """A bundle that was admitted, in the store."""
+
+    record: Record
+    folder: Path
+
+    @property
+    def bundle(self) -> Path:
+        """The folder of its bundle, absolute."""
+        return self.folder / "bundle"
+
+    def open(self) -> Bundle:
+        """Its bundle, verified.
+
+        Raises:
+            BundleError: it is not what was released.
+        """
+        told, hint = str(self.bundle), "It is not used. `specml releases` lists the others."
+        try:
+            found = open_bundle(self.bundle)
+        except BundleError as error:
+            what = f"release {self.record.number} was altered or lost a file: {error.where}: {error.what}"
+            raise BundleError(what, where=told, hint=hint) from None
+        if found.digest != self.record.bundle:
+            what = f"release {self.record.number} was altered: it was {self.record.bundle}, this is {found.digest}."
+            raise BundleError(what, where=told, hint=hint)
+        return found
+
+
+@dataclass(frozen=True)
+class Event:
+    """A release went live, or took the place of one that was rolled back from."""
+
+    at: str
+    """UTC, to the second."""
+    release: int
+    instead_of: int | None = None
+    """The release that was rolled back from; None where this one was deployed."""
+    reason: str = ""
+
+
+def named(bundle: str) -> str:
+    """What the folder of a bundle's release is called."""
+    return bundle.removeprefix("sha256:")[:12]
+
+
+@contextlib.contextmanager
+def alone(project: Path) -> Iterator[None]:
+    """Keep whoever else deploys or rolls back in the same project waiting."""
+    folder = project / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def stored(project: Path) -> list[Release]:
+    """The releases in the store, by number; their bundles are verified when they are opened.
+
+    Raises:
+        SpecmlError: a record is none that ``keep`` has written.
+    """
+    found = []
+    for path in (project / FOLDER).resolve().glob(f"[0-9a-f]*/{Path(RELEASE).name}"):
+        try:
+            record = Record.model_validate_json(path.read_bytes())
+        except ValidationError:
+            hint = f"Remove {path.parent} if it can't be mended: the release is lost."
+            raise SpecmlError("is no record of a release.", where=str(path), hint=hint) from None
+        found.append(Release(record, path.parent))
+    return sorted(found, key=lambda one: one.record.number)
+
+
+def of_bundle(project: Path, bundle: str) -> Release | None:
+    """The release of a bundle, by its digest; None when the store has none."""
+    return next((one for one in stored(project) if one.record.bundle == bundle), None)
+
+
+def find(project: Path, wanted: str) -> Release:
+    """The release of this number, or of the bundle whose digest begins so.
+
+    Raises:
+        SpecmlError: there is none, or more than one.
+    """
+    known = stored(project)
+    digits = wanted.lower().removeprefix("sha256:")
+    by_number = [one for one in known if str(one.record.number) == wanted]
+    by_digest = [one for one in known if one.record.bundle.removeprefix("sha256:").startswith(digits)]
+    found = by_number or (by_digest if re.fullmatch("[0-9a-f]{4,64}", digits) else [])
+    if len(found) == 1:
+        return found[0]
+    numbers = ", ".join(str(one.record.number) for one in known) or "none"
+    what = f"{wanted!r} names {len(found)} releases." if found else f"there is no release {wanted!r}."
+    hint = f"Kept are: {numbers}. Only what was admitted and deployed here is kept."
+    raise SpecmlError(what, where=str(project / FOLDER), hint=hint)
+
+
+def keep(project: Path) -> Release:
+    """Take the project's bundle into the store, if its gates have admitted it.
+
+    Raises:
+        GateRefused: they have not.
+        DeployFailed: there is no bundle, or it changes under our hands.
+        BundleError: it is no valid one.
+    """
+    source = project / "artifacts/bundle"
+    manifest = source / "manifest.json"
+    if not manifest.exists():
+        raise DeployFailed("there is no bundle to serve.", where=str(source), hint="Make it with `specml run`.")
+    bundle = digest(manifest)
+    refuse_unreleased(project, bundle)
+    told = json.loads((project / RELEASE).read_bytes())
+    known = of_bundle(project, bundle)
+    params = project / "params.yaml"
+    number = known.record.number if known else _next_number(project)
+    facts = {name: told[name] for name in ("bundle", "candidate", "gates", "metric") if name in told}
+    try:
+        record = Record.model_validate({**facts, "number": number, "params": digest(params) if params.exists() else ""})
+    except ValidationError:
+        hint = "Run `specml run`: it is made again."
+        raise SpecmlError("is no release.", where=str(project / RELEASE), hint=hint) from None
+    release = Release(record, (project / FOLDER).resolve() / named(bundle))
+    if known is None or not _intact(known):
+        open_bundle(source)
+        with folder_atomic(release.folder) as temporary:
+            shutil.copytree(source, temporary / "bundle")
+            _describe(record, project, temporary)
+            if not _intact(Release(record, temporary)):
+                raise DeployFailed("changed while it was being deployed.", where=str(source), hint="Deploy it again.")
+    elif known.record != record:
+        _describe(record, project, release.folder)
+    return release
+
+
+def history(project: Path) -> list[Event]:
+    """What went live, in order.
+
+    Raises:
+        SpecmlError: the file is none that was written here.
+    """
+    path = project / FOLDER / HISTORY
+    try:
+        return TypeAdapter(list[Event]).validate_json(path.read_bytes(), strict=True)
+    except FileNotFoundError:
+        return []
+    except ValidationError:
+        hint = "Remove it: no earlier release is then known as one that was live."
+        raise SpecmlError("is no history of releases.", where=str(path), hint=hint) from None
+
+
+def remember(project: Path, events: list[Event]) -> None:
+    """Write the history anew."""
+    write_atomic(project / FOLDER / HISTORY, canonical_json([asdict(event) for event in events]))
+
+
+def now() -> str:
+    """For ``Event.at``."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def last(project: Path) -> Release | None:
+    """The release that went live last, whether it is up now or not; None when there is none."""
+    events = history(project)
+    return _numbered(project, events[-1].release) if events else None
+
+
+def withdrawn(project: Path) -> dict[int, Event]:
+    """Releases that were rolled back from, and have not gone live again since: each with the event that did it."""
+    found: dict[int, Event] = {}
+    for event in history(project):
+        found.pop(event.release, None)
+        if event.instead_of is not None:
+            found[event.instead_of] = event
+    return found
+
+
+def before(project: Path, release: Release) -> Release:
+    """What was live before ``release`` was deployed; never one that was rolled back from.
+
+    Raises:
+        SpecmlError: nothing was, or it is no longer kept.
+    """
+    events, bad, number = history(project), withdrawn(project), release.record.number
+    deployed = [index for index, event in enumerate(events) if event.release == number and event.instead_of is None]
+    earlier = events[: deployed[-1]] if deployed else events
+    for event in reversed(earlier):
+        if event.release != number and event.release not in bad:
+            found = _numbered(project, event.release)
+            if found is not None:
+                return found
+    hint = "`specml releases` lists what is kept; name one of them."
+    raise SpecmlError(f"no release is kept that was live before release {number}.", where=str(project), hint=hint)
+
+
+def prune(project: Path, live: str) -> list[int]:
+    """Remove all but the ``KEPT`` that were live last, and never the bundle ``live``; returns their numbers."""
+    order = {event.release: index for index, event in enumerate(history(project))}
+    known = sorted(stored(project), key=lambda one: order.get(one.record.number, -1), reverse=True)
+    gone = [one for one in known[KEPT:] if one.record.bundle != live]
+    for one in gone:
+        # By a name that is known as a leftover: killed here, half a release is not taken for one.
+        doomed = one.folder.with_name(f".{one.folder.name}.removed_")
+        one.folder.replace(doomed)
+        shutil.rmtree(doomed)
+    return sorted(one.record.number for one in gone)
+
+
+def told(project: Path, live: str) -> list[dict[str, Any]]:
+    """Every release in the store as JSON values, by number; ``live`` is the bundle that the target says answers now."""
+    events, bad = history(project), withdrawn(project)
+    rows = []
+    for one in stored(project):
+        number = one.record.number
+        went = [event.at for event in events if event.release == number]
+        state: State = "live" if one.record.bundle == live else "retired" if went else "staged"
+        back = bad.get(number)
+        rows.append(
+            {
+                **one.record.model_dump(mode="json"),
+                "state": state,
+                "went_live": went[-1] if went else None,
+                "rolled_back": {"at": back.at, "to": back.release, "reason": back.reason} if back else None,
+            }
+        )
+    return rows
+
+
+def _numbered(project: Path, number: int) -> Release | None:
+    return next((one for one in stored(project) if one.record.number == number), None)
+
+
+def _next_number(project: Path) -> int:
+    known = [one.record.number for one in stored(project)]
+    for event in history(project):
+        known += [event.release, event.instead_of or 0]
+    return max(known, default=0) + 1
+
+
+def _intact(release: Release) -> bool:
+    try:
+        release.open()
+    except BundleError:
+        return False
+    return True
+
+
+def _describe(record: Record, project: Path, folder: Path) -> None:
+    card = (project / RELEASE).with_name("card.md")
+    if card.exists():
+        write_atomic(folder / card.name, card.read_bytes())
+    write_atomic(folder / Path(RELEASE).name, canonical_json(record.model_dump(mode="json")))

@@ -1,0 +1,115 @@
+"""How a release takes the place of another: going live, and rolling back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from specml import ledger, releases
+from specml.errors import SpecmlError
+from specml.releases import Event, Release
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from specml.kinds import Deployment
+    from specml.spec import Spec
+
+
+@dataclass(frozen=True)
+class Live:
+    """What answers now."""
+
+    release: Release
+    deployment: Deployment
+
+
+def go_live(spec: Spec, project: Path, say: Callable[[str], None], *, again: bool = False) -> Live:
+    """Serve the project's bundle, which its gates must have admitted; what is live already is left alone.
+
+    ``again``: also a release that was rolled back from.
+
+    Raises:
+        GateRefused: the bundle was not admitted.
+        SpecmlError: it was rolled back from, and ``again`` is false.
+        DeployFailed: it does not get ready; what was live still is.
+    """
+    with releases.alone(project), ledger.recorded(project, "deploy") as facts:
+        _notice(spec, project)
+        release = releases.keep(project)
+        facts |= {"bundle": release.record.bundle, "release": release.record.number}
+        number = release.record.number
+        if (back := releases.withdrawn(project).get(number)) and not again:
+            raise SpecmlError(
+                f"release {number} was rolled back from on {back.at[:10]}{_because(back)}; release {back.release} "
+                "stays in its place.",
+                where=f"{spec.name} {release.record.bundle[7:19]}",
+                hint="A changed model is a new release. To serve this one all the same: specml deploy --again",
+            )
+        deployment = spec.deployment.target.deploy(spec, project, release, say)
+        facts["replicas"] = deployment.replicas
+        events = releases.history(project)
+        if not events or events[-1].release != number:
+            releases.remember(project, [*events, Event(releases.now(), number)])
+        releases.prune(project, release.record.bundle)
+    return Live(release, deployment)
+
+
+def roll_back(spec: Spec, project: Path, wanted: str, reason: str, say: Callable[[str], None]) -> tuple[int, Live]:
+    """Serve an earlier release with the present options, in the place of what is live.
+
+    ``wanted``: its number or the beginning of its digest; empty for the one that was live before. Returns the
+    number of the release that was rolled back from, beside what is live.
+
+    Raises:
+        SpecmlError: there is no such release, or it is live already.
+        BundleError: the stored bundle is not what was released.
+        DeployFailed: it does not get ready; what was live still is.
+    """
+    with releases.alone(project), ledger.recorded(project, "rollback", reason=reason) as facts:
+        _notice(spec, project)
+        champion = current(spec, project)
+        if champion is None:
+            hint = "`specml deploy` serves the project's bundle."
+            raise SpecmlError("nothing was ever live here: there is nothing to roll back from.", hint=hint)
+        release = releases.find(project, wanted) if wanted else releases.before(project, champion)
+        number = champion.record.number
+        facts |= {
+            "from": {"release": number, "bundle": champion.record.bundle},
+            "to": {"release": release.record.number, "bundle": release.record.bundle},
+        }
+        if release.record.number == number:
+            raise SpecmlError(f"release {number} is what is live: there is nothing to roll back.")
+        release.open()
+        events = releases.history(project)
+        # First the record: killed in between, the release that is to go is known as one that must not come back.
+        releases.remember(project, [*events, Event(releases.now(), release.record.number, number, reason)])
+        try:
+            deployment = spec.deployment.target.deploy(spec, project, release, say)
+        except SpecmlError:
+            releases.remember(project, events)
+            raise
+        return number, Live(release, deployment)
+
+
+def current(spec: Spec, project: Path) -> Release | None:
+    """The champion: the release that is live or, when nothing is, the one that was last; None when there is none."""
+    live = spec.deployment.target.status(spec, project)
+    found = releases.of_bundle(project, live.bundle) if live is not None else None
+    return found or releases.last(project)
+
+
+def _notice(spec: Spec, project: Path) -> None:
+    """Make up for a deploy that was killed before it told of itself."""
+    live = spec.deployment.target.status(spec, project)
+    found = releases.of_bundle(project, live.bundle) if live is not None else None
+    events = releases.history(project)
+    if found is None or found.record.number in releases.withdrawn(project):
+        return
+    if not events or events[-1].release != found.record.number:
+        releases.remember(project, [*events, Event(releases.now(), found.record.number)])
+
+
+def _because(back: Event) -> str:
+    return f" ({back.reason})" if back.reason else ""
