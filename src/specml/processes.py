@@ -47,8 +47,10 @@ def ended_by_signal() -> Iterator[None]:
 
 
 def wait_without_spinning() -> None:
-    """Have OpenMP's threads sleep at barriers: spinning ones slow a shared machine down several times.
+    """Have OpenMP's threads sleep at barriers, and linear algebra take one thread.
 
-    Takes effect where no OpenMP library is loaded yet.
+    Spinning threads slow a shared machine down several times; sums that are split by thread differ in their last
+    bits from machine to machine. Takes effect where neither library is loaded yet.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

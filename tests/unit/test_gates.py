@@ -17,6 +17,7 @@ from specml.gates.group_disparity import GroupDisparity, Rate, difference, ratio
 from specml.gates.latency import Latency, calls, quantile
 from specml.gates.metric import MetricGate
 from specml.gates.parity import Parity
+from specml.metrics import TABLE
 from specml.values import Duration
 from tests.conftest import spec_of
 
@@ -359,3 +360,27 @@ def test_a_quantile_is_covered_as_often_as_it_says(share: float) -> None:
     generator = np.random.default_rng(0)
     found = [quantile(generator.exponential(size=n).tolist(), share, 0.95)[1] for _ in range(400)]
     assert np.mean([one.low <= truth <= one.high for one in found]) >= 0.93
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(("name", "task"), [(name, task) for name in sorted(TABLE) for task in TABLE[name].tasks])
+def test_a_metric_over_resamples_is_the_metric(name: str, task: str, weighted: bool) -> None:
+    """What is prepared once, for speed, equals what scikit-learn says of the same rows; ties and weights included."""
+    metric, generator, n = TABLE[name], np.random.default_rng(5), 300
+    weight = generator.random(n) * (generator.random(n) < 0.9) if weighted else None
+    if task == "multiclass":
+        y, scores = generator.integers(0, 3, n), generator.dirichlet(np.ones(3), n)
+        scores[0], y[0] = (0.0, 0.0, 1.0), 1
+        decisions = scores.argmax(axis=1)
+    elif task == "binary":
+        y, scores = generator.integers(0, 2, n), np.round(generator.random(n), 1)
+        decisions = (scores >= 0.5).astype(np.int64)
+    else:
+        y, scores, decisions = generator.normal(size=n), generator.normal(size=n), None
+    quick = metric.over(y, scores, decisions, weight)
+    for _ in range(20):
+        rows = generator.integers(0, n, n)
+        chosen = (None if one is None else one[rows] for one in (decisions, weight))
+        assert quick(rows) == pytest.approx(metric.measure(y[rows], scores[rows], *chosen), rel=1e-10)
+    if name == "roc_auc":
+        assert np.isnan(quick(np.flatnonzero(y == 1)))

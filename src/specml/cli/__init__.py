@@ -90,10 +90,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its status; see ``errors`` for what each status means."""
     for name, value in TELEMETRY_OFF.items():
         os.environ.setdefault(name, value)
-    sys.exit(_status(arguments))
+    sys.exit(exit_status(arguments))
 
 
-def _status(arguments: Sequence[str] | None) -> int:
+def exit_status(arguments: Sequence[str] | None) -> int:
+    """Run the command line; returns the status to exit with."""
     try:
         return int(cli.main(args=arguments, standalone_mode=False) or 0)
     except click.exceptions.Exit as end:

@@ -161,10 +161,11 @@ def _order(plan: Plan, way: Way) -> Order:
 
 def _reproduce(outcome: Outcome, out: Console, folder: Path, number: int, order: Order, *, quiet: bool) -> None:
     from specml import durations, repro
+    from specml.cli import exit_status
     from specml.cli.progress import Follow
 
     known = durations.known(folder)
-    with repro.started(folder, number, order) as running:
+    with repro.started(folder, number, order, exit_status) as running:
         try:
             with Follow(out, known, quiet=quiet) as follow:
                 running.follow(follow)

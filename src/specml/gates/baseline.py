@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 from typing_extensions import override
@@ -10,6 +10,9 @@ from typing_extensions import override
 from specml.evidence import Evidence, Verdict, bounded
 from specml.kinds import Gate
 from specml.metrics import TABLE, bootstrap
+
+if TYPE_CHECKING:
+    import numpy as np
 
 SCORE = {"binary": "log_loss", "multiclass": "log_loss", "regression": "root_mean_squared_error"}
 
@@ -33,12 +36,17 @@ class Baseline(Gate):
     def check(self, evidence: Evidence) -> Verdict:
         metric = TABLE[SCORE[evidence.task]]
 
-        def improvement(rows: Any) -> float:
-            y, scores, decisions, weight = evidence.at(rows)
-            prior = metric.measure(y, evidence.prior[rows], None, weight)
-            return metric.gain(metric.measure(y, scores, decisions, weight), prior)
+        y, scores, decisions, weight = evidence.at(slice(None))
+        value = metric.gain(
+            metric.measure(y, scores, decisions, weight), metric.measure(y, evidence.prior, None, weight)
+        )
+        n, interval = len(y), None
+        if n >= self.min_rows:
+            model, prior = metric.over(y, scores, decisions, weight), metric.over(y, evidence.prior, None, weight)
 
-        n = len(evidence.y)
-        interval = bootstrap(improvement, n, self.confidence, evidence.seed) if n >= self.min_rows else None
+            def improvement(rows: np.ndarray) -> float:
+                return metric.gain(model(rows), prior(rows))
+
+            interval = bootstrap(improvement, n, self.confidence, evidence.seed)
         name = f"improvement in {metric.name} over the prior"
-        return bounded(name, improvement(slice(None)), interval, n, minimum=self.min, strict=True)
+        return bounded(name, value, interval, n, minimum=self.min, strict=True)

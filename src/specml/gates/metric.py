@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -66,10 +66,8 @@ class MetricGate(Gate):
     def check(self, evidence: Evidence) -> Verdict:
         metric = TABLE[self.metric]
         n = len(evidence.y)
-
-        def score(rows: Any) -> float:
-            return metric.measure(*evidence.at(rows))
-
-        value = score(slice(None))
-        interval = bootstrap(score, n, self.confidence, evidence.seed) if n >= self.min_rows else None
+        rows = evidence.at(slice(None))
+        value, interval = metric.measure(*rows), None
+        if n >= self.min_rows:
+            interval = bootstrap(metric.over(*rows), n, self.confidence, evidence.seed)
         return bounded(self.metric, value, interval, n, minimum=self.min, maximum=self.max)

@@ -7,7 +7,6 @@ The stages are DVC's children, all in one process group that ends with this proc
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import signal
 import sys
@@ -21,6 +20,7 @@ from specml import events, fence
 from specml.errors import SpecmlError, StageFailed
 from specml.files import write_atomic
 from specml.processes import die_with_parent, ended_by_signal
+from specml.repro.forked import FORK, Perform, fork_stages, load_for
 from specml.repro.lockfile import Keeper
 from specml.stages.work import threads
 
@@ -31,8 +31,6 @@ EVENTS = ".specml/events.jsonl"
 LOG = ".specml/log/dvc.log"
 GRACE = 1.5
 """Seconds that children get to end by themselves after an interrupt."""
-
-FORK = multiprocessing.get_context("fork")
 
 
 @dataclass(frozen=True)
@@ -84,17 +82,23 @@ class Running:
 
 
 @contextlib.contextmanager
-def started(folder: Path, number: int, order: Order) -> Iterator[Running]:
+def started(folder: Path, number: int, order: Order, perform: Perform | None = None) -> Iterator[Running]:
     """DVC at work on ``order`` for the run ``number``; it is ended with the block, however that ends.
 
     To be entered where this process has no other threads.
+
+    Args:
+        folder: the project.
+        number: the run's.
+        order: what is to be done.
+        perform: does what ``specml ARGUMENTS`` does; given, stages are forked (see ``forked``).
     """
     log = folder / LOG
     log.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / EVENTS, b"")
     Keeper(folder).look()
     with ended_by_signal():
-        process = FORK.Process(target=_work, args=(os.getpid(), folder, number, order))
+        process = FORK.Process(target=_work, args=(os.getpid(), folder, number, order, perform))
         process.start()
         assert process.pid is not None
         with contextlib.suppress(ProcessLookupError, PermissionError):  # the child does the same: whoever is first
@@ -111,7 +115,7 @@ def environment() -> dict[str, str]:
     return {"DVC_NO_ANALYTICS": "1", "PATH": path}
 
 
-def _work(parent: int, folder: Path, number: int, order: Order) -> None:
+def _work(parent: int, folder: Path, number: int, order: Order, perform: Perform | None) -> None:
     """The process of its own: what comes before, what goes side by side, all the rest."""
     import logging
 
@@ -127,22 +131,25 @@ def _work(parent: int, folder: Path, number: int, order: Order) -> None:
     os.chdir(folder)
     os.environ.update(environment() | {events.VARIABLE: str(folder / EVENTS), fence.VARIABLE: str(number)})
     logging.getLogger("dvc").setLevel(logging.INFO)
+    forks = perform is not None and fork_stages(perform)
     try:
         if len(order.together) > 1 and threads() > 1:
             _reproduce(order.before)
-            _side_by_side(_stale(order.together))
+            _side_by_side(_stale(order.together), forks=forks)
         _reproduce(order.targets, single=order.single)
     except DvcException as error:
         os.write(2, f"ERROR: {_chain(error)}\n".encode())
         sys.exit(1)
 
 
-def _side_by_side(stages: Sequence[str]) -> None:
+def _side_by_side(stages: Sequence[str], *, forks: bool) -> None:
     """Each in a process of its own; together they use no more threads than this run may."""
     parallel = min(len(stages), threads())
     if parallel < 2:
         return
     share = threads() // parallel
+    if forks:
+        load_for(stages)  # once for all
     waiting, working, codes = list(stages), list[BaseProcess](), list[int]()
     while working or (waiting and not any(codes)):
         while waiting and len(working) < parallel and not any(codes):

@@ -15,8 +15,6 @@ from specml.kinds import Signal, Window
 from specml.metrics import TABLE, bootstrap
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from specml.spec import Spec
 
 
@@ -72,17 +70,14 @@ class Performance(Signal):
         if y is None or scores is None or window.rows < self.min_rows:
             reason = f"{window.rows:,} labelled rows, fewer than {self.min_rows:,}."
             return Verdict(outcome="not measured", reason=reason, n=window.rows, threshold=bound)
-
-        def score(rows: np.ndarray | slice) -> float:
-            return TABLE[self.metric].measure(y[rows], scores[rows], None if decisions is None else decisions[rows])
-
-        interval = bootstrap(score, window.rows, self.confidence, seed=0)
+        metric = TABLE[self.metric]
+        interval = bootstrap(metric.over(y, scores, decisions), window.rows, self.confidence, seed=0)
         if interval is None:
             reason = f"{self.metric} is not defined on these {window.rows:,} labels."
             return Verdict(outcome="not measured", reason=reason, n=window.rows, threshold=bound)
         beyond = interval.high < self.min if self.min is not None else interval.low > (self.max or 0.0)
         outcome: Outcome = "refused" if beyond else "holds"
-        value, told = score(slice(None)), f"{interval.low:.4g} to {interval.high:.4g}"
+        value, told = metric.measure(y, scores, decisions), f"{interval.low:.4g} to {interval.high:.4g}"
         side = "is beyond" if beyond else "is not wholly beyond"
         return Verdict(
             outcome=outcome,
