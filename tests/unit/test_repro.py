@@ -126,3 +126,35 @@ def test_tidy_forgets_the_dead_and_what_they_left(text: str, tmp_path: Path) -> 
     assert tidy(tmp_path) == []
     assert [path.name for path in (tmp_path / "artifacts").iterdir()] == [".keep"]
     assert not (tmp_path / ".dvc/tmp/rwlock").exists()
+
+
+def test_a_text_that_dvc_reads_again_is_parsed_once_and_stays_its_own(tmp_path: Path) -> None:
+    """In a process of its own: what is patched there stays there."""
+    code = """
+from unittest import mock
+from dvc.utils.serialize import _yaml
+from specml.repro.parsed import parse_once
+parse_once(); parse_once()
+with mock.patch('ruamel.yaml.YAML.load', autospec=True, side_effect=__import__('ruamel.yaml').yaml.YAML.load) as load:
+    open('a.yaml', 'w').write('b: {c: 1, when: 2026-11-25}  # kept\\n')
+    first, second = _yaml.load_yaml('a.yaml'), _yaml.load_yaml('a.yaml')
+    assert load.call_count == 1 and first == second
+    first['b']['c'] = 2
+    assert _yaml.load_yaml('a.yaml')['b']['c'] == 1
+    for value in (3, 4):
+        with _yaml.modify_yaml('a.yaml') as data:
+            data['b']['c'] = value
+        assert 'c: %d' % value in open('a.yaml').read() and '# kept' in open('a.yaml').read()
+    assert load.call_count == 2
+    open('a.yaml', 'a').write('d: 5\\n')
+    with _yaml.modify_yaml('a.yaml') as data:
+        assert data['d'] == 5 and data['b']['c'] == 4
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_stages_are_not_forked_where_their_libraries_may_have_threads(tmp_path: Path) -> None:
+    code = "import polars; from specml.repro.forked import fork_stages; assert not fork_stages(len)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -9,6 +9,7 @@ import contextlib
 import io
 import json
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from specml.errors import SpecmlError
@@ -88,13 +89,20 @@ def read_params(text: str) -> Parameters:
     Raises:
         SpecmlError: it is not YAML.
     """
-    values = _read(text, "params.yaml")
-    plain = _plain(values) if isinstance(values, dict) else {}
     head: dict[str, Any] = {}
     for key, value in re.findall(r"^# (compiled|spec|overrides): (.*)$", text, re.MULTILINE):
         with contextlib.suppress(ValueError):  # somebody wrote into it: then it is as good as missing
             head[key] = json.loads(value)
-    return Parameters(plain, head.get("compiled", ""), head.get("spec", ""), tuple(head.get("overrides", ())))
+    return Parameters(
+        json.loads(_params(text)), head.get("compiled", ""), head.get("spec", ""), tuple(head.get("overrides", ()))
+    )
+
+
+@lru_cache(maxsize=4)
+def _params(text: str) -> str:
+    """The values in a params.yaml as JSON: parsing takes long, and the stages of a run are forked from one process."""
+    values = _read(text, "params.yaml")
+    return json.dumps(_plain(values) if isinstance(values, dict) else {})
 
 
 def _plain(node: Any) -> Any:

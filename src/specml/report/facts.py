@@ -123,12 +123,14 @@ def _trained(folder: Path, name: str) -> dict[str, Any]:
 
 def _locked(folder: Path) -> dict[str, Any]:
     """The stages as DVC locked them when they ran; none without DVC."""
-    from ruamel.yaml import YAML
+    import yaml
 
     lock = folder / "dvc.lock"
     if not lock.exists():
         return {}
-    return dict(YAML(typ="safe", pure=True).load(lock.read_text(encoding="utf-8")).get("stages", {}))
+    # Written by DVC, without what YAML 1.1 and 1.2 read differently; the parser in C is ten times as fast.
+    found = yaml.load(lock.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - both are safe
+    return dict(found.get("stages", {}))
 
 
 def _sources(locked: dict[str, Any]) -> dict[str, tuple[str, str, int]]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from specml.errors import SpecmlError
 from specml.files import leftovers
 from specml.repro import lockfile
+from specml.repro.parsed import parse_once
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +32,7 @@ def changes(folder: Path, targets: Sequence[str] = ()) -> dict[str, Any]:
     from dvc.repo import Repo
 
     logging.getLogger("dvc").setLevel(logging.ERROR)
+    parse_once()
     try:
         with Repo(str(folder)) as repo:
             return dict(repo.status(targets=list(targets) or ["dvc.yaml"]))

@@ -14,8 +14,11 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from specml.compile.dvc import read_params
+from specml.errors import SpecmlError
 from specml.processes import wait_without_spinning
 
 if TYPE_CHECKING:
@@ -57,6 +60,9 @@ def fork_stages(perform: Perform) -> bool:
     if not hasattr(run, "_run") or any(name in sys.modules for name in THREADED):
         return False
     by_command = run._run
+
+    with contextlib.suppress(OSError, SpecmlError):  # told by the stage that reads it
+        read_params(Path("params.yaml").read_text(encoding="utf-8"))
 
     def forked(executable: str | None, cmd: str, **options: Any) -> None:
         found = COMMAND.fullmatch(cmd)

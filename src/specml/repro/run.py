@@ -7,6 +7,7 @@ The stages are DVC's children, all in one process group that ends with this proc
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -22,6 +23,7 @@ from specml.files import write_atomic
 from specml.processes import die_with_parent, ended_by_signal
 from specml.repro.forked import FORK, Perform, fork_stages, load_for
 from specml.repro.lockfile import Keeper
+from specml.repro.parsed import parse_once
 from specml.stages.work import threads
 
 if TYPE_CHECKING:
@@ -131,6 +133,8 @@ def _work(parent: int, folder: Path, number: int, order: Order, perform: Perform
     os.chdir(folder)
     os.environ.update(environment() | {events.VARIABLE: str(folder / EVENTS), fence.VARIABLE: str(number)})
     logging.getLogger("dvc").setLevel(logging.INFO)
+    gc.set_threshold(100_000)  # DVC makes many small objects and few cycles
+    parse_once()
     forks = perform is not None and fork_stages(perform)
     try:
         if len(order.together) > 1 and threads() > 1:
