@@ -148,7 +148,7 @@ def test_a_port_that_is_taken_is_told_with_its_holder(tmp_path: Path) -> None:
 def test_a_server_that_nobody_remembers_is_found(tmp_path: Path) -> None:
     """And another project's is not."""
     here = {**os.environ, MARK: "0" * 32, PROJECT: str(tmp_path.resolve())}
-    there = {**here, PROJECT: str(tmp_path.resolve() / "other")}
+    there = {**here, MARK: "1" * 32, PROJECT: str(tmp_path.resolve() / "other")}
     code = [sys.executable, "-c", "print(flush=True); import time; time.sleep(60)"]
     lost, other = (subprocess.Popen(code, env=env, stdout=subprocess.PIPE) for env in (here, there))
     try:

@@ -34,6 +34,7 @@ VERBS = {
     "stop": "Stop what is live.",
     "doctor": "Look for what would break a run, and say how to mend it.",
     "audit": "Check and show the record of what was run, decided and served.",
+    "clean": "Remove what crashes left, and what can be made again.",
     "render": "Print the full spec, with every default and where each value came from.",
     "schema": "Print the JSON Schema of specs, for editors.",
 }

@@ -89,8 +89,8 @@ def server(folder: Path, spec: Spec | None) -> Iterator[Finding]:
         else:
             what = f"live at port {live.port}: {len(running)} processes, ports {live.ports} to {live.ports + 499}"
             yield ok("server", what)
-    for processes in lost.values():
-        pids = " ".join(str(process.pid) for process in processes)
+    for one in lost:
+        pids = " ".join(str(process.pid) for process in one.processes())
         why = "`specml stop` does not know it; it keeps its port and its memory."
         yield wrong("server", f"one whose record is lost: processes {pids}", why, "`specml clean --yes` ends it.")
     port = getattr(spec.deployment.target, "port", None) if spec is not None else None

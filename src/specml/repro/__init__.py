@@ -5,4 +5,16 @@ from specml.repro.ask import OURS, changes, dead_lock, tidy
 from specml.repro.run import Order, Running, started
 from specml.repro.setup import set_up
 
-__all__ = ["OURS", "Order", "Running", "alone", "at_work", "changes", "dead_lock", "set_up", "started", "tidy"]
+__all__ = [
+    "OURS",
+    "Order",
+    "Running",
+    "alone",
+    "at_work",
+    "changes",
+    "dead_lock",
+    "forget_the_dead",
+    "set_up",
+    "started",
+    "tidy",
+]

@@ -268,19 +268,30 @@ def servers() -> dict[tuple[str, str], list[psutil.Process]]:
     return found
 
 
-def strays(project: Path) -> dict[str, list[psutil.Process]]:
-    """Servers of ``project`` that its record does not tell of, by mark: nothing else stops them.
+def strays(project: Path) -> list[Cluster]:
+    """Servers of ``project`` that its record does not tell of: nothing else finds them.
 
     Raises:
         DeployFailed: the record is none that ``write`` has written.
     """
-    live = Cluster.read(project / ".specml")
-    here = str(project.resolve())
-    return {
-        mark: processes
-        for (folder, mark), processes in servers().items()
-        if folder == here and (live is None or live.mark != mark)
-    }
+    live, here = Cluster.read(project / ".specml"), str(project.resolve())
+    found = []
+    for (folder, mark), processes in servers().items():
+        if folder == here and (live is None or live.mark != mark):
+            found.append(Cluster(mark, _folder_of(processes), port=0, ports=0, cpus=0))
+    return found
+
+
+def _folder_of(processes: list[psutil.Process]) -> str:
+    """The folder of their cluster; where they don't tell it, one that is nowhere."""
+    import psutil
+
+    for process in processes:
+        with contextlib.suppress(psutil.Error, OSError):
+            folder = str(process.environ().get("RAY_AUTH_TOKEN_PATH", "")).rpartition("/")[0]
+            if re.fullmatch(f"{FOLDERS}[^/.]+", folder):
+                return folder
+    return f"{FOLDERS}unknown"
 
 
 def healthz(port: int) -> dict[str, Any] | None:
