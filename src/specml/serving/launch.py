@@ -83,6 +83,10 @@ def main() -> int:
     except NotReady as error:
         _tell(progress, failed=str(error))
         return 1
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        _tell(progress, failed=f"the package {package} can't be imported")
+        return 1
     except Exception as error:
         import traceback
 
