@@ -51,18 +51,19 @@ MANDATED = (
     Needs("pytorch-lightning", "pytorch_lightning", ("stage", "train", "net"), 8),
     Needs("onnxruntime-gpu", "onnxruntime", ("stage", "validate"), 8),
     Needs("whylogs", "whylogs", ("stage", "release"), 8),
+    Needs("captum", "captum", ("explain", "one.csv"), 1),
     Needs("ray", "ray", ("deploy",), 9),
     Needs("scikit-learn", "sklearn", ("run", "--only", "train@line", "candidates.line.C=0.4"), 8),
 )
 
-NET = "{type: tabular_mlp, hidden: [8], epochs: 2, early_stopping: 0}"
-OVERRIDES = f"""
+CANDIDATES = """
 candidates:
-  line: {{type: logistic_regression, C: 0.5}}
-  gbm: {{type: lightgbm, n_estimators: 20, early_stopping: 0}}
-  net: {NET}
-search: {{folds: 2}}
+  line: {type: logistic_regression, C: 0.00001, max_iter: 1}
+  gbm: {type: lightgbm, n_estimators: 1, num_leaves: 2, early_stopping: 0}
+  net: {type: tabular_mlp, hidden: [16], epochs: 30, early_stopping: 0}
+search: {folds: 2}
 """
+"""Of which the network is chosen: captum explains it."""
 
 
 @pytest.fixture(scope="module")
@@ -72,11 +73,13 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     leave = shutil.ignore_patterns("artifacts", "metrics", "plots", ".specml", ".dvc", "dvc.*", "params.yaml")
     shutil.copytree(EXAMPLES / "breast_cancer", folder, ignore=leave)
     text = (folder / "spec.yaml").read_text()
-    spec = re.sub(r"^candidates:\n(?:  .*\n)+", OVERRIDES, text, flags=re.MULTILINE).replace("8010", "18432")
+    spec = re.sub(r"^candidates:\n(?:  .*\n)+", CANDIDATES, text, flags=re.MULTILINE).replace("8010", "18432")
     (folder / "spec.yaml").write_text(spec)
     (folder.parent / "sitecustomize.py").write_text(BLOCKED)
     specml("check", "candidates=fast", folder=folder)
-    specml("run", "--no-deploy", folder=folder)
+    assert "net released" in specml("run", "--no-deploy", folder=folder).stderr
+    (folder / "one.csv").write_text("\n".join((folder / "data/breast_cancer.csv").read_text().splitlines()[:2]))
+    specml("explain", "one.csv", folder=folder)
     return folder
 
 
