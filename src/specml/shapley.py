@@ -45,7 +45,11 @@ def references(columns: Sequence[Column], described: dict[str, Any]) -> Columns:
     for column in columns:
         told = described.get(column.name)
         if told is None:
-            raise BundleError(f"does not describe {column.name!r}: nothing to compare with.", where="reference.json")
+            raise BundleError(
+                f"does not describe {column.name!r}: there is nothing to compare a row with.",
+                where="reference.json",
+                hint="Without explanations it can be served: serving.explain=null.",
+            )
         spread = _categories(told, ranks) if column.kind == "categorical" else _numbers(column, told, ranks)
         found[column.name] = spread[generator.permutation(REFERENCES)]
     return found

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -137,6 +138,41 @@ def test_what_is_refused_stands_in_the_report(again: Path) -> None:
         "The spec was changed after this run: candidates, gates, search."
         in (again / "artifacts/report.html").read_text()
     )
+
+
+def explained(folder: Path) -> list[dict[str, Any]]:
+    """What `specml explain` tells of the first rows of the data, checked to add up."""
+    rows = (folder / "data/breast_cancer.csv").read_text().splitlines()[:4]
+    (folder / "few.csv").write_text("\n".join(rows) + "\n")
+    told = json.loads(specml("explain", "few.csv", "--top", "4", "--json", folder=folder).stdout)
+    for one in told["explanations"]:
+        moves = sum(move["contribution"] for move in one["contributions"])
+        assert one["base"] + moves + one["others"]["contribution"] == pytest.approx(one["total"], abs=1e-6)
+        assert one["others"]["columns"] == 26
+        p, total = one["prediction"]["probability"], one["total"]
+        assert p == pytest.approx(1 / (1 + math.exp(-total)) if told["space"] == "log_odds" else total, abs=1e-3)
+    found: list[dict[str, Any]] = told["explanations"]
+    assert len(found) == 3
+    return found
+
+
+def test_an_answer_is_explained_without_data_or_server(again: Path) -> None:
+    shutil.rmtree(again / "artifacts/train")
+    shutil.rmtree(again / "artifacts/prepare")
+    explained(again)
+    importance = json.loads((again / "artifacts/validate/importance.json").read_text())["importance"]
+    first = max(importance, key=importance.get)
+    assert f"| {first} | {importance[first]:.4g} |" in (again / "artifacts/release/card.md").read_text()
+    drawn = (again / "artifacts/report.html").read_text().partition('id="importance"')[2].partition("</section>")[0]
+    assert first in drawn
+
+
+def test_a_forest_is_explained_by_captum(again: Path) -> None:
+    forest = "candidates.forest={type: random_forest, n_estimators: 30}"
+    outcome(again, "~candidates.gbm", "~candidates.scorecard", forest, "gates.auc.min=0.9", "gates.recall.min=0.7")
+    told = json.loads((again / "artifacts/validate/importance.json").read_text())
+    assert (told["method"], len(told["importance"])) == ("shapley", 30)
+    explained(again)
 
 
 def test_disparity_refuses_a_model_and_admits_another(tmp_path: Path) -> None:
