@@ -63,9 +63,16 @@ def test_its_args_are_what_the_application_takes() -> None:
 )
 def test_replicas_are_fixed_or_scaled(replicas: dict[str, int], key: str, other: str) -> None:
     config = YAML(typ="safe").load(Local().emit(served(replicas=replicas))["serve.yaml"])
-    (model,) = config["applications"][0]["deployments"]
+    model, explain = config["applications"][0]["deployments"]
     assert key in model
     assert other not in model
+    assert (explain["name"], explain["num_replicas"]) == ("explain", 1)
+
+
+def test_what_explains_can_be_left_out() -> None:
+    (application,) = YAML(typ="safe").load(Local().emit(served(explain=None))["serve.yaml"])["applications"]
+    assert [one["name"] for one in application["deployments"]] == ["model"]
+    assert "explain" not in application["args"]
 
 
 def deploy(spec: Spec, project: Path) -> list[str]:
