@@ -65,13 +65,16 @@ def column(name: str, kind: Any = "numeric", **facts: Any) -> Column:
 
 def run_stages(spec: Spec, folder: Path) -> None:
     """Every stage of ``spec``, one after the other in this process; DVC is left out."""
-    from specml.compile import compile_plan
+    from specml.compile import compile_plan, ruled_spec
     from specml.stages import STAGES
     from specml.stages.work import Work, narrowed
 
-    for stage in compile_plan(spec).stages:
+    plan = compile_plan(spec)
+    ruled = type(spec).model_validate(ruled_spec(plan.params))
+    for stage in plan.stages:
         for key in stage.keys or ("",):
-            STAGES[stage.name].work(Work(stage, folder, narrowed(spec, stage, key), lambda *_, **__: None, key))
+            part = narrowed(ruled, stage, key)
+            STAGES[stage.name].work(Work(stage, folder, part, lambda *_, **__: None, key, plan.obligations))
 
 
 def specml(

@@ -39,6 +39,8 @@ class Disagreement(BaseModel):
     """Where it stands, from the block that reports it."""
     what: str
     hint: str = ""
+    from_root: bool = False
+    """``key`` is a path from the root of the spec."""
 
 
 class Component(Block, ABC):

@@ -212,11 +212,30 @@ class Window:
 
 
 class Rule(Component):
-    """A law or policy as a change of the plan; it never runs by itself."""
+    """A law or policy as a change of the plan; it never runs by itself.
+
+    What a spec lacks to comply is told by ``disagreements``, each with the article that wants it.
+    """
+
+    text: ClassVar[str]
+    """The law or policy that it encodes, and as of when."""
 
     @abstractmethod
     def apply(self, plan: Plan) -> Plan:
-        """The plan with what the rule demands; only adds, and adds nothing the second time."""
+        """The plan with what the rule demands: gates and stricter values in ``params``, stage flags, obligations.
+
+        Only adds, and adds nothing the second time. It is first given a plan without stages, from whose ``params``
+        the stages are then declared.
+        """
+
+    def documents(self, spec: Spec, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """Documents that the rule demands, as JSON values by their file's name under ``artifacts/release``.
+
+        ``apply`` adds those files to the stage ``release``, and the keys of ``spec`` that they are made from.
+        ``facts``: ``bundle`` (digest), ``prepared`` (metrics/prepare.json), ``columns`` (by source, what ingest
+        kept, hashed and dropped). What is in neither stands there as not said or not measured.
+        """
+        return {}
 
 
 class Target(Component):

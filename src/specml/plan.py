@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,30 @@ class Plot:
 
 
 @dataclass(frozen=True)
+class Obligation:
+    """What a rule demands of whatever serves the model and keeps its data.
+
+    The names are closed, for each is acted on: ``capture_retention`` and ``data_retention`` (durations, as the spec
+    writes them) by server and ``specml watch``, which delete what is older; the others are told with every answer.
+    """
+
+    name: Literal["capture_retention", "data_retention", "automated_decision", "human_review", "contest"]
+    value: str
+    source: str
+    """What demands it: article and paragraph."""
+
+    @property
+    def told(self) -> bool:
+        """Whether every answer says it."""
+        return not self.name.endswith("_retention")
+
+
+@dataclass(frozen=True)
 class Plan:
     """Everything that one spec compiles to, before any of it is written."""
 
     name: str
     stages: tuple[Stage, ...]
     params: dict[str, object] = field(default_factory=dict)
-    """The content of params.yaml: the spec with every default."""
+    """The content of params.yaml: the spec with every default, and with what its rules add."""
+    obligations: tuple[Obligation, ...] = ()

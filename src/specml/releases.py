@@ -60,6 +60,8 @@ class Record(BaseModel):
     gates: dict[str, str]
     """The outcome of each gate."""
     metric: Score | None = None
+    obligations: dict[str, str] = {}
+    """What the rules of its spec obliged to when it was made, by name."""
     params: str = ""
     """Digest of params.yaml (the whole spec as it was compiled) when it came into the store."""
 
@@ -180,7 +182,7 @@ def keep(project: Path) -> Release:
     known = of_bundle(project, bundle)
     params = project / "params.yaml"
     number = known.record.number if known else _next_number(project)
-    facts = {name: told[name] for name in ("bundle", "candidate", "gates", "metric") if name in told}
+    facts = {name: told[name] for name in ("bundle", "candidate", "gates", "metric", "obligations") if name in told}
     try:
         record = Record.model_validate({**facts, "number": number, "params": digest(params) if params.exists() else ""})
     except ValidationError:

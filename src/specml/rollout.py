@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from specml import ledger, releases
-from specml.errors import SpecmlError
+from specml.errors import GateRefused, SpecmlError
 from specml.releases import Event, Release
 
 if TYPE_CHECKING:
@@ -31,13 +31,14 @@ def go_live(spec: Spec, project: Path, say: Callable[[str], None], *, again: boo
     ``again``: also a release that was rolled back from.
 
     Raises:
-        GateRefused: the bundle was not admitted.
+        GateRefused: the bundle was not admitted, or under other obligations than the spec's.
         SpecmlError: it was rolled back from, and ``again`` is false.
         DeployFailed: it does not get ready; what was live still is.
     """
     with releases.alone(project), ledger.recorded(project, "deploy") as facts:
         _notice(spec, project)
         release = releases.keep(project)
+        _refuse_unmet(spec, release)
         facts |= {"bundle": release.record.bundle, "release": release.record.number}
         number = release.record.number
         if (back := releases.withdrawn(project).get(number)) and not again:
@@ -64,6 +65,7 @@ def roll_back(spec: Spec, project: Path, wanted: str, reason: str, say: Callable
 
     Raises:
         SpecmlError: there is no such release, or it is live already.
+        GateRefused: it was made under other obligations than the spec's.
         BundleError: the stored bundle is not what was released.
         DeployFailed: it does not get ready; what was live still is.
     """
@@ -81,6 +83,7 @@ def roll_back(spec: Spec, project: Path, wanted: str, reason: str, say: Callable
         }
         if release.record.number == number:
             raise SpecmlError(f"release {number} is what is live: there is nothing to roll back.")
+        _refuse_unmet(spec, release)
         release.open()
         events = releases.history(project)
         # First the record: killed in between, the release that is to go is known as one that must not come back.
@@ -98,6 +101,18 @@ def current(spec: Spec, project: Path) -> Release | None:
     live = spec.deployment.target.status(spec, project)
     found = releases.of_bundle(project, live.bundle) if live is not None else None
     return found or releases.last(project)
+
+
+def _refuse_unmet(spec: Spec, release: Release) -> None:
+    """Make sure that the service would meet what the release was made under, and the release what the spec is under."""
+    owed, met = set(release.record.obligations), {one.name for one in spec.obligations}
+    if owed != met:
+        told = [f"{name} ({'of the release' if name in owed else 'of the spec'} alone)" for name in sorted(owed ^ met)]
+        raise GateRefused(
+            f"release {release.record.number} was made under other obligations than the spec's: {', '.join(told)}.",
+            where=f"{spec.name} {release.record.bundle[7:19]}",
+            hint="Run `specml run`: it makes a release under the rules that the spec has now.",
+        )
 
 
 def _notice(spec: Spec, project: Path) -> None:

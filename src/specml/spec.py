@@ -16,6 +16,7 @@ from pydantic_core import PydanticCustomError
 import specml.candidates
 import specml.features
 import specml.gates
+import specml.rules
 import specml.signals
 import specml.sources
 import specml.targets  # noqa: F401
@@ -25,8 +26,9 @@ from specml.data import DType, Role, Task
 from specml.features.boolean import Boolean
 from specml.features.categorical import Categorical
 from specml.features.numeric import Numeric
-from specml.kinds import Candidate, Feature, Gate, Signal, Source, Target
+from specml.kinds import Candidate, Feature, Gate, Rule, Signal, Source, Target
 from specml.metrics import PRIMARY
+from specml.plan import Obligation, Plan
 from specml.values import Duration, Label, Secret, Slug, at_most
 
 
@@ -258,6 +260,8 @@ class Compliance(Block):
     hash_key: Secret | None = None
     """The key of columns with ``action: hash``, as ``${secret:ROWS_KEY}``: 32 characters or more. With another key
     the same id gets another hash: name another variable when the key is changed."""
+    rules: dict[Slug, SerializeAsAny[Annotated[Rule, ByType()]]] = {}
+    """Laws and policies, by name: each changes the plan, and refuses a spec that lacks what it demands."""
 
 
 def _with_default_gates(gates: Any) -> Any:
@@ -306,6 +310,17 @@ class Spec(Block):
         """The declared columns of a role, sorted."""
         return tuple(sorted(name for name in self.data.columns if self.column(name).role == role))
 
+    def ruled(self, plan: Plan) -> Plan:
+        """``plan`` with what every rule demands."""
+        for _, rule in sorted(self.compliance.rules.items()):
+            plan = rule.apply(plan)
+        return plan
+
+    @property
+    def obligations(self) -> tuple[Obligation, ...]:
+        """What the rules demand of whatever serves the model and keeps its data."""
+        return self.ruled(Plan(self.name, (), self.model_dump(mode="json"))).obligations
+
     def contradictions(self) -> Iterator[Disagreement]:
         """Every pair of values that can't both be meant; keys are paths from the root."""
         yield from contradictions.all_of(self)
@@ -316,7 +331,8 @@ class Spec(Block):
             *((("gates", name), part) for name, part in self.gates.items()),
             (("deployment", "target"), self.deployment.target),
             *((("monitoring", "signals", name), part) for name, part in self.monitoring.signals.items()),
+            *((("compliance", "rules", name), part) for name, part in self.compliance.rules.items()),
         ]
         for path, part in parts:
             for found in part.disagreements(self):
-                yield found.model_copy(update={"key": (*path, *found.key)})
+                yield found if found.from_root else found.model_copy(update={"key": (*path, *found.key)})

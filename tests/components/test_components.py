@@ -27,7 +27,7 @@ def test_it_says_what_it_is(component: type[Component]) -> None:
 @pytest.mark.parametrize("component", ALL)
 def test_its_file_is_named_as_its_type_or_lies_in_its_kinds_folder(component: type[Component]) -> None:
     folder, file = component.__module__.split(".")[-2:]
-    assert folder in {"sources", "features", "candidates", "gates", "signals", "targets"}
+    assert folder in {"sources", "features", "candidates", "gates", "signals", "rules", "targets"}
     assert component.model_fields["type"].default == file
 
 

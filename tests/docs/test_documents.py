@@ -80,6 +80,9 @@ def test_the_readme_lists_every_type_and_metric() -> None:
 
     told = set(re.findall(r"`(\w+)`", README.split("| kind | types |", 1)[1].split("\n\n", 1)[0]))
     known = {
-        name for kind in kinds() if kind.__name__ in {"Source", "Candidate", "Gate", "Signal"} for name in kind.table
+        name
+        for kind in kinds()
+        if kind.__name__ in {"Source", "Candidate", "Gate", "Signal", "Rule"}
+        for name in kind.table
     }
     assert told == {name for name in known if not name.startswith(("humble", "mine"))} | set(TABLE)

@@ -63,7 +63,7 @@ def test_what_is_dropped_is_never_written(tmp_path: Path) -> None:
     said = run(tmp_path, table(), data=data({"name": {"personal": "identifier", "action": "drop"}}))
     assert ingested(tmp_path).columns == ["person", "sex", "note", "x", "y"]
     assert told(tmp_path)["dropped"] == {"action: drop": ["name"], "ignored": [], "undeclared": []}
-    assert "forgotten as action: drop: name" in said
+    assert "200 rows × 5 columns; forgotten: name (action: drop)" in said
 
 
 def test_a_source_is_kept_as_it_is_unless_the_spec_says_otherwise(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from specml import fence
+from specml import fence, repro
 from specml.errors import SpecmlError, StageFailed
 from specml.files import folder_atomic, guarded, leftovers, write_atomic
 from specml.repro import alone, lockfile, set_up, tidy
@@ -158,3 +158,19 @@ def test_stages_are_not_forked_where_their_libraries_may_have_threads(tmp_path: 
     code = "import polars; from specml.repro.forked import fork_stages; assert not fork_stages(len)"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # in DVC
+def test_a_target_is_asked_about_with_all_that_it_depends_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows.csv").write_text("1\n")
+    (tmp_path / "dvc.yaml").write_text(
+        "stages:\n"
+        "  first: {cmd: cp rows.csv one.csv, deps: [rows.csv], outs: [one.csv]}\n"
+        "  second: {cmd: cp one.csv two.csv, deps: [one.csv], outs: [two.csv]}\n"
+    )
+    set_up(tmp_path)
+    subprocess.run([sys.executable, "-m", "dvc", "repro", "-q"], cwd=tmp_path, check=True)
+    assert repro.changes(tmp_path, ["second"]) == {}
+    (tmp_path / "rows.csv").write_text("2\n")
+    assert set(repro.changes(tmp_path, ["second"])) == {"first"}

@@ -51,6 +51,8 @@ def announce(live: Live, loaded: Loaded) -> str:
         release=live.release.record.number,
         token_variable=auth.tokens.name if auth else "",
     )
+    for one in loaded.spec.obligations:
+        told += f"\nOwed: {one.name}: {one.value} ({one.source})"
     if capture is None:
         return told
     share, until = f"{100 * capture.share:.4g} %", f"until `specml watch` finds them {capture.retention} old"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,7 +14,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from specml.compile.write import Compiled
-    from specml.plan import Stage
+    from specml.plan import Plan, Stage
+    from specml.spec import Spec
 
 
 @click.command("plan")
@@ -33,9 +35,12 @@ def command(arguments: tuple[str, ...], as_json: bool) -> None:
     for row in rows:
         row["last_seconds"] = seconds.get(row["stage"])
     if as_json:
-        print(json.dumps({"schema_version": 1, "name": loaded.spec.name, "files": changed, "stages": rows}, indent=1))
+        told = {"schema_version": 1, "name": loaded.spec.name, "files": changed, "stages": rows}
+        print(json.dumps({**told, "rules": _rules(loaded.spec, result.plan)}, indent=1))
         return
     _show(loaded.spec.name, loaded.spec.problem.goal, changed, rows)
+    _show_rules(_rules(loaded.spec, result.plan))
+    print("Nothing was written.")
 
 
 def outlook(result: Compiled, folder: Path) -> list[dict[str, Any]]:
@@ -106,4 +111,25 @@ def _show(name: str, goal: str, changed: tuple[str, ...], rows: list[dict[str, A
     print(f"{len(running)} of {len(rows)} stages to run{about}.")
     if changed:
         print(f"compile would write {', '.join(changed)}.")
-    print("Nothing was written.")
+
+
+def _rules(spec: Spec, plan: Plan) -> dict[str, Any]:
+    """The rules, the values that they add to the spec's, and what they oblige to."""
+    from specml.compile import ruled_spec
+    from specml.compile.write import differences
+
+    added = {key: new for key, _, new in differences(spec.model_dump(mode="json"), ruled_spec(plan.params))}
+    return {
+        "rules": {name: rule.text for name, rule in sorted(spec.compliance.rules.items())},
+        "added": added,
+        "obligations": [asdict(one) for one in plan.obligations],
+    }
+
+
+def _show_rules(told: dict[str, Any]) -> None:
+    for name, text in told["rules"].items():
+        print(f"Rule {name}: {text}; evidence, not legal advice.")
+    for key, value in told["added"].items():
+        print(f"  adds {key}: {json.dumps(value, ensure_ascii=False)}")
+    for one in told["obligations"]:
+        print(f"  owes {one['name']}: {one['value']} ({one['source']})")

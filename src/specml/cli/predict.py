@@ -131,7 +131,7 @@ class ByBundle:
             try:
                 outputs = predict(session, named(part, contract).columns)
                 # The same text as from a server, so that both give the same digits.
-                yield from json.loads(predict_body(outputs, contract, self._bundle.digest, ""))["predictions"]
+                yield from json.loads(predict_body(outputs, contract, self._bundle.digest, "", {}))["predictions"]
             except Refused as refusal:
                 raise SpecmlError(refusal.what, where=f"rows {start + 1} to {start + len(part)}") from None
 

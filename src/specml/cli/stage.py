@@ -14,7 +14,7 @@ import click
 
 from specml import durations, fence, stages
 from specml.cli import missing
-from specml.compile import VERSION
+from specml.compile import compile_plan, ruled_spec
 from specml.compile.dvc import Parameters, compiled_digest, read_params
 from specml.errors import SpecmlError, StageFailed, StaleCompile
 from specml.events import Events
@@ -77,14 +77,14 @@ def _work(name: str, key: str, folder: Path, events: Events) -> None:
         raise StageFailed(f"there is no stage {name!r}.", hint=f"Stages: {', '.join(stages.STAGES)}.")
     module = stages.STAGES[name]
     params = read_params((folder / "params.yaml").read_text(encoding="utf-8"))
-    values = {key: value for key, value in params.values.items() if key != VERSION}
-    spec = validate(values, _where, folder)
-    stage = module.declare(spec)
+    spec = validate(ruled_spec(params.values), _where, folder)
+    plan = compile_plan(spec)
+    stage = next(stage for stage in plan.stages if stage.name == name)
     if key and key not in stage.keys:
         raise StageFailed(f"params.yaml has no {stage.each}.{key}.", where=name, hint="Run `specml compile`.")
     if name == "guard":
         _compare(folder, params)
-    module.work(Work(stage, folder, narrowed(spec, stage, key), events.say, key))
+    module.work(Work(stage, folder, narrowed(spec, stage, key), events.say, key, plan.obligations))
 
 
 def _where(path: tuple[Any, ...]) -> str:
@@ -92,10 +92,10 @@ def _where(path: tuple[Any, ...]) -> str:
 
 
 def _compare(folder: Path, params: Parameters) -> None:
-    from specml.compile import parameters
     from specml.load import load
 
-    if compiled_digest(parameters(load(folder / params.spec, params.overrides).spec)) != params.compiled:
+    plan = compile_plan(load(folder / params.spec, params.overrides).spec)
+    if compiled_digest(plan.params) != params.compiled:
         raise StaleCompile(
             "the spec was edited after the last compile.",
             where="params.yaml",

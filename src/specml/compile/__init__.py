@@ -10,13 +10,15 @@ from specml.plan import Plan, Stage
 from specml.stages import STAGES
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from specml.spec import Spec
 
 
 VERSION = "specml"
 """The key of params.yaml that holds specml's version."""
 
-COMPONENTS = ("candidates", "data.sources", "features", "gates")
+COMPONENTS = ("candidates", "compliance.rules", "data.sources", "features", "gates")
 """Sections whose values are components: a stage that reads one runs its code."""
 
 
@@ -25,16 +27,19 @@ def compile_plan(spec: Spec, files: tuple[str, ...] = (), code: tuple[str, ...] 
 
     ``files`` are those it was composed from, ``code`` those of its plug-ins, both relative to the project.
     """
-    stages = tuple(_stage(name, spec, files, code) for name in STAGES)
-    return Plan(name=spec.name, stages=stages, params=parameters(spec))
+    plan = spec.ruled(Plan(spec.name, (), spec.model_dump(mode="json")))
+    ruled = type(spec).model_validate(plan.params) if spec.compliance.rules else spec
+    stages = tuple(_stage(name, ruled, files, code) for name in STAGES)
+    plan = ruled.ruled(replace(plan, stages=stages))
+    return replace(plan, params={VERSION: __version__, **plan.params})
 
 
-def parameters(spec: Spec) -> dict[str, Any]:
-    """The content of params.yaml: specml's version, and the spec with every default; secrets stay references.
+def ruled_spec(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The spec in a plan's parameters: with every default and what its rules add; secrets stay references.
 
-    Every stage depends on the version: what another one made may be made, or written, differently.
+    Beside it stands specml's version, on which every stage depends: what another one made may be made differently.
     """
-    return {VERSION: __version__, **spec.model_dump(mode="json")}
+    return {key: value for key, value in params.items() if key != VERSION}
 
 
 def _stage(name: str, spec: Spec, files: tuple[str, ...], code: tuple[str, ...]) -> Stage:

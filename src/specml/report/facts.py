@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from specml.bundle import RELEASE
-from specml.compile import compile_plan
+from specml.compile import compile_plan, ruled_spec
 from specml.compile.dvc import Parameters, read_params
 from specml.data import Layout
 from specml.errors import SpecmlError
@@ -76,8 +76,7 @@ def gather(folder: Path) -> Facts:
             where=str(error.filename),
             hint="Run `specml run` first.",
         ) from None
-    values = {key: value for key, value in params.values.items() if key != "specml"}
-    spec = validated(values, lambda _: "params.yaml", folder)
+    spec = validated(ruled_spec(params.values), lambda _: "params.yaml", folder)
     stages = compile_plan(spec, (params.spec,)).stages
     release = _optional(folder / RELEASE)
     locked = _locked(folder)

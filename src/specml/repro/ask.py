@@ -24,6 +24,8 @@ OURS = ("artifacts", "metrics", "plots", "dvc_plots", ".specml")
 def changes(folder: Path, targets: Sequence[str] = ()) -> dict[str, Any]:
     """What DVC would run again and why, by stage; empty when everything is up to date.
 
+    ``targets``: these stages and all that they depend on.
+
     Asked inside this process: DVC's command line costs twice as much.
     """
     import logging
@@ -35,7 +37,7 @@ def changes(folder: Path, targets: Sequence[str] = ()) -> dict[str, Any]:
     parse_once()
     try:
         with Repo(str(folder)) as repo:
-            return dict(repo.status(targets=list(targets) or ["dvc.yaml"]))
+            return dict(repo.status(targets=list(targets) or ["dvc.yaml"], with_deps=bool(targets)))
     except (DvcException, TypeError) as error:  # TypeError: a date in params.yaml
         told = " ".join(str(error).split())
         if pids := sorted(set(re.findall(r"PID (\d+)", told))):

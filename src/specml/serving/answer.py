@@ -48,12 +48,21 @@ def refuse_not_finite(outputs: dict[str, np.ndarray], first: int = 0) -> None:
             raise Refused(422, f"rows[{first + row}] {what}")
 
 
-def predict_body(outputs: dict[str, np.ndarray], contract: Contract, bundle: str, identity: str) -> bytes:
-    """The body of an answer of ``/predict`` to the request called ``identity``.
+def predict_body(
+    outputs: dict[str, np.ndarray], contract: Contract, bundle: str, identity: str, notice: dict[str, str]
+) -> bytes:
+    """The body of an answer of ``/predict`` to the request called ``identity``; ``notice`` is told where there is one.
 
     Raises:
         Refused: 422; a row has no finite answer.
     """
     refuse_not_finite(outputs)
-    body = {"id": identity, "model": contract.name, "bundle": bundle, "predictions": predictions(outputs, contract)}
+    body: dict[str, Any] = {
+        "id": identity,
+        "model": contract.name,
+        "bundle": bundle,
+        "predictions": predictions(outputs, contract),
+    }
+    if notice:
+        body["notice"] = notice
     return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)

@@ -81,6 +81,8 @@ class CaptureArgs(_Args):
     folder: str
     """Absolute, as the bundle's."""
     share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    retention: Annotated[float, Field(gt=0)] | None = None
+    """Seconds after which the server deletes captured rows; it leaves that to ``specml watch`` where none is named."""
 
 
 class ExplainArgs(_Args):
@@ -107,6 +109,8 @@ class Args(_Args):
     auth: AuthArgs | None = None
     capture: CaptureArgs | None = None
     explain: ExplainArgs | None = None
+    notice: dict[str, str] = {}
+    """What every answer tells, by name: what the rules of the spec oblige to."""
 
     def opened(self) -> Bundle:
         """The bundle.
@@ -135,13 +139,14 @@ class Args(_Args):
             capture=self._capture(bundle, replica),
             explaining=explaining,
             explained_rows=self.explain.max_rows if self.explain else 0,
+            notice=self.notice,
         )
 
     def _capture(self, bundle: Bundle, replica: str) -> Capture | None:
         if self.capture is None:
             return None
-        folder, share = Path(self.capture.folder), self.capture.share
-        return Capture(folder, bundle.contract, bundle.digest, share=share, replica=replica)
+        folder, options = Path(self.capture.folder), self.capture.model_dump(exclude={"folder"})
+        return Capture(folder, bundle.contract, bundle.digest, replica=replica, **options)
 
 
 class Http:

@@ -8,9 +8,11 @@ last seconds. When the writer can't keep up, rows are dropped, counted and told 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import hashlib
 import io
 import logging
+import math
 import re
 import threading
 import time
@@ -41,12 +43,17 @@ ID = re.compile(r"[A-Za-z0-9._:/@+=-]{1,100}")
 NAME = "%Y%m%dT%H%M%S%fZ"
 """When a segment was begun, as its name says."""
 
+SEGMENT = re.compile(r"\d{8}T\d{12}Z-")
+"""How the name of a segment begins."""
+
 FLUSH = 5.0
 """Seconds between two writes of a segment that has grown."""
 SEGMENT_ROWS = 10_000
 """Rows from which a segment is closed."""
 SEGMENT_SECONDS = 3600.0
 """Age at which a segment is closed."""
+SWEEP = 60.0
+"""Seconds between two looks for segments that are older than the retention."""
 AT_ONCE = 200
 """Rows that become a table at once, in some 3 ms; then the requests have their turn."""
 QUEUE_ROWS = 50_000
@@ -79,6 +86,7 @@ class Capture:
         replica: goes into the names of the segments, so that no two replicas write the same.
         flush: seconds between two writes.
         queue_rows: most rows that wait.
+        retention: seconds after which segments in ``folder``, and beside it those of other bundles, are deleted.
     """
 
     def __init__(
@@ -91,6 +99,7 @@ class Capture:
         replica: str = "local",
         flush: float = FLUSH,
         queue_rows: int = QUEUE_ROWS,
+        retention: float | None = None,
     ) -> None:
         self.rows = 0
         """Rows written."""
@@ -99,6 +108,10 @@ class Capture:
         self._folder, self._contract, self._bundle = folder, contract, bundle
         self._share, self._flush, self._most = share, flush, queue_rows
         self._replica = re.sub(r"[^A-Za-z0-9]", "", replica)[-16:]
+        self._retention = retention
+        # A segment goes as a whole, when its first row is too old: it must not be open for most of that time.
+        self._longest = min(SEGMENT_SECONDS, (retention or math.inf) / 10)
+        self._swept = -math.inf
         self._waiting: deque[_Taken] = deque()
         self._waiting_rows = 0
         self._lock = threading.Lock()
@@ -137,6 +150,7 @@ class Capture:
         while not last:
             last = self._closing.wait(self._flush)
             try:
+                self._sweep()
                 self._take()
             except OSError as error:
                 LOG.warning("Captured rows can't be written to %s: %s. They wait.", self._folder, error.strerror)
@@ -167,9 +181,20 @@ class Capture:
                 time.sleep(0.002)
             self._save()
 
+    def _sweep(self) -> None:
+        """Delete what is older than the retention, now and then."""
+        if self._retention is None or time.monotonic() - self._swept < min(SWEEP, self._retention / 10):
+            return
+        self._swept = time.monotonic()
+        if self._full() and not self._unwritten:
+            self._frame = None  # or what was deleted would be written again with the next rows
+        gone = forget(self._folder.parent, self._retention)
+        if gone:
+            LOG.info("%d segments of captured rows were older than the retention and are deleted.", gone)
+
     def _full(self) -> bool:
         return self._frame is not None and (
-            len(self._frame) >= SEGMENT_ROWS or time.monotonic() - self._begun > SEGMENT_SECONDS
+            len(self._frame) >= SEGMENT_ROWS or time.monotonic() - self._begun > self._longest
         )
 
     def _next(self) -> list[_Taken]:
@@ -238,6 +263,22 @@ class Capture:
                 pl.DataFrame(outputs).to_struct("outputs"),
             ]
         )
+
+
+def begun(path: Path) -> float:
+    """When a segment was begun, as its name says; when it was written, where the name says nothing."""
+    with contextlib.suppress(ValueError):
+        return datetime.strptime(path.stem.partition("-")[0], NAME).replace(tzinfo=UTC).timestamp()
+    return path.stat().st_mtime
+
+
+def forget(captures: Path, retention: float) -> int:
+    """Delete the segments of all bundles in ``captures`` that were begun over ``retention`` seconds ago; how many."""
+    oldest = time.time() - retention
+    old = [path for path in captures.glob("*/*.parquet") if SEGMENT.match(path.name) and begun(path) < oldest]
+    for path in old:
+        path.unlink(missing_ok=True)
+    return len(old)
 
 
 def _place(request: str) -> float:

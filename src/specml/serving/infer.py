@@ -65,9 +65,11 @@ def read_infer(raw: bytes, header_length: str | None, contract: Contract, max_ro
 
 
 def write_infer(
-    request: Infer, outputs: dict[str, np.ndarray], *, model: str, version: str, identity: str
+    request: Infer, outputs: dict[str, np.ndarray], *, model: str, version: str, identity: str, notice: dict[str, str]
 ) -> tuple[bytes, dict[str, str]]:
     """The body of the answer and its headers; ``identity`` names a request that has no id of its own.
+
+    ``notice`` becomes the answer's parameters, which the protocol leaves to servers.
 
     Raises:
         Refused: 422; a row has no finite answer.
@@ -90,6 +92,8 @@ def write_infer(
         "model_version": version,
         "outputs": told,
     }
+    if notice:
+        body["parameters"] = notice
     header = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
     if not parts:
         return header, {"content-type": "application/json"}

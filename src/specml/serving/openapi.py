@@ -14,8 +14,13 @@ TOLD = 20
 """Most categories told of a column."""
 
 
-def openapi(contract: Contract, *, version: str, max_rows: int, explained_rows: int, secured: bool) -> dict[str, Any]:
-    """The document that ``/openapi.json`` answers; ``explained_rows``: most rows of ``/explain``, 0 where it is off."""
+def openapi(
+    contract: Contract, *, version: str, max_rows: int, explained_rows: int, secured: bool, notice: dict[str, str]
+) -> dict[str, Any]:
+    """The document that ``/openapi.json`` answers.
+
+    ``explained_rows``: most rows of ``/explain``, 0 where it is off; ``notice``: what every answer tells.
+    """
     row = {
         "type": "object",
         "additionalProperties": False,
@@ -30,7 +35,7 @@ def openapi(contract: Contract, *, version: str, max_rows: int, explained_rows: 
         "properties": {"rows": rows},
         "examples": [{"rows": [example_row(contract)]}],
     }
-    given = {
+    given: dict[str, Any] = {
         "type": "object",
         "required": ["id", "model", "bundle", "predictions"],
         "properties": {
@@ -43,6 +48,13 @@ def openapi(contract: Contract, *, version: str, max_rows: int, explained_rows: 
             "predictions": {"type": "array", "items": _prediction(contract)},
         },
     }
+    if notice:
+        given["required"].append("notice")
+        given["properties"]["notice"] = {
+            "type": "object",
+            "required": list(notice),
+            "properties": {name: {"const": text} for name, text in notice.items()},
+        }
     model = f"/v2/models/{contract.name}"
     document: dict[str, Any] = {
         "openapi": "3.1.0",

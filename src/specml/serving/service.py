@@ -80,6 +80,7 @@ class Service:
         revision: names the deployment (bundle and options), so that a deploy can tell whether it is live.
         capture: keeps what is asked and answered; nothing is kept without it.
         explaining: answers ``/explain``, of at most ``explained_rows`` rows; without it that is no path.
+        notice: what every answer tells, by name: what law obliges to.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class Service:
         capture: Capture | None = None,
         explaining: Explaining | None = None,
         explained_rows: int = 0,
+        notice: dict[str, str] | None = None,
     ) -> None:
         self._bundle = bundle
         self._contract = bundle.contract
@@ -110,6 +112,7 @@ class Service:
         self.capture = capture
         self._explaining = explaining
         self._explained_rows = explained_rows
+        self._notice = notice or {}
         self.session = Session(bundle, gpu=gpu)
         self.session.warm_up((1, max_batch_size))
         self.counters = Counters()
@@ -183,7 +186,7 @@ class Service:
         rows = await self._read(body, partial(read_rows, body, self._contract, self._max_rows))
         outputs = await self._batcher.submit(rows)
         identity = request_id(headers.get(REQUEST_ID))
-        answer = predict_body(outputs, self._contract, self._bundle.digest, identity)
+        answer = predict_body(outputs, self._contract, self._bundle.digest, identity, self._notice)
         if self.capture is not None:
             self.capture.offer(identity, rows, outputs)
         return Reply(200, answer, rows=rows.n)
@@ -194,7 +197,12 @@ class Service:
         outputs = await self._batcher.submit(request.rows)
         identity = request_id(request.id, headers.get(REQUEST_ID))
         raw, told = infer.write_infer(
-            request, outputs, model=self._contract.name, version=self._version, identity=identity
+            request,
+            outputs,
+            model=self._contract.name,
+            version=self._version,
+            identity=identity,
+            notice=self._notice,
         )
         if self.capture is not None:
             self.capture.offer(identity, request.rows, outputs)
@@ -253,6 +261,7 @@ class Service:
             max_rows=self._max_rows,
             explained_rows=self._explained_rows if self._explaining else 0,
             secured=self._tokens is not None,
+            notice=self._notice,
         )
         routes = {
             "/": self._fixed("/", index),

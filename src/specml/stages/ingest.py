@@ -50,6 +50,11 @@ def declare(spec: Spec) -> Stage:
     )
 
 
+def columns_files(spec: Spec) -> dict[str, str]:
+    """By source, the file that tells which columns were kept, hashed and dropped; none where all are kept."""
+    return {name: COLUMNS.replace("${key}", name) for name in spec.data.sources} if _forgets(spec.data) else {}
+
+
 def work(work: Work) -> None:
     """Source → Parquet.
 
@@ -78,10 +83,8 @@ def work(work: Work) -> None:
     if _forgets(data):
         told = {"rows": table.height, "kept": table.columns, "hashed": hashed, "dropped": dropped}
         write_atomic(work.path(COLUMNS), canonical_json(told))
-    for why, names in dropped.items():
-        if names:
-            work.say(f"forgotten as {why}: {', '.join(names)}")
-    work.say(f"{table.height:,} rows × {table.width} columns")
+    forgotten = [f"{', '.join(names)} ({why})" for why, names in dropped.items() if names]
+    work.say("; forgotten: ".join([f"{table.height:,} rows × {table.width} columns", *forgotten]))
 
 
 def refuse_missing(wanted: dict[str, str], names: list[str]) -> None:

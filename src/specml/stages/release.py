@@ -9,7 +9,7 @@ from specml.data import Layout
 from specml.errors import GateRefused, SpecmlError
 from specml.files import canonical_json, digest, read_json, write_atomic
 from specml.plan import Stage
-from specml.stages import package, prepare, select, validate
+from specml.stages import ingest, package, prepare, select, validate
 
 if TYPE_CHECKING:
     from specml.spec import Spec
@@ -25,8 +25,9 @@ def declare(spec: Spec) -> Stage:
     return Stage(
         name="release",
         summary="admit or refuse the bundle; its card and profile",
-        params=("name", "problem", "data.columns"),
+        params=("name", "problem", "data.columns", "data.sources", "data.undeclared", "compliance.rules"),
         deps=(
+            *sorted(ingest.columns_files(spec).values()),
             package.OUT,
             prepare.LAYOUT,
             prepare.METRICS,
@@ -66,11 +67,13 @@ def work(work: Work) -> None:
         "admitted": not refusals,
         "gates": {name: gate["outcome"] for name, gate in evidence["gates"].items()},
         "metric": {"name": metric, "value": evidence["metrics"][metric]} if metric in evidence["metrics"] else None,
+        **_ruled(work),
     }
     told = card(work.spec, layout, choice, evidence, importance, prepared=prepared, release=release)
     write_atomic(work.path(CARD), told)
     train = pl.read_parquet(work.path(prepare.TRAIN), columns=[column.name for column in layout.features])
     write_atomic(work.path(PROFILE), profile(train))
+    _document(work, manifest, prepared)
     facts = {key: release[key] for key in ("bundle", "candidate", "admitted", "gates")}
     ledger.append(work.folder, "release", **facts)  # before the file that lets the bundle be served
     write_atomic(work.path(OUT), canonical_json(release))
@@ -81,6 +84,23 @@ def work(work: Work) -> None:
             hint=f"See {CARD} for all verdicts.",
         )
     work.say(f"{choice['candidate']} released as {manifest[:19]}")
+
+
+def _ruled(work: Work) -> dict[str, Any]:
+    """What the release is under; nothing where no rule is."""
+    rules = {name: f"{rule.text}; evidence, not legal advice" for name, rule in work.spec.compliance.rules.items()}
+    if not rules:
+        return {}
+    return {"compliance": rules, "obligations": {one.name: f"{one.value} ({one.source})" for one in work.obligations}}
+
+
+def _document(work: Work, bundle: str, prepared: dict[str, Any]) -> None:
+    """Write the documents that the rules demand."""
+    columns = {source: read_json(work.path(file)) for source, file in ingest.columns_files(work.spec).items()}
+    facts = {"bundle": bundle, "prepared": prepared, "columns": columns}
+    for _, rule in sorted(work.spec.compliance.rules.items()):
+        for name, content in rule.documents(work.spec, facts).items():
+            write_atomic(work.path(OUT).with_name(name), canonical_json(content))
 
 
 def blocking(gates: dict[str, Any]) -> list[str]:

@@ -15,7 +15,7 @@ from typing_extensions import override
 from specml.errors import SpecmlError
 
 if TYPE_CHECKING:
-    from specml.plan import Stage
+    from specml.plan import Obligation, Stage
     from specml.spec import Spec
 
 Path_ = tuple[str, ...]
@@ -33,6 +33,8 @@ class Work:
     """``say(text, done=0.4)``: progress for a person; ``done`` is the share finished."""
     key: str = ""
     """Which source or candidate, for a stage that is repeated."""
+    obligations: tuple[Obligation, ...] = ()
+    """Of the plan: they follow from ``compliance.rules``."""
 
     def path(self, relative: str) -> Path:
         """A path of the project, ``${key}`` filled in."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from specml.kinds import Window
 from specml.spec import Capture
+from specml.values import Duration
 from specml.watch import stream
+from specml.watch.copies import forget_rows
 from specml.watch.judge import Judged, judge, seen
 
 if TYPE_CHECKING:
@@ -31,9 +34,18 @@ def watch(spec: Spec, project: Path, say: Callable[[str], None]) -> Iterator[Jud
         for of, size in (("rows", window.rows), ("labels", window.labels)):
             if any(signal.judges == of for signal in spec.monitoring.signals.values()):
                 yield from _judged(spec, project, of, size, say)
-        retention = (capture or Capture()).retention
+        retention = min((capture or Capture()).retention, *_owed(spec, "capture_retention"))
         if gone := stream.sweep(project, float(retention)):
             say(f"{gone} files older than {retention} deleted.")
+        limit = min(_owed(spec, "data_retention"))
+        if math.isfinite(limit) and (gone := forget_rows(project, float(limit))):
+            say(f"{gone} copies of rows older than {limit} deleted; `specml run` reads the source again.")
+
+
+def _owed(spec: Spec, name: str) -> list[Duration]:
+    """Durations that rules oblige to; endless where none does."""
+    told = [Duration.parse(one.value) for one in spec.obligations if one.name == name]
+    return [Duration(math.inf), *(one for one in told if one is not None)]
 
 
 def _judged(spec: Spec, project: Path, of: str, size: int, say: Callable[[str], None]) -> Iterator[Judged]:

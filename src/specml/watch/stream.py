@@ -11,14 +11,13 @@ import fcntl
 import json
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from specml.bundle import Bundle, open_bundle
 from specml.errors import DataCheckFailed, SpecmlError
 from specml.files import canonical_json, digest
 from specml.releases import FOLDER
-from specml.serving.capture import NAME
+from specml.serving.capture import begun
 from specml.watch.judge import RECORDS
 
 if TYPE_CHECKING:
@@ -124,7 +123,7 @@ def sweep(project: Path, retention: float) -> int:
         *project.glob(f"{FEEDBACK}/*/*.parquet"),
         *project.glob(f"{RECORDS}/*.profile"),
     ]:
-        if _begun(path) < oldest:
+        if begun(path) < oldest:
             path.unlink(missing_ok=True)
             gone += 1
     # What a killed writer left of a file that it never finished.
@@ -132,12 +131,6 @@ def sweep(project: Path, retention: float) -> int:
         if path.stat().st_mtime < time.time() - 3600:
             path.unlink(missing_ok=True)
     return gone
-
-
-def _begun(path: Path) -> float:
-    with contextlib.suppress(ValueError):
-        return datetime.strptime(path.stem.partition("-")[0], NAME).replace(tzinfo=UTC).timestamp()
-    return path.stat().st_mtime
 
 
 def _used(folder: Path, project: Path) -> dict[str, int]:

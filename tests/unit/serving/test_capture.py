@@ -222,3 +222,36 @@ def test_a_killed_writer_leaves_whole_files(bundle: Path, tmp_path: Path) -> Non
         writer.wait()
         writer.stdout.close()
         assert kept(tmp_path / "kept").height > 200
+
+
+def test_the_server_deletes_what_is_older_than_the_retention(opened: Bundle, tmp_path: Path) -> None:
+    old, recent = "20200101T000000000000Z-r0.parquet", "29990101T000000000000Z-r0.parquet"
+    mine, other = tmp_path / "captures" / "0123456789ab", tmp_path / "captures" / "ba9876543210"
+    for folder in (mine, other):
+        folder.mkdir(parents=True)
+        for name in (old, recent, "notes.parquet"):
+            (folder / name).write_bytes(b"rows")
+            os.utime(folder / name, (0, 0))
+    capture = Capture(mine, opened.contract, opened.digest, flush=0.05, retention=2.0)
+    capture.offer("first", two(opened), OUTPUTS)
+    until = time.monotonic() + 20
+    while not capture.rows and time.monotonic() < until:
+        time.sleep(0.02)
+    (first,) = {one.name for one in mine.glob("*.parquet")} - {old, recent, "notes.parquet"}
+    while (mine / first).exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    # A segment that was deleted is not written again with the next rows.
+    capture.offer("second", two(opened), OUTPUTS)
+    capture.close()
+    assert {one.name for one in other.iterdir()} == {recent, "notes.parquet"}
+    (second,) = {one.name for one in mine.glob("*.parquet")} - {recent, "notes.parquet"}
+    assert set(pl.read_parquet(mine / second)["id"]) == {"second-0", "second-1"}
+
+
+def test_without_a_retention_the_server_deletes_nothing(opened: Bundle, tmp_path: Path) -> None:
+    old = tmp_path / "20200101T000000000000Z-r0.parquet"
+    old.write_bytes(b"rows")
+    capture = Capture(tmp_path, opened.contract, opened.digest, flush=0.05)
+    capture.offer("first", two(opened), OUTPUTS)
+    capture.close()
+    assert old.exists()

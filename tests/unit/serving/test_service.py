@@ -282,3 +282,23 @@ def test_an_answer_that_is_not_finite_is_none(tmp_path: Path) -> None:
         answer = asyncio.run(ask(service, "POST", "/v2/models/rent/infer", json.dumps(body).encode()))
         assert (answer.status, "rows[2]" in json.loads(answer.body)["error"]) == (422, True)
     service.close()
+
+
+def test_every_answer_tells_the_notice(bundle: Path) -> None:
+    notice = {"human_review": "Ask for a person: room 7", "contest": "office@example.org"}
+    service = Args.model_validate({"bundle": str(bundle), "notice": notice}).service("r1")
+    told = json.loads(asyncio.run(ask(service, "POST", "/predict", rows())).body)
+    assert told["notice"] == notice
+    tensor = json.loads(asyncio.run(ask(service, "POST", "/v2/models/census/infer", infer())).body)
+    assert tensor["parameters"] == notice
+    document = json.loads(asyncio.run(ask(service, "GET", "/openapi.json")).body)
+    answer = document["paths"]["/predict"]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
+    assert "notice" in answer["required"]
+    assert answer["properties"]["notice"]["properties"]["contest"] == {"const": "office@example.org"}
+    service.close()
+
+
+def test_without_a_notice_none_is_told(service: Service) -> None:
+    assert "notice" not in json.loads(asyncio.run(ask(service, "POST", "/predict", rows())).body)
+    tensor = json.loads(asyncio.run(ask(service, "POST", "/v2/models/census/infer", infer())).body)
+    assert "parameters" not in tensor

@@ -19,6 +19,7 @@ from specml.errors import DeployFailed
 from specml.files import canonical_json, digest
 from specml.kinds import Deployment, Target
 from specml.targets.local.cluster import Cluster, alone, refuse_taken
+from specml.values import Duration
 
 if TYPE_CHECKING:
     from specml.releases import Release
@@ -126,6 +127,12 @@ class Local(Target):
             args["auth"] = {"tokens_env": serving.auth.tokens.name}
         if (capture := spec.monitoring.capture) is not None:
             args["capture"] = {"folder": f"{STATE}/captures", "share": capture.share}
+        owed = spec.obligations
+        if notice := {one.name: one.value for one in owed if one.told}:
+            args["notice"] = notice
+        kept = [Duration.parse(one.value) for one in owed if one.name == "capture_retention"]
+        if "capture" in args and kept:
+            args["capture"]["retention"] = min(float(one) for one in kept if one is not None)
         model: dict[str, Any] = {"name": "model"}
         if replicas.min == replicas.max:
             model["num_replicas"] = replicas.min
