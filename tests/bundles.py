@@ -135,7 +135,7 @@ def probability(row: dict[str, object], weight: float = 0.05) -> float:
     return float(1 / (1 + np.exp(-z)))
 
 
-def release(project: Path, *, admitted: bool = True, gates: dict[str, str] | None = None) -> None:
+def release(project: Path, *, admitted: bool = True, gates: dict[str, str] | None = None, **terms: Any) -> None:
     """Say that the project's bundle, as it is now, was judged."""
     told = {
         "name": "census",
@@ -143,6 +143,7 @@ def release(project: Path, *, admitted: bool = True, gates: dict[str, str] | Non
         "candidate": "by_hand",
         "admitted": admitted,
         "gates": gates or {"baseline": "holds"},
+        **terms,
     }
     write_atomic(project / RELEASE, canonical_json(told))
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from specml import booster
+from specml import admission, booster
 from specml.data import Column, Task
 from specml.errors import GateRefused, SpecmlError
 from specml.files import canonical_json, digest, folder_atomic
@@ -34,6 +34,9 @@ PROTOCOL = 2
 
 RELEASE = "artifacts/release/release.json"
 """What the gates made of the project's bundle."""
+
+VERDICTS = "artifacts/validate/verdicts.json"
+"""What that is judged by."""
 
 FILES = ("model.onnx", "contract.json", "reference.json")
 
@@ -221,10 +224,20 @@ def _explaining(contract: Contract, contents: dict[str, bytes], folder: Path) ->
 
 
 def refuse_unreleased(project: Path, bundle: str) -> None:
-    """Make sure that the project's last release admitted the bundle of this digest.
+    """Make sure that the project's last release admitted the bundle of this digest, and that it may be served today.
 
     Raises:
-        GateRefused: a gate refused it, or it never came before the gates.
+        GateRefused: a gate refused it, it never came before the gates, or a waiver that let it pass has expired.
+        ApprovalMissing: it waits for a person's approval.
+    """
+    admission.refuse_unapproved(project, released(project, bundle), str(project / RELEASE))
+
+
+def released(project: Path, bundle: str) -> dict[str, Any]:
+    """The project's last release, if it admitted the bundle of this digest and no waiver has expired since.
+
+    Raises:
+        GateRefused: it did not, or one has.
     """
     import json
 
@@ -233,7 +246,7 @@ def refuse_unreleased(project: Path, bundle: str) -> None:
         release = json.loads(path.read_bytes())
         judged, admitted, gates = release["bundle"], release["admitted"], dict(release["gates"])
     except FileNotFoundError:
-        judged, admitted, gates = "", False, {}
+        release, judged, admitted, gates = {}, "", False, {}
     except (ValueError, KeyError, TypeError):
         raise GateRefused("is no release.", where=str(path), hint="Run `specml run`: it is made again.") from None
     if judged != bundle:
@@ -249,6 +262,12 @@ def refuse_unreleased(project: Path, bundle: str) -> None:
             where=str(path),
             hint=f"{path.with_name('card.md')} says why. Mend the model or the spec, then `specml run`.",
         )
+    verdicts = project / VERDICTS
+    if "verdicts" in release and verdicts.exists() and digest(verdicts) != release["verdicts"]:
+        hint = "Run `specml run`: the gates judge it again."
+        raise GateRefused("was changed after the release.", where=str(verdicts), hint=hint)
+    admission.refuse_expired(release, str(path))
+    return dict(release)
 
 
 def read_contract(folder: Path) -> Contract:

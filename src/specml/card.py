@@ -219,10 +219,26 @@ def _considerations(spec: Spec, layout: Layout, release: dict[str, Any]) -> Iter
         yield f"No column is declared protected: disparity between groups was {OPEN}."
     yield ""
     yield f"- Personal columns: {'; '.join(_personal(spec)) or 'none declared'} (`{SPEC}`)"
-    for key in ("compliance", "obligations", "waivers", "approval"):
+    for key in ("compliance", "obligations"):
         if release.get(key):
             yield f"- {key.capitalize()}: {_words(release[key])} (`{RELEASE}`)"
-    yield "" if release.get("waivers") else f"- Waivers: none (`{RELEASE}`)\n"
+    for name, words in governance(release):
+        yield f"- {name.capitalize()}: {_text(words)} (`{RELEASE}`)"
+    yield ""
+
+
+def governance(release: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Who answers for a release, who must approve it and what was waived: what it is called, and in words."""
+    if release.get("owner"):
+        yield "owner", release["owner"]
+    if needed := release.get("approval"):
+        who = ", ".join(needed["approvers"])
+        yield "approval", f"by {needed['minimum']} of {who}; the ledger tells who approved"
+    for name, one in release.get("waivers", {}).items():
+        words = f"gate {one['gate']}, until {one['expires']}, by {one['approver']}: {one['reason']}"
+        yield f"waiver {name}", f"{one['state']}; {words}"
+    if not release.get("waivers"):
+        yield "waivers", "none"
 
 
 def _personal(spec: Spec) -> Iterator[str]:
@@ -284,6 +300,9 @@ def outcome(gate: dict[str, Any]) -> str:
         return "holds"
     if gate["passes"]:
         return f"{gate['outcome']} (allowed by its policy)"
+    if "waiver" in gate:
+        live = gate["waiver"]["state"] == "used"
+        return f"{gate['outcome']} ({'waived until' if live else 'waiver expired on'} {gate['waiver']['expires']})"
     return gate["outcome"] if gate["level"] == "fail" else f"{gate['outcome']} (level warn)"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from specml.component import Disagreement
@@ -11,12 +12,12 @@ from specml.metrics import TABLE
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from specml.spec import Column, Spec
+    from specml.spec import Column, Compliance, Spec
 
 
 def all_of(spec: Spec) -> Iterator[Disagreement]:
     """What contradicts between the sections; keys are paths from the root."""
-    for part in (_problem, _columns, _hash_key, _split, _features, _candidates, _gates, _serving):
+    for part in (_problem, _columns, _hash_key, _split, _features, _candidates, _gates, _waivers, _approval, _serving):
         yield from part(spec)
 
 
@@ -154,6 +155,46 @@ def _gates(spec: Spec) -> Iterator[Disagreement]:
         if kind != name:
             what = f"is {kind}, but the gate {name} is part of every release."
             yield Disagreement(key=("gates", name, "type"), what=what, hint="Call this one something else.")
+
+
+def _waivers(spec: Spec) -> Iterator[Disagreement]:
+    compliance, taken = spec.compliance, dict[str, str]()
+    for name, waiver in compliance.waivers.items():
+        path = ("compliance", "waivers", name)
+        gate = spec.gates.get(waiver.gate)
+        if gate is None:
+            near = get_close_matches(waiver.gate, spec.gates, 1)
+            hint = f"Did you mean {near[0]!r}?" if near else f"Gates: {', '.join(sorted(spec.gates))}."
+            yield Disagreement(key=(*path, "gate"), what=f"names {waiver.gate!r}, which is no gate here.", hint=hint)
+        elif gate.level != "fail":
+            what = f"has no effect: the gate {waiver.gate} stops no release (level: {gate.level})."
+            yield Disagreement(key=(*path, "gate"), what=what)
+        if waiver.gate in taken:
+            yield Disagreement(key=(*path, "gate"), what=f"is waived by {taken[waiver.gate]} already.")
+        taken[waiver.gate] = name
+        if _is_owner(waiver.approver, compliance):
+            what = f"is {waiver.approver}, the owner, who may not waive a gate of the own model."
+            hint = "Name another, or say compliance.approval.by_owner: true"
+            yield Disagreement(key=(*path, "approver"), what=what, hint=hint)
+
+
+def _approval(spec: Spec) -> Iterator[Disagreement]:
+    approval, path = spec.compliance.approval, ("compliance", "approval")
+    if approval is None:
+        return
+    for index, name in enumerate(approval.approvers):
+        if _is_owner(name, spec.compliance):
+            what = f"is {name}, the owner, whose own approval counts for nothing."
+            yield Disagreement(key=(*path, "approvers", index), what=what, hint="Leave it out, or say by_owner: true")
+    known = len(set(approval.approvers))
+    if known < approval.minimum:
+        what = f"is {approval.minimum}, but {known} may approve: no release would ever be served."
+        yield Disagreement(key=(*path, "minimum"), what=what)
+
+
+def _is_owner(name: str, compliance: Compliance) -> bool:
+    counts = compliance.approval is not None and compliance.approval.by_owner
+    return not counts and name == compliance.owner
 
 
 def _serving(spec: Spec) -> Iterator[Disagreement]:

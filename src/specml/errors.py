@@ -6,14 +6,13 @@
     ├── SpecError                   2   the spec is invalid: all problems at once
     ├── StaleCompile                3   spec, params.yaml and dvc.yaml have parted
     ├── GateRefused                 4   a gate refused the model
+    ├── ApprovalMissing             5   a release waits for a person's approval
     ├── DataCheckFailed             6   the data breaks its contract
     ├── NotEnoughData               7   too few rows for the problem
     ├── StageFailed                 8   a stage ended in an error
     ├── DeployFailed                9   the server could not be brought up
     └── SignalRaised               10   the live rows or labels are not what they were
     KeyboardInterrupt             130
-
-5 (approval missing) is reserved for releases that need a person's approval.
 """
 
 from __future__ import annotations
@@ -95,6 +94,12 @@ class GateRefused(SpecmlError):
     """A gate with ``level: fail`` refused the model."""
 
     status = 4
+
+
+class ApprovalMissing(SpecmlError):
+    """Fewer people than ``compliance.approval`` asks for have approved the release."""
+
+    status = 5
 
 
 class DataCheckFailed(SpecmlError):

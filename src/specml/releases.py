@@ -59,6 +59,8 @@ class Record(BaseModel):
     candidate: str
     gates: dict[str, str]
     """The outcome of each gate."""
+    waivers: dict[str, dict[str, str]] = {}
+    """Those that its gates were judged under, as in the project's ``release.json``."""
     metric: Score | None = None
     obligations: dict[str, str] = {}
     """What the rules of its spec obliged to when it was made, by name."""
@@ -182,7 +184,8 @@ def keep(project: Path) -> Release:
     known = of_bundle(project, bundle)
     params = project / "params.yaml"
     number = known.record.number if known else _next_number(project)
-    facts = {name: told[name] for name in ("bundle", "candidate", "gates", "metric", "obligations") if name in told}
+    names = ("bundle", "candidate", "gates", "waivers", "metric", "obligations")
+    facts = {name: told[name] for name in names if name in told}
     try:
         record = Record.model_validate({**facts, "number": number, "params": digest(params) if params.exists() else ""})
     except ValidationError:

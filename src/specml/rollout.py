@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from specml import ledger, releases
+from specml import admission, ledger, releases
+from specml.bundle import RELEASE
 from specml.errors import GateRefused, SpecmlError
+from specml.files import read_json
 from specml.releases import Event, Release
 
 if TYPE_CHECKING:
@@ -31,12 +33,16 @@ def go_live(spec: Spec, project: Path, say: Callable[[str], None], *, again: boo
     ``again``: also a release that was rolled back from.
 
     Raises:
-        GateRefused: the bundle was not admitted, or under other obligations than the spec's.
+        GateRefused: the bundle was not admitted, or under other obligations than the spec's, or a waiver that let it
+            pass has expired.
+        ApprovalMissing: it waits for a person's approval.
+        StaleCompile: it was judged under another section ``compliance`` than that of the spec.
         SpecmlError: it was rolled back from, and ``again`` is false.
         DeployFailed: it does not get ready; what was live still is.
     """
     with releases.alone(project), ledger.recorded(project, "deploy") as facts:
         _notice(spec, project)
+        _refuse_parted(spec, project)
         release = releases.keep(project)
         _refuse_unmet(spec, release)
         facts |= {"bundle": release.record.bundle, "release": release.record.number}
@@ -65,7 +71,7 @@ def roll_back(spec: Spec, project: Path, wanted: str, reason: str, say: Callable
 
     Raises:
         SpecmlError: there is no such release, or it is live already.
-        GateRefused: it was made under other obligations than the spec's.
+        GateRefused: it was made under other obligations than the spec's, or a waiver that let it pass has expired.
         BundleError: the stored bundle is not what was released.
         DeployFailed: it does not get ready; what was live still is.
     """
@@ -85,6 +91,7 @@ def roll_back(spec: Spec, project: Path, wanted: str, reason: str, say: Callable
             raise SpecmlError(f"release {number} is what is live: there is nothing to roll back.")
         _refuse_unmet(spec, release)
         release.open()
+        admission.refuse_expired(release.record.model_dump(), str(release.folder))
         events = releases.history(project)
         # First the record: killed in between, the release that is to go is known as one that must not come back.
         releases.remember(project, [*events, Event(releases.now(), release.record.number, number, reason)])
@@ -113,6 +120,14 @@ def _refuse_unmet(spec: Spec, release: Release) -> None:
             where=f"{spec.name} {release.record.bundle[7:19]}",
             hint="Run `specml run`: it makes a release under the rules that the spec has now.",
         )
+
+
+def _refuse_parted(spec: Spec, project: Path) -> None:
+    try:
+        told = dict(read_json(project / RELEASE))
+    except (OSError, ValueError, TypeError):
+        return  # ``keep`` says what is wrong with it
+    admission.refuse_parted(spec.compliance, told, str(project / RELEASE))
 
 
 def _notice(spec: Spec, project: Path) -> None:

@@ -29,7 +29,7 @@ from specml.features.numeric import Numeric
 from specml.kinds import Candidate, Feature, Gate, Rule, Signal, Source, Target
 from specml.metrics import PRIMARY
 from specml.plan import Obligation, Plan
-from specml.values import Duration, Label, Secret, Slug, at_most
+from specml.values import Day, Duration, Label, Person, Secret, Slug, at_most
 
 
 class Decision(Block):
@@ -254,9 +254,40 @@ class Monitoring(Block):
     """What is judged, by name."""
 
 
+class Approval(Block):
+    """Who must approve a release before it is served."""
+
+    approvers: Annotated[tuple[Person, ...], Field(min_length=1)]
+    """Who may, by the names that they give to ``specml approve --as``."""
+    minimum: Annotated[int, Field(ge=1)] = 1
+    """How many of them must."""
+    by_owner: bool = False
+    """Whether ``compliance.owner`` may be among them; else somebody other looks at every release."""
+
+
+class Waiver(Block):
+    """One gate whose refusal does not stop the release, for a time."""
+
+    gate: str
+    """The gate, by name."""
+    reason: Annotated[str, Field(min_length=1)]
+    """Why; shown in the card and the reports."""
+    approver: Person
+    """Who has decided it; never ``compliance.owner``, unless ``approval.by_owner`` says so."""
+    expires: Day
+    """The last day (UTC) that it lives, as ``2026-12-31``. Afterwards the gate stops the release again, and
+    the deployment of what was released under the waiver."""
+
+
 class Compliance(Block):
     """What law and policy ask of the model, and of the rows that it learns from."""
 
+    owner: Person | None = None
+    """Who answers for the model; shown in the card."""
+    approval: Approval | None = None
+    """Unless it is named, what the gates admit may be served."""
+    waivers: dict[Slug, Waiver] = {}
+    """Refusals that are let pass, by name of the waiver."""
     hash_key: Secret | None = None
     """The key of columns with ``action: hash``, as ``${secret:ROWS_KEY}``: 32 characters or more. With another key
     the same id gets another hash: name another variable when the key is changed."""

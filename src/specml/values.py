@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from datetime import date
 from decimal import Decimal
 from typing import Annotated, Any, ClassVar
 
@@ -13,6 +14,9 @@ from typing_extensions import override
 
 Slug = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 """A name that people give to a part: lower case, digits, underscores; it names files, stages and overrides."""
+
+Person = Annotated[str, Field(min_length=1, max_length=200)]
+"""Who answers for something: an address or a name, as it is given to ``specml approve --as``."""
 
 Label = str | int | float | bool
 
@@ -119,6 +123,20 @@ def at_most(limit: str) -> AfterValidator:
         return value
 
     return AfterValidator(check)
+
+
+def _day(text: str) -> str:
+    try:
+        known = date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        known = False
+    if not known:
+        raise PydanticCustomError("day", "must be a date like 2026-12-31.")
+    return text
+
+
+Day = Annotated[str, AfterValidator(_day), Field(json_schema_extra={"format": "date"})]
+"""A date, written as ``2026-12-31``."""
 
 
 def _file(path: str) -> str:

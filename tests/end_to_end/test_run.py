@@ -175,6 +175,54 @@ def test_a_forest_is_explained_by_captum(again: Path) -> None:
     explained(again)
 
 
+WAIVER = "{gate: auc, reason: a pilot, approver: ann@clinic, expires: %s}"
+STRICT = ("gates.auc.min=0.999", "compliance.owner=owner@clinic")
+
+
+def test_a_waiver_passes_a_refusal_which_stands_everywhere(again: Path) -> None:
+    waived = (*STRICT, f"compliance.waivers.pilot={WAIVER % '2999-12-31'}")
+    done = specml("run", "--no-deploy", *waived, folder=again)
+    assert "✖ refused (waived)" in done.stderr
+    assert "waived until 2999-12-31 by ann@clinic (pilot): a pilot" in done.stderr
+    release = json.loads((again / "artifacts/release/release.json").read_text())
+    assert (release["admitted"], release["waivers"]["pilot"]["state"]) == (True, "used")
+    card, report = (again / "artifacts/release/card.md").read_text(), (again / "artifacts/report.html").read_text()
+    assert "| auc | refused (waived until 2999-12-31) |" in card
+    assert "- Waiver pilot: used; gate auc, until 2999-12-31, by ann@clinic: a pilot" in card
+    assert "- Owner: owner@clinic" in card
+    assert "<h1>Released</h1>" in report
+    assert "refused (waived until 2999-12-31)" in report
+    assert recorded(again, "waiver")[-1]["reason"] == "a pilot"
+    assert recorded(again, "release")[-1]["gates"]["auc"] == "refused"  # type: ignore[index]
+    idle = specml("run", "--no-deploy", waived[-1], folder=again)
+    assert "Waiver pilot has no effect: the gate auc stops nothing." in idle.stderr
+
+
+def test_an_expired_waiver_refuses_again(again: Path) -> None:
+    done = specml(
+        "run", "--no-deploy", *STRICT, f"compliance.waivers.pilot={WAIVER % '2020-02-29'}", folder=again, status=4
+    )
+    assert "Waiver pilot expired on 2020-02-29: the gate auc bites." in done.stderr
+    assert "| auc | refused (waiver expired on 2020-02-29) |" in (again / "artifacts/release/card.md").read_text()
+
+
+def test_a_run_waits_for_approval_and_serves_once_it_is_given(again: Path) -> None:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = f"deployment.target.port={taken.getsockname()[1]}"
+        asked = (port, "compliance.approval={approvers: [ann@clinic]}")
+        waits = specml("run", *asked, folder=again, status=5)
+        assert "specml approve --as ann@clinic" in waits.stderr
+        assert "waits for approval: 0 of 1." in specml("run", "--no-deploy", *asked, folder=again).stderr
+        told = specml("approve", *asked, "--as", "ann@clinic", folder=again).stdout
+        assert "1 of 1 approvals" in told
+        assert "is taken" in specml("run", *asked, folder=again, status=9).stderr  # approved: as far as the port
+        assert "0 of 1" in specml("run", *asked, "gates.auc.min=0.9", folder=again, status=5).stderr  # other verdicts
+    assert [one["status"] for one in recorded(again, "deploy") if one["phase"] == "ended"] == [5, 9, 5]
+    assert recorded(again, "run")[-1]["admitted"] is True
+
+
 def test_disparity_refuses_a_model_and_admits_another(tmp_path: Path) -> None:
     import numpy as np
     import polars as pl

@@ -23,6 +23,7 @@ VERBS = {
     "compile": "Write dvc.yaml, params.yaml and serve.yaml.",
     "run": "Carry the spec through: compile, train, judge, release, deploy.",
     "report": "Draw what the last run came to, as one HTML file.",
+    "approve": "Approve the release, where the spec asks for it.",
     "deploy": "Serve the released model.",
     "status": "Say what is live.",
     "releases": "List the releases that went live here.",

@@ -99,7 +99,9 @@ def command(
         way = Way(until or only, single=only is not None, force=force, wait=not no_wait, quiet=quiet or as_json)
         _carry(loaded, outcome, out, way)
         if not (until or only or no_deploy):
-            _deploy(loaded, outcome, out, quiet=quiet or as_json)
+            _deploy(loaded, outcome, out, quiet=way.quiet)
+        elif way.target in (None, LAST):
+            _standing(loaded.folder, out, quiet=way.quiet)
     except SpecmlError as error:
         outcome.error = error
     if as_json:
@@ -111,8 +113,10 @@ def command(
 def _carry(loaded: Loaded, outcome: Outcome, out: Console, way: Way) -> None:
     """Compile and reproduce, alone in the project."""
     from specml import ledger, repro
+    from specml.bundle import RELEASE
     from specml.compile.dvc import compiled_digest
     from specml.compile.write import compiled
+    from specml.files import read_json
 
     folder, target = loaded.folder, way.target
     with repro.alone(folder, wait=way.wait) as number:
@@ -138,6 +142,9 @@ def _carry(loaded: Loaded, outcome: Outcome, out: Console, way: Way) -> None:
                     _reproduce(outcome, out, folder, number, _order(result.plan, way), quiet=way.quiet)
             finally:
                 ended["stages"] = outcome.stages_run
+            if target in (None, LAST):  # DVC may have put back an earlier release, without its stage
+                release = read_json(folder / RELEASE)
+                ended |= {key: release[key] for key in ("bundle", "verdicts", "admitted")}
         if not (outcome.stages_run or way.quiet):
             out.print("nothing to do: every stage is up to date", markup=False)
     if target is None or target == LAST:
@@ -222,9 +229,25 @@ def _tell(outcome: Outcome, out: Console, folder: Path, *, quiet: bool) -> None:
         return
     out.print(tables.candidates_table(outcome.leaderboard))
     out.print(tables.gates_table(outcome.gates), *tables.remarks(outcome.gates))
+    for remark in tables.idle_waivers(folder):
+        out.print(f"  {remark}", markup=False, soft_wrap=True)
     files = {"bundle": "artifacts/bundle", "card": "artifacts/release/card.md", "report": report.OUT}
     for what, where in {**files, "logs": ".specml/log"}.items():
         out.print(f"{what:<7} {folder / where}", markup=False)
+
+
+def _standing(folder: Path, out: Console, *, quiet: bool) -> None:
+    """What the release waits for; DVC, which looks at no clock, does not refuse when a waiver has run out."""
+    from specml import admission, bundle
+    from specml.errors import ApprovalMissing
+    from specml.files import digest
+
+    release = bundle.released(folder, digest(folder / "artifacts/bundle/manifest.json"))
+    try:
+        admission.refuse_unapproved(folder, release, str(folder / bundle.RELEASE))
+    except ApprovalMissing as waits:
+        if not quiet:
+            out.print(f"{waits.what} {waits.hint}", markup=False, soft_wrap=True)
 
 
 def _deploy(loaded: Loaded, outcome: Outcome, out: Console, *, quiet: bool) -> None:

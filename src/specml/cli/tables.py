@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from specml import durations
+from specml import admission, durations
+from specml.bundle import RELEASE, VERDICTS
 from specml.card import number
-from specml.files import read_json
+from specml.files import digest, read_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,8 +31,19 @@ def leaderboard(folder: Path) -> list[dict[str, Any]]:
 
 def gates(folder: Path) -> dict[str, Any]:
     """The verdicts by gate."""
-    found = read_json(folder / "artifacts/validate/verdicts.json")["gates"]
-    return dict(sorted(found.items()))
+    found = read_json(folder / VERDICTS)["gates"]
+    return admission.waived(dict(sorted(found.items())), _release(folder))
+
+
+def idle_waivers(folder: Path) -> list[str]:
+    """What to know of waivers that let nothing pass."""
+    return admission.remarks(_release(folder))
+
+
+def _release(folder: Path) -> dict[str, Any]:
+    """What was made of these verdicts; empty when nothing was yet."""
+    found = read_json(folder / RELEASE) if (folder / RELEASE).exists() else {}
+    return found if found.get("verdicts") == digest(folder / VERDICTS) else {}
 
 
 def candidates_table(rows: list[dict[str, Any]]) -> Table:
@@ -53,7 +65,9 @@ def gates_table(verdicts: dict[str, Any]) -> Table:
     table = plain("gate", "verdict", "wanted", "value", "interval", "n")
     for name, gate in verdicts.items():
         word = MARKS[gate["outcome"]] + gate["outcome"]
-        if gate["outcome"] != "holds" and not _blocks(gate):
+        if gate.get("waiver", {}).get("state") == admission.USED:
+            word += " (waived)"
+        elif gate["outcome"] != "holds" and not admission.stops(gate):
             word += " (told)"
         table.add_row(name, word, gate["threshold"], number(gate["value"]), _span(gate), f"{gate['n']:,}")
         for one in gate["slices"]:
@@ -67,12 +81,13 @@ def remarks(verdicts: dict[str, Any]) -> list[Padding]:
     from rich.padding import Padding
     from rich.text import Text
 
-    told = {name: gate for name, gate in verdicts.items() if gate["outcome"] != "holds" and not _blocks(gate)}
-    return [Padding(Text(f"{name}: {gate['reason']}"), (0, 0, 0, 2)) for name, gate in told.items()]
-
-
-def _blocks(gate: dict[str, Any]) -> bool:
-    return bool(gate["level"] == "fail" and not gate["passes"])
+    told = []
+    for name, gate in verdicts.items():
+        if gate["outcome"] != "holds" and not admission.stops(gate):
+            told.append(f"{name}: {gate['reason']}")
+            if waiver := gate.get("waiver"):
+                told.append("  waived until {expires} by {approver} ({name}): {reason}".format(**waiver))
+    return [Padding(Text(line), (0, 0, 0, 2)) for line in told]
 
 
 def _span(measured: dict[str, Any]) -> str:

@@ -6,7 +6,8 @@ import re
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from specml.card import interval, number, outcome, settings
+from specml.admission import stops
+from specml.card import governance, interval, number, outcome, settings
 from specml.curves import merged
 from specml.explain import UNITS
 from specml.metrics import TABLE
@@ -68,7 +69,7 @@ def sections(facts: Facts) -> dict[str, Any]:
 
 def _verdict(facts: Facts) -> dict[str, Any]:
     release, choice = facts.release, facts.choice
-    refused = [name for name, gate in facts.evidence["gates"].items() if gate["level"] == "fail" and not gate["passes"]]
+    refused = [name for name, gate in facts.evidence["gates"].items() if stops(gate)]
     if refused:
         state, word = "bad", "Not released"
         why = f"refused by {', '.join(sorted(refused))}"
@@ -410,9 +411,8 @@ def _serving(facts: Facts) -> list[tuple[str, str]]:
 def _governance(facts: Facts) -> list[tuple[str, str]]:
     release = facts.release or {}
     rows = [("bundle", facts.bundle), ("spec", facts.params.compiled or "not compiled")]
-    waived = release.get("waivers") or []
-    rows.append(("waivers", _words(waived) if waived else "none"))
-    for key in ("obligations", "approval", "compliance"):
+    rows += governance(release)
+    for key in ("obligations", "compliance"):
         if release.get(key):
             rows.append((key, _words(release[key])))
     return rows

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from specml import ledger
+from specml import admission, ledger
 from specml.data import Layout
 from specml.errors import GateRefused, SpecmlError
 from specml.files import canonical_json, digest, read_json, write_atomic
@@ -25,7 +25,14 @@ def declare(spec: Spec) -> Stage:
     return Stage(
         name="release",
         summary="admit or refuse the bundle; its card and profile",
-        params=("name", "problem", "data.columns", "data.sources", "data.undeclared", "compliance.rules"),
+        params=(
+            "name",
+            "problem",
+            "data.columns",
+            "data.sources",
+            "data.undeclared",
+            *(f"compliance.{key}" for key in ("rules", *admission.TERMS)),
+        ),
         deps=(
             *sorted(ingest.columns_files(spec).values()),
             package.OUT,
@@ -44,7 +51,8 @@ def work(work: Work) -> None:
     """Verdicts → a release.
 
     Raises:
-        GateRefused: a gate with ``level: fail`` refused, or could not be measured and its policy blocks.
+        GateRefused: a gate with ``level: fail`` refused, or could not be measured and its policy blocks, and no
+            waiver that has not run out names it.
     """
     import polars as pl
 
@@ -58,28 +66,32 @@ def work(work: Work) -> None:
     manifest = digest(work.path(package.OUT) / "manifest.json")
     if evidence["bundle"] != manifest:
         raise SpecmlError(f"the evidence is about {evidence['bundle']}, the bundle is {manifest}.", where=validate.OUT)
-    refusals = blocking(evidence["gates"])
     metric = work.spec.problem.metric
     release = {
         "name": work.spec.name,
         "bundle": manifest,
         "candidate": choice["candidate"],
-        "admitted": not refusals,
         "gates": {name: gate["outcome"] for name, gate in evidence["gates"].items()},
         "metric": {"name": metric, "value": evidence["metrics"][metric]} if metric in evidence["metrics"] else None,
         **_ruled(work),
+        "verdicts": digest(work.path(validate.OUT)),
+        **admission.terms(work.spec.compliance, evidence["gates"], admission.today()),
     }
+    evidence["gates"] = admission.waived(evidence["gates"], release)
+    refusals = sorted(name for name, gate in evidence["gates"].items() if admission.stops(gate))
+    release["admitted"] = not refusals
     told = card(work.spec, layout, choice, evidence, importance, prepared=prepared, release=release)
     write_atomic(work.path(CARD), told)
     train = pl.read_parquet(work.path(prepare.TRAIN), columns=[column.name for column in layout.features])
     write_atomic(work.path(PROFILE), profile(train))
     _document(work, manifest, prepared)
-    facts = {key: release[key] for key in ("bundle", "candidate", "admitted", "gates")}
-    ledger.append(work.folder, "release", **facts)  # before the file that lets the bundle be served
+    _record(work, release)  # before the file that lets the bundle be served
     write_atomic(work.path(OUT), canonical_json(release))
+    for remark in (remarks := admission.remarks(release)):
+        work.say(remark)
     if refusals:
         raise GateRefused(
-            "\n".join(f"gate {name}: {evidence['gates'][name]['reason']}" for name in refusals),
+            "\n".join([*(f"gate {name}: {evidence['gates'][name]['reason']}" for name in refusals), *remarks]),
             where=f"{work.spec.name} is not released",
             hint=f"See {CARD} for all verdicts.",
         )
@@ -103,6 +115,9 @@ def _document(work: Work, bundle: str, prepared: dict[str, Any]) -> None:
             write_atomic(work.path(OUT).with_name(name), canonical_json(content))
 
 
-def blocking(gates: dict[str, Any]) -> list[str]:
-    """Names of the gates that stop the release."""
-    return sorted(name for name, gate in gates.items() if gate["level"] == "fail" and not gate["passes"])
+def _record(work: Work, release: dict[str, Any]) -> None:
+    for name, one in release.get("waivers", {}).items():
+        if one["state"] == admission.USED:
+            ledger.append(work.folder, "waiver", name=name, **one, bundle=release["bundle"])
+    facts = ("bundle", "candidate", "admitted", "gates", "verdicts")
+    ledger.append(work.folder, "release", **{key: release[key] for key in facts})
