@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from specml import releases, rollout
+from specml import admission, releases, rollout
 from specml.bundle import BundleError
 from specml.errors import DeployFailed, GateRefused, SpecmlError
 from specml.kinds import Deployment
@@ -145,6 +145,24 @@ def test_what_was_rolled_back_from_comes_again_only_when_it_is_said(tmp_path: Pa
     assert releases.history(tmp_path)[-1].release == 1
     assert deployed(tmp_path, 0.2, again=True) == 2
     assert deployed(tmp_path, 0.2) == 2
+    assert back(tmp_path) == (2, 1)
+
+
+def test_a_waiver_that_expired_keeps_a_release_from_coming_back(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiver = {"gate": "baseline", "reason": "a pilot", "approver": "ann", "expires": "2026-12-31"}
+    spec = spec_of(compliance={"waivers": {"pilot": waiver}})
+    monkeypatch.setattr(admission, "today", lambda: "2026-12-31")
+    judged(tmp_path, 1.0, gates={"baseline": "refused"}, waivers={"pilot": {**waiver, "state": "used"}})
+    assert rollout.go_live(spec, tmp_path, print).release.record.number == 1
+    assert deployed(tmp_path, 2.0) == 2
+    monkeypatch.setattr(admission, "today", lambda: "2027-01-01")
+    with pytest.raises(GateRefused, match="waiver pilot expired on 2026-12-31"):
+        back(tmp_path)
+    assert states(tmp_path, server.bundle) == {1: "retired", 2: "live"}
+    assert releases.withdrawn(tmp_path) == {}
+    monkeypatch.setattr(admission, "today", lambda: "2026-12-31")
     assert back(tmp_path) == (2, 1)
 
 
