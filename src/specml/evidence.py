@@ -93,6 +93,24 @@ class Evidence:
         return self.y[rows], self.scores[rows], decisions, None if self.weight is None else self.weight[rows]
 
 
+TINY = 1e-30
+"""Keeps a model that answers 0 to every row from a division by 0."""
+
+
+def differences(task: Task, answers: np.ndarray, native: np.ndarray) -> np.ndarray:
+    """How far ``answers`` lie from those of the model itself: the largest of each row [n].
+
+    In a regression relative to the spread of the predictions or, where that is larger, to the prediction itself: a
+    graph answers in float32.
+    """
+    import numpy as np
+
+    difference = np.abs(answers - native)
+    if task == "regression":
+        difference = difference / np.maximum(np.maximum(float(np.std(native)), np.abs(native)), TINY)
+    return np.asarray(difference.reshape(len(difference), -1).max(axis=1))
+
+
 def bounded(
     name: str,
     value: float,

@@ -30,9 +30,9 @@ class Graph:
         self._constants: list[onnx.TensorProto] = []
         self._count = 0
 
-    def input(self, name: str, dtype: DType) -> str:
-        """Declare the column ``name``: a tensor of shape [rows, 1]."""
-        self._inputs.append(_value_info(name, dtype, ["rows", 1]))
+    def input(self, name: str, dtype: DType, width: int = 1) -> str:
+        """Declare the column ``name``: a tensor of shape [rows, width]."""
+        self._inputs.append(_value_info(name, dtype, ["rows", width]))
         return name
 
     def output(self, name: str, value: str, dtype: DType, width: int | None = None) -> None:
@@ -53,6 +53,39 @@ class Graph:
         name = self._fresh("v")
         self._nodes.append(_node(op, inputs, [name], domain, **attributes))
         return name
+
+    def inline(self, model: onnx.ModelProto, value: str, output: str) -> str:
+        """Add what ``output`` of another model of one input takes to compute, on ``value``; returns its name here.
+
+        The model's nodes must be valid in ``OPSET`` and ``ML_OPSET``.
+        """
+        from onnx import numpy_helper
+
+        graph = model.graph
+        known = {tensor.name: tensor for tensor in graph.initializer}
+        makers = {name: node for node in graph.node for name in node.output}
+        needed = _needed(makers, output)
+        (taken,) = [one.name for one in graph.input if one.name not in known]
+        names = {"": "", taken: value}
+        for node in graph.node:
+            if not needed.intersection(node.output):
+                continue
+            if node.op_type == "Constant":
+                names[node.output[0]] = self.constant(_constant(node))
+                continue
+            for one in node.input:
+                if one in known and one not in names:
+                    names[one] = self.constant(numpy_helper.to_array(known[one]))
+            copy = type(node)()
+            copy.CopyFrom(node)
+            fresh = [one and self._fresh("v") for one in node.output]
+            names |= dict(zip(node.output, fresh, strict=True))
+            copy.ClearField("doc_string")
+            copy.name = f"{node.op_type}_{fresh[0]}"
+            copy.input[:] = [names[one] for one in node.input]
+            copy.output[:] = fresh
+            self._nodes.append(copy)
+        return names[output]
 
     def to_bytes(self) -> bytes:
         """The serialised, checked model.
@@ -76,6 +109,29 @@ class Graph:
     def _fresh(self, prefix: str) -> str:
         self._count += 1
         return f"_{prefix}{self._count}"
+
+
+def _needed(makers: dict[str, onnx.NodeProto], output: str) -> set[str]:
+    """Every value that ``output`` is computed from, and itself; ``makers``: the node that each value comes from."""
+    needed, waiting = set(), [output]
+    while waiting:
+        name = waiting.pop()
+        if name not in needed:
+            needed.add(name)
+            waiting += makers[name].input if name in makers else ()
+    return needed
+
+
+def _constant(node: onnx.NodeProto) -> np.ndarray:
+    """The value of a node ``Constant``."""
+    import numpy as np
+    from onnx import helper, numpy_helper
+
+    (attribute,) = node.attribute
+    content = helper.get_attribute_value(attribute)
+    if attribute.name == "value":
+        return np.asarray(numpy_helper.to_array(content))
+    return np.asarray(content, dtype=np.float32 if "float" in attribute.name else np.int64)
 
 
 def _node(op: str, inputs: Any, outputs: Any, domain: str, **attributes: Any) -> onnx.NodeProto:

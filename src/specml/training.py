@@ -9,16 +9,20 @@ import contextlib
 import logging
 import math
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning_fabric.utilities.warnings import PossibleUserWarning
-from pytorch_lightning import LightningModule
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import EarlyStopping
 from torch.nn import functional
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler, TensorDataset
 from typing_extensions import override
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import numpy as np
 
     from specml.network import Network
 
@@ -77,6 +81,39 @@ class Fitting(LightningModule):
     @override
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
+
+
+def batches(
+    X: np.ndarray, y: np.ndarray, weight: np.ndarray, size: int, order: torch.Generator | None = None
+) -> DataLoader[Any]:
+    """``Batch`` after ``Batch`` of ``size`` rows: in a random ``order``, another each time, or as they come."""
+    rows = TensorDataset(torch.from_numpy(X), torch.from_numpy(y), torch.from_numpy(weight).float())
+    sampler = RandomSampler(rows, generator=order) if order else SequentialSampler(rows)
+    # A loader without a generator draws from the one that dropout uses: watched rows would change the training.
+    own = order or torch.Generator()
+    return DataLoader(rows, sampler=BatchSampler(sampler, size, drop_last=False), batch_size=None, generator=own)
+
+
+def descend(
+    module: LightningModule,
+    train: DataLoader[Any],
+    epochs: int,
+    watched: DataLoader[Any] | None = None,
+    patience: int = 0,
+) -> None:
+    """Let Lightning train ``module`` on the CPU; with ``watched`` rows until their ``loss`` gets no better."""
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=1,
+        max_epochs=epochs,
+        callbacks=EarlyStopping("loss", patience=patience) if watched else None,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+    trainer.fit(module, train, watched)
 
 
 @contextlib.contextmanager

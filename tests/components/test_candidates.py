@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from specml.data import Task
 
 CASES = [(name, task) for name, kind in sorted(Candidate.table.items()) for task in kind.tasks]  # type: ignore[attr-defined]
+NEEDED: dict[str, dict[str, Any]] = {"custom": {"estimator": "tests.models.nets:Net"}}
+"""Options that have no default."""
 
 
 def rows(task: Task, candidate: Any, seed: int = 0) -> Any:
@@ -28,7 +30,7 @@ def rows(task: Task, candidate: Any, seed: int = 0) -> Any:
 
 
 def fit(name: str, task: Task, threads: int = 1) -> tuple[Any, Model, Any]:
-    candidate: Any = Candidate.table[name]()
+    candidate: Any = Candidate.table[name](**NEEDED.get(name, {}))
     data = rows(task, candidate)
     return candidate, candidate.fit(data, seed=3, threads=threads, stop_on=rows(task, candidate, seed=1)), data
 

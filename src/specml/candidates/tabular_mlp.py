@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     import numpy as np
     import torch
-    from torch.utils.data import DataLoader
 
     from specml.bundle import Space
     from specml.data import Design, Task
@@ -147,48 +146,23 @@ class TabularMlp(Candidate):
 
     def _train(self, network: Network, train: Design, stop_on: Design | None, seed: int) -> int:
         """Train ``network`` in place; returns the epochs that it trained, up to the best one."""
+        import numpy as np
         import torch
-        from pytorch_lightning import Trainer
-        from pytorch_lightning.callbacks import EarlyStopping
 
-        from specml.training import Fitting
+        from specml.training import Fitting, batches, descend
+
+        def loader(design: Design, size: int, order: torch.Generator | None) -> Any:
+            y = design.y
+            if design.task == "regression":
+                y = (y - float(network.centre)) / float(network.spread)
+            y = y if design.task == "multiclass" else y.astype(np.float32)
+            return batches(design.X, y, self._weight(design), size, order)
 
         fitting = Fitting(network, self.learning_rate, self.weight_decay)
-        trainer = Trainer(
-            accelerator="cpu",
-            devices=1,
-            max_epochs=self.epochs,
-            callbacks=EarlyStopping("loss", patience=self.early_stopping) if stop_on else None,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-        )
-        trainer.fit(
-            fitting,
-            self._loader(network, train, self.batch_size, torch.Generator().manual_seed(seed)),
-            self._loader(network, stop_on, ROWS, None) if stop_on else None,
-        )
+        watched = loader(stop_on, ROWS, None) if stop_on else None
+        order = torch.Generator().manual_seed(seed)
+        descend(fitting, loader(train, self.batch_size, order), self.epochs, watched, self.early_stopping)
         return fitting.best_epoch if stop_on else self.epochs
-
-    def _loader(self, network: Network, design: Design, batch: int, order: torch.Generator | None) -> DataLoader[Any]:
-        """Batches of ``X``, target and weight: in a random ``order``, or as they come."""
-        import torch
-        from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler, TensorDataset
-
-        y = torch.from_numpy(design.y)
-        if design.task == "regression":
-            y = (y - network.centre) / network.spread
-        rows = TensorDataset(
-            torch.from_numpy(design.X),
-            y if design.task == "multiclass" else y.float(),
-            torch.from_numpy(self._weight(design)).float(),
-        )
-        sampler = RandomSampler(rows, generator=order) if order else SequentialSampler(rows)
-        # A loader without a generator draws from the one that dropout uses: watched rows would change the training.
-        own = order or torch.Generator()
-        return DataLoader(rows, sampler=BatchSampler(sampler, batch, False), batch_size=None, generator=own)
 
 
 class MlpModel(Model):

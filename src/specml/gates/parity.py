@@ -7,11 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 from typing_extensions import override
 
-from specml.evidence import Evidence, Verdict
+from specml.evidence import Evidence, Verdict, differences
 from specml.kinds import Gate
-
-TINY = 1e-30
-"""Keeps a model that answers 0 to every row from a division by 0."""
 
 
 class Parity(Gate):
@@ -33,11 +30,7 @@ class Parity(Gate):
         threshold = f"≤ {self.max:g}"
         if n == 0:
             return Verdict(outcome="not measured", reason="there are no holdout rows.", threshold=threshold)
-        difference = np.abs(evidence.scores - evidence.native)
-        if evidence.task == "regression":
-            spread = float(np.std(evidence.native))
-            difference = difference / np.maximum(np.maximum(spread, np.abs(evidence.native)), TINY)
-        per_row = difference.reshape(n, -1).max(axis=1)
+        per_row = differences(evidence.task, evidence.scores, evidence.native)
         if not np.isfinite(per_row).all():
             return Verdict(
                 outcome="refused",

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 FOLDER = ".specml/search/${key}"
 GENERATION = 4
 """Trials proposed at once."""
-LIBRARIES = ("lightgbm", "numpy", "optuna", "polars", "scikit-learn", "torch")
+LIBRARIES = ("lightgbm", "numpy", "optuna", "polars", "pytorch-lightning", "scikit-learn", "torch")
 """Those whose version may change a score."""
 
 
