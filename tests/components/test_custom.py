@@ -138,6 +138,21 @@ def test_only_what_the_plug_ins_hold_is_called(estimator: str, plugins: tuple[st
     assert told in found.what
 
 
+def test_an_option_that_is_searched_has_a_first_value() -> None:
+    own: dict[str, Any] = {"type": "custom", "estimator": "tests.models.trees:extra", "options": {"n_estimators": 5}}
+    own["space"] = {"options.max_depth": {"low": 2, "high": 8}, "options.n_estimators": {"low": 2, "high": 8}}
+    spec = spec_of(candidates={"own": own}, plugins=("tests.models",), search={"trials": 2})
+    assert [found.key for found in spec.contradictions()] == [("candidates", "own", "space", "options.max_depth")]
+
+
+def test_an_error_in_the_estimator_is_told_as_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    candidate = Custom(estimator="tests.models.trees:extra", options={"n_estimators": -1})
+    with pytest.raises(StageFailed, match="ended in a InvalidParameterError; the stage's log") as error:
+        candidate.fit(filled("binary"), seed=3, threads=1)
+    assert error.value.where == candidate.estimator
+    assert "n_estimators" in capsys.readouterr().err
+
+
 def test_the_plug_ins_own_are_called() -> None:
     own = {"type": "custom", "estimator": "tests.models.trees:extra", "options": {"n_estimators": 5}}
     assert list(spec_of(candidates={"own": own}, plugins=("tests.models",)).contradictions()) == []

@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import inspect
 import sys
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -15,7 +16,7 @@ from typing_extensions import override
 
 from specml import bundle, evidence
 from specml.component import Disagreement
-from specml.errors import StageFailed
+from specml.errors import SpecmlError, StageFailed
 from specml.graph import ML_OPSET, OPSET, Graph
 from specml.kinds import Candidate, Model, Preference
 from specml.space import Setting
@@ -58,6 +59,11 @@ class Custom(Candidate):
     @override
     def disagreements(self, spec: Spec) -> Iterable[Disagreement]:
         yield from super().disagreements(spec)
+        for name in self.space:
+            option = name.removeprefix("options.")
+            if option not in (name, *self.options):
+                hint = f"Say options.{option}: it is the first value tried."
+                yield Disagreement(key=("space", name), what="is not among the options.", hint=hint)
         module, _, name = self.estimator.partition(":")
         if not any(module == plugin or module.startswith(f"{plugin}.") for plugin in spec.plugins):
             what, hint = f"lies in {module!r}, which is no plug-in of this spec.", f"Say plugins: [{module}]"
@@ -76,8 +82,9 @@ class Custom(Candidate):
         module, _, name = self.estimator.partition(":")
         make = getattr(importlib.import_module(module), name)
         with _seeded(seed):
-            made = self._made(make, train, seed)
-            fitted = (_of_lightning if _is_lightning(made) else _of_scikit_learn)(made, train, seed, self.estimator)
+            with _blamed(self.estimator):
+                made = self._made(make, train, seed)
+                fitted = (_of_lightning if _is_lightning(made) else _of_scikit_learn)(made, train, seed, self.estimator)
             model = CustomModel(_converted(fitted, train, self.estimator), train.task, fitted, self.estimator)
             model.predict(_probes(train.X))
         return model
@@ -94,6 +101,19 @@ class Custom(Candidate):
         asked = {key: offered[key] for key in inspect.signature(make).parameters if key in offered}
         options = {key: list(one) if isinstance(one, tuple) else one for key, one in self.options.items()}
         return make(**(asked | options))
+
+
+@contextlib.contextmanager
+def _blamed(where: str) -> Iterator[None]:
+    """Tell of an error in the user's code as his; its text may hold values of rows, so only the log has it."""
+    try:
+        yield
+    except SpecmlError:
+        raise
+    except Exception as error:
+        traceback.print_exc()
+        what = f"ended in a {type(error).__name__}; the stage's log in .specml/log says where."
+        raise StageFailed(what, where=where) from error
 
 
 @dataclass(frozen=True)

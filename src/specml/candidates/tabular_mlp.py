@@ -40,8 +40,8 @@ class TabularMlp(Candidate):
     prefers: ClassVar[Preference] = Preference(missing="native", scale="standard", encode="ordinal")
     stops_early: ClassVar[bool] = True
     usual_space: ClassVar[Mapping[str, Dimension]] = {
-        "learning_rate": Dimension(low=5e-4, high=5e-3, log=True),
-        "weight_decay": Dimension(low=1e-4, high=0.3, log=True),
+        "learning_rate": Dimension(low=5e-4, high=1e-2, log=True),
+        "weight_decay": Dimension(low=1e-3, high=0.5, log=True),
         "dropout": Dimension(low=0.0, high=0.4),
         "bins": Dimension(low=4, high=48, log=True),
     }
@@ -49,21 +49,21 @@ class TabularMlp(Candidate):
     type: Literal["tabular_mlp"] = "tabular_mlp"
     hidden: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = (128, 64)
     """Width of each dense layer."""
-    bins: Annotated[int, Field(ge=1, le=256)] = 16
+    bins: Annotated[int, Field(ge=1, le=256)] = 32
     """Most pieces of a number's encoding: quantiles of the training rows part them."""
     embedding: Annotated[int, Field(ge=1, le=256)] = 8
     """Length of a category's vector."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
     """Share of the dense layers' values that each step leaves out."""
-    learning_rate: Annotated[float, Field(gt=0, le=1)] = 0.002
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 0.003
     """Of AdamW."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.02
+    weight_decay: Annotated[float, Field(ge=0)] = 0.1
     """Of AdamW."""
-    batch_size: Annotated[int, Field(ge=1)] = 256
+    batch_size: Annotated[int, Field(ge=1)] = 512
     """Rows in a step."""
     epochs: Annotated[int, Field(ge=1, le=10_000)] = 100
     """Most passes over the rows; early stopping usually ends before."""
-    early_stopping: Annotated[int, Field(ge=0)] = 8
+    early_stopping: Annotated[int, Field(ge=0)] = 6
     """Epochs without a better validation loss until a fold stops; 0 always trains all epochs."""
     class_weight: Literal["balanced"] | None = None
     """``balanced``: rows count in inverse proportion to their class's frequency; no effect on regression."""
