@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,6 +52,7 @@ def test_a_network_is_trained_by_lightning_released_and_answers_by_onnxruntime_a
     from specml.network import Network
     from specml.preprocessing import Preprocessing
 
+    importlib.import_module("specml.spec")  # fills the kinds' tables
     folder = project("diabetes")
     told = run(folder, "~candidates.gbm", "~candidates.linear", "+candidates.net={type: tabular_mlp}")
     assert told["gates"]["parity"]["outcome"] == "holds"
