@@ -108,7 +108,7 @@ def _blamed(where: str) -> Iterator[None]:
     """Tell of an error in the user's code as his; its text may hold values of rows, so only the log has it."""
     try:
         yield
-    except SpecmlError:
+    except (SpecmlError, MemoryError):
         raise
     except Exception as error:
         traceback.print_exc()
@@ -262,6 +262,8 @@ def _converted(fitted: Fitted, train: Design, where: str) -> bytes:
         graph.output("answer", graph.node("Cast", value, to=1), "float32", outputs)
         raw = graph.to_bytes()
         bundle.audit(raw, where=where)
+    except ImportError:
+        raise
     except Exception as error:  # converters raise whatever they like
         what = f"{fitted.name} can't be told in ONNX: {str(error).strip().splitlines()[0]}"
         hint = "Take another estimator, or give its class a method to_onnx(graph, X): see docs/plugins.md."
