@@ -16,7 +16,9 @@ FILE = ".specml/durations.json"
 def known(folder: Path) -> dict[str, float]:
     """Seconds by stage."""
     with contextlib.suppress(FileNotFoundError, ValueError):
-        return dict(read_json(folder / FILE))
+        told = read_json(folder / FILE)
+        if isinstance(told, dict):
+            return {stage: seconds for stage, seconds in told.items() if isinstance(seconds, int | float)}
     return {}
 
 

@@ -17,7 +17,10 @@
 
 from __future__ import annotations
 
+import errno
+import shutil
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from typing_extensions import override
@@ -137,3 +140,41 @@ class SignalRaised(SpecmlError):
     """A signal was raised on what is live."""
 
     status = 10
+
+
+_REFUSALS = {
+    errno.EROFS: ("is on a file system that is read-only.", "Make it writable, or copy the project to where it is."),
+    errno.EACCES: ("may not be read or written by this user.", "`ls -ld` says who may; change its owner or mode."),
+    errno.EPERM: ("may not be changed by this user.", "`ls -ld` and `lsattr` say why."),
+    errno.EIO: ("can't be read or written: the disk fails.", "`dmesg` says more. Nothing half written was kept."),
+    errno.ENOTDIR: ("can't be reached: a part of its path is a file.", "Move that file away."),
+    errno.EISDIR: ("is a folder, where a file is needed.", "Move it away."),
+    errno.EFBIG: ("is larger than this process may write.", "Raise the limit: `ulimit -f unlimited`."),
+    errno.EMFILE: ("can't be opened: too many files are.", "Raise the limit: `ulimit -n 4096`."),
+}
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def of_system(error: OSError, near: Path) -> SpecmlError:
+    """What the operating system refused, as a person needs it: which path, why, and what to do.
+
+    ``near`` is told where the error names no path.
+    """
+    path = Path(str(error.filename or near))
+    if error.errno in _FULL:
+        room = next((one for one in (path, *path.absolute().parents) if one.exists()), Path("/"))
+        free = shutil.disk_usage(room).free
+        what = f"can't be written: the disk is full ({free:,} bytes are free)."
+        hint = f"Free some room (`du -sh {near}/.dvc/cache {near}/.specml` says what is there), then go on as before."
+        return SpecmlError(what, where=str(path), hint=hint)
+    what, hint = _REFUSALS.get(error.errno or 0, (f"{error.strerror or error}.", ""))
+    return SpecmlError(what, where=str(path), hint=hint)
+
+
+def system_error(error: BaseException | None) -> OSError | None:
+    """The operating system's refusal that ``error`` came from, if it did."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in {*_REFUSALS, *_FULL}:
+            return error
+        error = error.__cause__ or error.__context__
+    return None

@@ -41,7 +41,13 @@ def write_atomic(path: Path, content: bytes | str, mode: int = 0o666) -> None:
     ``mode`` as of ``open``: the process's umask takes its part.
     """
     raw = content.encode() if isinstance(content, str) else content
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with _named(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write(path, raw, mode)
+        _fsync_folder(path.parent)
+
+
+def _write(path: Path, raw: bytes, mode: int) -> None:
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -54,15 +60,20 @@ def write_atomic(path: Path, content: bytes | str, mode: int = 0o666) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-    _fsync_folder(path.parent)
 
 
 @contextlib.contextmanager
 def folder_atomic(path: Path) -> Iterator[Path]:
     """Yield an empty folder that takes the place of ``path`` when the block ends without an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    temporary.chmod(0o777 & ~_umask())
+    with _named(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        temporary.chmod(0o777 & ~_umask())
+        yield from _filled(path, temporary)
+        _fsync_folder(path.parent)
+
+
+def _filled(path: Path, temporary: Path) -> Iterator[Path]:
     try:
         yield temporary
         for file in sorted(temporary.rglob("*")):
@@ -76,7 +87,17 @@ def folder_atomic(path: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    _fsync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Have an error of the block name ``path``: that of a write names none, and nobody knows our temporary files."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None or str(error.filename).startswith(f"{path.parent}/.{path.name}."):
+            error.filename = str(path)
+        raise
 
 
 def canonical_json(value: Any) -> bytes:

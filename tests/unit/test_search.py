@@ -134,6 +134,27 @@ def test_a_torn_line_is_dropped_and_more_trials_go_on_from_fewer(
     assert len(json.loads(outputs(tmp_path)["cross_validation.json"])["trials"]) == 6
 
 
+def test_an_altered_trial_is_judged_anew(
+    undisturbed: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPECML_THREADS", "1")
+    assert searched(prepared(tmp_path), spec()) == undisturbed
+    (path,) = (tmp_path / ".specml/search/gbm").glob("*.jsonl")
+    lines = path.read_text().splitlines(keepends=True)
+    score = json.loads(lines[1])["folds"][0]
+    lines[1] = lines[1].replace(repr(score), repr(score + 0.2))
+    lines[2] = "\x00" * (len(lines[2]) - 1) + "\n"
+    path.write_text("".join(lines))
+    predictions = path.with_suffix(".5.npy")
+    raw = bytearray(predictions.read_bytes())
+    raw[-3] ^= 1
+    predictions.write_bytes(raw)
+    path.with_suffix(".6.npy").unlink()
+    said: list[str] = []
+    assert searched(tmp_path, spec(), said) == undisturbed
+    assert len([text for text in said if text.startswith("trial ")]) == 4
+
+
 def test_another_search_starts_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPECML_THREADS", "1")
     searched(prepared(tmp_path), spec(2))

@@ -12,7 +12,7 @@ import click
 from typing_extensions import override
 
 from specml import __version__
-from specml.errors import INTERRUPTED, SpecmlError
+from specml.errors import INTERRUPTED, SpecmlError, of_system
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -115,7 +115,7 @@ def exit_status(arguments: Sequence[str] | None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        print(_told(error), file=sys.stderr)
+        print(of_system(error, Path.cwd()), file=sys.stderr)
         return 1
     except ModuleNotFoundError as error:
         print(missing(error), file=sys.stderr)
@@ -132,11 +132,6 @@ def missing(error: ModuleNotFoundError) -> str:
     """What to tell when a library that specml stands on is not installed."""
     package = (error.name or "").partition(".")[0]
     return f"the package {package} can't be imported: {error}\n  Install specml again, which brings it."
-
-
-def _told(error: OSError) -> str:
-    where = f"{error.filename}: " if error.filename else ""
-    return f"{where}{error.strerror or error}"
 
 
 def _crash_report() -> Path:

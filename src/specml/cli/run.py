@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from specml.load import Loaded
-    from specml.plan import Plan
+    from specml.plan import Plan, Stage
     from specml.repro import Order
 
 LAST = "release"
@@ -131,6 +131,7 @@ def _carry(loaded: Loaded, outcome: Outcome, out: Console, way: Way) -> None:
         repro.set_up(folder)
         for mended in repro.tidy(folder):
             out.print(mended, markup=False, soft_wrap=True)
+        repro.put_in_order(folder, _names(result.plan.stages))
         facts = {
             "number": number,
             "spec": compiled_digest(result.plan.params),
@@ -138,7 +139,8 @@ def _carry(loaded: Loaded, outcome: Outcome, out: Console, way: Way) -> None:
         }
         with ledger.recorded(folder, "run", **facts) as ended:
             try:
-                if way.single or repro.changes(folder, [target] if target else []):
+                stale = {target} if way.single else repro.changes(folder, [target] if target else [])
+                if stale:
                     _reproduce(outcome, out, folder, number, _order(result.plan, way), quiet=way.quiet)
             finally:
                 ended["stages"] = outcome.stages_run
@@ -146,7 +148,8 @@ def _carry(loaded: Loaded, outcome: Outcome, out: Console, way: Way) -> None:
                 release = read_json(folder / RELEASE)
                 ended |= {key: release[key] for key in ("bundle", "verdicts", "admitted")}
         if not (outcome.stages_run or way.quiet):
-            out.print("nothing to do: every stage is up to date", markup=False)
+            back = f"put back as they were: the files of {', '.join(sorted(map(str, stale)))}"
+            out.print(back if stale else "nothing to do: every stage is up to date", markup=False, soft_wrap=True)
     if target is None or target == LAST:
         _tell(outcome, out, folder, quiet=way.quiet or not outcome.stages_run)
     elif outcome.stages_run and not way.quiet:
@@ -157,13 +160,15 @@ def _order(plan: Plan, way: Way) -> Order:
     """What DVC is to do: candidates side by side, where the target needs all of them."""
     from specml.repro import Order
 
+    every = tuple(_names(plan.stages))
     targets = (way.target,) if way.target else ()
     names = [stage.name for stage in plan.stages]
     train = names.index("train")
     if way.single or (way.target and way.target not in names[train:]):
-        return Order(targets, single=way.single)
+        return Order(targets, single=way.single, every=every)
     keys = plan.stages[train].keys
-    return Order(targets, together=tuple(f"train@{key}" for key in keys), before=tuple(names[:train]))
+    together = tuple(f"train@{key}" for key in keys)
+    return Order(targets, together=together, before=tuple(names[:train]), every=every)
 
 
 def _reproduce(outcome: Outcome, out: Console, folder: Path, number: int, order: Order, *, quiet: bool) -> None:
@@ -206,12 +211,17 @@ def _present(loaded: Loaded) -> None:
                 )
 
 
-def _known(target: str | None, stages: tuple[Any, ...]) -> None:
+def _known(target: str | None, stages: tuple[Stage, ...]) -> None:
     if target is None:
         return
-    names = [name for stage in stages for name in (stage.name, *(f"{stage.name}@{key}" for key in stage.keys))]
+    names = _names(stages)
     if target not in names:
         raise click.UsageError(f"there is no stage {target!r}; stages: {', '.join(names)}.")
+
+
+def _names(stages: tuple[Stage, ...]) -> list[str]:
+    """As DVC knows them; a repeated stage has a name of its own, too, that stands for all of it."""
+    return [name for stage in stages for name in (stage.name, *(f"{stage.name}@{key}" for key in stage.keys))]
 
 
 def _tell(outcome: Outcome, out: Console, folder: Path, *, quiet: bool) -> None:

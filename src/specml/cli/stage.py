@@ -16,7 +16,7 @@ from specml import durations, fence, stages
 from specml.cli import missing
 from specml.compile import compile_plan, ruled_spec
 from specml.compile.dvc import Parameters, compiled_digest, read_params
-from specml.errors import SpecmlError, StageFailed, StaleCompile
+from specml.errors import SpecmlError, StageFailed, StaleCompile, of_system
 from specml.events import Events
 from specml.files import guarded
 from specml.processes import die_with_parent, wait_without_spinning
@@ -51,9 +51,9 @@ def command(name: str, key: str) -> None:
         events.tell("error", text=text, status=StageFailed.status)
         raise StageFailed(text, where=label) from None
     except OSError as error:
-        text = f"{error.filename or folder}: {error.strerror or error}"
-        events.tell("error", text=text, status=StageFailed.status)
-        raise StageFailed(text, where=label) from None
+        refused = str(of_system(error, folder))
+        events.tell("error", text=refused, status=StageFailed.status)
+        raise StageFailed(refused) from None
     except ModuleNotFoundError as error:
         text = missing(error)
         events.tell("error", text=text, status=StageFailed.status)

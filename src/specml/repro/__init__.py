@@ -1,7 +1,9 @@
 """Have DVC do the plan: one run at a time, what a crash tore healed first, independent stages side by side."""
 
 from specml.repro.alone import alone, at_work
-from specml.repro.ask import OURS, changes, dead_lock, tidy
+from specml.repro.ask import changes, dead_lock, forget_the_dead, tidy
+from specml.repro.lockfile import put_in_order
+from specml.repro.opened import OURS
 from specml.repro.run import Order, Running, started
 from specml.repro.setup import set_up
 
@@ -14,6 +16,7 @@ __all__ = [
     "changes",
     "dead_lock",
     "forget_the_dead",
+    "put_in_order",
     "set_up",
     "started",
     "tidy",

@@ -7,9 +7,10 @@ import re
 import shutil
 from typing import TYPE_CHECKING, Any
 
-from specml.errors import SpecmlError
+from specml.errors import SpecmlError, of_system, system_error
 from specml.files import leftovers
 from specml.repro import lockfile
+from specml.repro.opened import OURS, opened
 from specml.repro.parsed import parse_once
 
 if TYPE_CHECKING:
@@ -17,12 +18,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 RWLOCK = ".dvc/tmp/rwlock"
-OURS = ("artifacts", "metrics", "plots", "dvc_plots", ".specml")
-"""Folders that specml alone writes to."""
 
 
 def changes(folder: Path, targets: Sequence[str] = ()) -> dict[str, Any]:
-    """What DVC would run again and why, by stage; empty when everything is up to date.
+    """What DVC would run again and why, by stage; empty when everything is up to date, file by file.
 
     ``targets``: these stages and all that they depend on.
 
@@ -31,18 +30,19 @@ def changes(folder: Path, targets: Sequence[str] = ()) -> dict[str, Any]:
     import logging
 
     from dvc.exceptions import DvcException
-    from dvc.repo import Repo
 
     logging.getLogger("dvc").setLevel(logging.ERROR)
     parse_once()
     try:
-        with Repo(str(folder)) as repo:
+        with opened(folder) as repo:
             return dict(repo.status(targets=list(targets) or ["dvc.yaml"], with_deps=bool(targets)))
     except (DvcException, TypeError) as error:  # TypeError: a date in params.yaml
         told = " ".join(str(error).split())
         if pids := sorted(set(re.findall(r"PID (\d+)", told))):
             at_work = f"another run is at work here (process {', '.join(pids)})."
             raise SpecmlError(at_work, where=str(folder), hint="Wait until it has ended, or stop it.") from None
+        if refused := system_error(error):
+            raise of_system(refused, folder) from None
         hint = "`specml run` mends it." if "dvc.lock" in told else ""
         raise SpecmlError(f"DVC can't read the project: {told}", where=str(folder), hint=hint) from None
 
@@ -52,7 +52,8 @@ def tidy(folder: Path) -> list[str]:
     done = [told] if (told := lockfile.heal(folder)) else []
     forget_the_dead(folder)
     if not (folder / RWLOCK).exists() or not _holders(folder):
-        for path in (path for name in OURS for path in leftovers(folder / name)):
+        ours = (path for name in OURS for path in leftovers(folder / name))
+        for path in (*ours, *(folder / ".dvc/cache").rglob(".*.tmp")):
             if path.is_dir():
                 shutil.rmtree(path)
             else:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from specml.compile.dvc import read_params
 from specml.errors import SpecmlError
-from specml.processes import wait_without_spinning
+from specml.processes import die_with_parent, wait_without_spinning
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,7 +71,7 @@ def fork_stages(perform: Perform) -> bool:
             return
         arguments = found[1].split()
         load_for(arguments[1:2])
-        process = FORK.Process(target=_stage, args=(perform, arguments, options["cwd"], options["env"]))
+        process = FORK.Process(target=_stage, args=(os.getpid(), perform, arguments, options["cwd"], options["env"]))
         process.start()
         process.join()
         if process.exitcode:
@@ -81,7 +81,8 @@ def fork_stages(perform: Perform) -> bool:
     return True
 
 
-def _stage(perform: Perform, arguments: list[str], folder: str, environment: dict[str, str]) -> None:
+def _stage(parent: int, perform: Perform, arguments: list[str], folder: str, environment: dict[str, str]) -> None:
+    die_with_parent(parent)
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)

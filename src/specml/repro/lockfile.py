@@ -6,12 +6,14 @@ DVC rewrites dvc.lock in place: killed at that moment, it leaves a file that no 
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from typing import TYPE_CHECKING
 
 from specml.files import write_atomic
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 LOCK = "dvc.lock"
@@ -33,6 +35,23 @@ def heal(folder: Path) -> str:
         return "dvc.lock was torn by a crash: put back as it was after the last finished stage"
     (folder / LOCK).unlink()
     return "dvc.lock was torn by a crash and no copy is kept: removed; every stage is looked at again"
+
+
+def put_in_order(folder: Path, names: Sequence[str]) -> None:
+    """Sort the stages of dvc.lock as ``names`` are: DVC has them as they ended, which side by side is chance."""
+    path = folder / LOCK
+    if not path.exists():
+        return
+    raw = path.read_bytes()
+    head, mark, rest = raw.decode().partition("stages:\n")
+    entries = re.findall(r"^  \S.*:\n(?:   .*\n)*", rest, re.MULTILINE)
+    tail = rest.removeprefix("".join(entries))
+    place = {name: number for number, name in enumerate(names)}
+    entries.sort(key=lambda entry: place.get(entry.partition(":\n")[0].strip(), len(place)))
+    ordered = (head + mark + "".join(entries) + tail).encode()
+    if ordered != raw and len(ordered) == len(raw) and good(ordered):
+        write_atomic(path, ordered)
+        Keeper(folder).look()
 
 
 class Keeper:

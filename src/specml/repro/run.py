@@ -7,22 +7,26 @@ The stages are DVC's children, all in one process group that ends with this proc
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import os
+import shutil
 import signal
 import sys
 import time
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from specml import events, fence
-from specml.errors import SpecmlError, StageFailed
+from specml.errors import SpecmlError, StageFailed, of_system, system_error
 from specml.files import write_atomic
 from specml.processes import die_with_parent, ended_by_signal
 from specml.repro.forked import FORK, Perform, fork_stages, load_for
-from specml.repro.lockfile import Keeper
+from specml.repro.lockfile import Keeper, put_in_order
+from specml.repro.opened import opened
 from specml.repro.parsed import parse_once
 from specml.stages.work import threads
 
@@ -31,6 +35,8 @@ if TYPE_CHECKING:
 
 EVENTS = ".specml/events.jsonl"
 LOG = ".specml/log/dvc.log"
+SCARCE = 64 * 1024
+"""Bytes free on a disk below which it is taken for full."""
 GRACE = 1.5
 """Seconds that children get to end by themselves after an interrupt."""
 
@@ -47,6 +53,8 @@ class Order:
     """Stages that don't need each other: done side by side where two or more are out of date and cores allow."""
     before: tuple[str, ...] = ()
     """What those depend on."""
+    every: tuple[str, ...] = ()
+    """All stages in the plan's order, in which dvc.lock is to have them."""
 
 
 @dataclass
@@ -55,6 +63,8 @@ class Running:
 
     folder: Path
     process: BaseProcess
+    told: Connection
+    """Where DVC's processes say what stopped them."""
     seen: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -80,7 +90,7 @@ class Running:
                 break
             time.sleep(0.05)
         if self.process.exitcode:
-            raise _failure(self.seen, self.folder / LOG)
+            raise _failure(self.seen, self.told, self.folder)
 
 
 @contextlib.contextmanager
@@ -95,20 +105,24 @@ def started(folder: Path, number: int, order: Order, perform: Perform | None = N
         order: what is to be done.
         perform: does what ``specml ARGUMENTS`` does; given, stages are forked (see ``forked``).
     """
-    log = folder / LOG
-    log.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / EVENTS, b"")
+    write_atomic(folder / LOG, b"")
     Keeper(folder).look()
-    with ended_by_signal():
-        process = FORK.Process(target=_work, args=(os.getpid(), folder, number, order, perform))
+    told, teller = FORK.Pipe(duplex=False)
+    with told, teller, ended_by_signal():
+        process = FORK.Process(
+            target=_work, args=(os.getpid(), folder, number, order, teller), kwargs={"perform": perform}
+        )
         process.start()
         assert process.pid is not None
         with contextlib.suppress(ProcessLookupError, PermissionError):  # the child does the same: whoever is first
             os.setpgid(process.pid, process.pid)
         try:
-            yield Running(folder, process)
+            yield Running(folder, process, told)
         finally:
             _end(process)
+            with contextlib.suppress(OSError):  # what fails to write has been told
+                put_in_order(folder, order.every)
 
 
 def environment() -> dict[str, str]:
@@ -117,17 +131,15 @@ def environment() -> dict[str, str]:
     return {"DVC_NO_ANALYTICS": "1", "PATH": path}
 
 
-def _work(parent: int, folder: Path, number: int, order: Order, perform: Perform | None) -> None:
+def _work(parent: int, folder: Path, number: int, order: Order, teller: Connection, *, perform: Perform | None) -> None:
     """The process of its own: what comes before, what goes side by side, all the rest."""
     import logging
-
-    from dvc.exceptions import DvcException
 
     os.setpgid(0, 0)
     die_with_parent(parent)
     for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(one, signal.SIG_DFL)
-    log = os.open(folder / LOG, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o666)
+    log = os.open(folder / LOG, os.O_WRONLY | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(log, stream)
     os.chdir(folder)
@@ -136,17 +148,27 @@ def _work(parent: int, folder: Path, number: int, order: Order, perform: Perform
     gc.set_threshold(100_000)  # DVC makes many small objects and few cycles
     parse_once()
     forks = perform is not None and fork_stages(perform)
-    try:
+    with _telling(teller, folder):
         if len(order.together) > 1 and threads() > 1:
             _reproduce(order.before)
-            _side_by_side(_stale(order.together), forks=forks)
+            _side_by_side(_stale(order.together), folder, teller, forks=forks)
         _reproduce(order.targets, single=order.single)
-    except DvcException as error:
-        os.write(2, f"ERROR: {_chain(error)}\n".encode())
+
+
+@contextlib.contextmanager
+def _telling(teller: Connection, folder: Path) -> Iterator[None]:
+    """End this process when the block fails, and tell why: the log may be what can't be written."""
+    from dvc.exceptions import DvcException
+
+    try:
+        yield
+    except (DvcException, OSError) as error:
+        refused = system_error(error)
+        teller.send(str(of_system(refused, folder)) if refused else _chain(error))
         sys.exit(1)
 
 
-def _side_by_side(stages: Sequence[str], *, forks: bool) -> None:
+def _side_by_side(stages: Sequence[str], folder: Path, teller: Connection, *, forks: bool) -> None:
     """Each in a process of its own; together they use no more threads than this run may."""
     parallel = min(len(stages), threads())
     if parallel < 2:
@@ -157,7 +179,7 @@ def _side_by_side(stages: Sequence[str], *, forks: bool) -> None:
     waiting, working, codes = list(stages), list[BaseProcess](), list[int]()
     while working or (waiting and not any(codes)):
         while waiting and len(working) < parallel and not any(codes):
-            working.append(FORK.Process(target=_one, args=(os.getpid(), waiting.pop(0), share)))
+            working.append(FORK.Process(target=_one, args=(os.getpid(), waiting.pop(0), share, folder, teller)))
             working[-1].start()
         time.sleep(0.02)
         codes += [process.exitcode for process in working if process.exitcode is not None]
@@ -166,40 +188,36 @@ def _side_by_side(stages: Sequence[str], *, forks: bool) -> None:
         sys.exit(1)
 
 
-def _one(parent: int, stage: str, share: int) -> None:
-    from dvc.exceptions import DvcException
-
+def _one(parent: int, stage: str, share: int, folder: Path, teller: Connection) -> None:
     die_with_parent(parent)
     os.environ["SPECML_THREADS"] = str(share)
-    try:
+    with _telling(teller, folder):
         _reproduce([stage], single=True)
-    except DvcException as error:
-        os.write(2, f"ERROR: {_chain(error)}\n".encode())
-        sys.exit(1)
 
 
 def _reproduce(targets: Sequence[str], *, single: bool = False) -> None:
-    from dvc.repo import Repo
-
-    with Repo(_wait_for_lock=True) as repo:
+    with opened(wait=True) as repo:
         repo.reproduce(list(targets) or None, single_item=single)
 
 
 def _stale(stages: Sequence[str]) -> list[str]:
     """Those that are out of date."""
-    from dvc.repo import Repo
-
-    with Repo(_wait_for_lock=True) as repo:
+    with opened(wait=True) as repo:
         changed = repo.status(targets=list(stages))
     return [stage for stage in stages if stage in changed]
 
 
-def _failure(seen: list[dict[str, Any]], log: Path) -> SpecmlError:
+def _failure(seen: list[dict[str, Any]], told: Connection, folder: Path) -> SpecmlError:
     for event in reversed(seen):
         if event["event"] == "error":
             return StageFailed(event["text"], where=f"stage {event['stage']}", status=event["status"])
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.startswith("ERROR")]
-    return StageFailed(lines[-1].removeprefix("ERROR: ") if lines else "DVC ended early.", hint=f"See {log}.")
+    reasons = []
+    with contextlib.suppress(EOFError):
+        while told.poll():
+            reasons.append(told.recv())
+    if shutil.disk_usage(folder).free < SCARCE:  # then a stage could not even tell that
+        return StageFailed(str(of_system(OSError(errno.ENOSPC, ""), folder)))
+    return StageFailed(reasons[0] if reasons else "DVC ended early.", hint=f"See {folder / LOG}.")
 
 
 def _chain(error: BaseException | None) -> str:

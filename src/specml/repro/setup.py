@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from specml.errors import SpecmlError
+from specml.errors import SpecmlError, of_system, system_error
 from specml.files import write_atomic
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ def set_up(folder: Path) -> bool:
         with made as repo, repo.config.edit() as config:
             config["core"] |= {"analytics": False, "check_update": False}
     except DvcException as error:
+        if refused := system_error(error):
+            raise of_system(refused, folder) from None
         raise SpecmlError(f"`dvc init` failed: {' '.join(str(error).split())}", where=str(folder)) from None
     ignored = folder / ".dvcignore"
     lines = ignored.read_text().splitlines()

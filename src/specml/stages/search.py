@@ -130,7 +130,7 @@ def _lies_in(distribution: Any, value: Setting) -> bool:
 
 @dataclass(frozen=True)
 class Journal:
-    """The finished trials of one search, a line each; beside it lie their out-of-fold predictions."""
+    """The finished trials of one search, a line each with its digest; beside it lie their out-of-fold predictions."""
 
     path: Path
 
@@ -143,11 +143,11 @@ class Journal:
         for other in folder.iterdir():
             if not other.name.startswith(name):
                 other.unlink()
-        path = folder / f"{name}.jsonl"
-        content = path.read_bytes() if path.exists() else b""
-        # A last line that was not finished is cut off.
-        write_atomic(path, content[: content.rfind(b"\n") + 1])
-        return cls(path)
+        journal = cls(folder / f"{name}.jsonl")
+        content = journal.path.read_bytes() if journal.path.exists() else b""
+        lines = content.splitlines(keepends=True)
+        write_atomic(journal.path, b"".join(line for line in lines if journal._is_sound(line)))
+        return journal
 
     def read(self) -> Iterator[Trial]:
         """The trials in it, in the order in which they ended."""
@@ -160,13 +160,16 @@ class Journal:
 
     def write(self, trial: Trial) -> None:
         """Add a trial; its predictions first, so that the journal never names what is not there."""
-        write_atomic(self._predictions(trial.number), npy(trial.judged.out_of_fold))
+        predictions = npy(trial.judged.out_of_fold)
+        write_atomic(self._predictions(trial.number), predictions)
         told = {
             "number": trial.number,
             "options": trial.settings,
             "folds": trial.judged.folds,
             "learned": trial.judged.learned,
+            "predictions": digest(predictions),
         }
+        told["digest"] = digest(canonical_json(told))
         with self.path.open("ab") as file:
             file.write(json.dumps(told, sort_keys=True, allow_nan=False).encode() + b"\n")
             file.flush()
@@ -177,6 +180,16 @@ class Journal:
         import numpy as np
 
         return np.asarray(np.load(self._predictions(number), allow_pickle=False))
+
+    def _is_sound(self, line: bytes) -> bool:
+        """Whether a line and its predictions are as they were written; a trial that was cut or altered is done anew."""
+        try:
+            told = json.loads(line)
+            seal = told.pop("digest")
+            predictions = digest(self._predictions(told["number"]))
+        except (ValueError, LookupError, TypeError, AttributeError, OSError):
+            return False
+        return seal == digest(canonical_json(told)) and predictions == told["predictions"] and line.endswith(b"\n")
 
     def _predictions(self, number: int) -> Path:
         return self.path.with_suffix(f".{number}.npy")

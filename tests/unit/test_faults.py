@@ -1,0 +1,122 @@
+"""What disks, kills and altered files do to a project, and what is made of it."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from specml import durations
+from specml.errors import of_system
+from specml.files import folder_atomic, leftovers, write_atomic
+from specml.repro import lockfile, set_up
+from specml.repro import opened as opened_module
+from specml.repro.opened import opened
+from tests.unit.test_repro import GOOD
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_dvc_lock_is_in_the_plans_order_however_stages_ended(tmp_path: Path) -> None:
+    def lock(*names: str) -> bytes:
+        entries = GOOD.decode().partition("stages:\n")[2]
+        text = "".join(entries.replace("  a:\n", f"  {name}:\n") for name in names)
+        return f"schema: '2.0'\nstages:\n{text}".encode()
+
+    path = tmp_path / "dvc.lock"
+    path.write_bytes(lock("guard", "own", "train@b", "train@a"))
+    lockfile.put_in_order(tmp_path, ["guard", "train", "train@a", "train@b", "select"])
+    assert path.read_bytes() == lock("guard", "train@a", "train@b", "own")
+    assert (tmp_path / ".specml/dvc.lock").read_bytes() == path.read_bytes()
+    path.write_bytes(b"stages: [torn")
+    lockfile.put_in_order(tmp_path, ["guard"])
+    assert path.read_bytes() == b"stages: [torn"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # DVC's own
+def test_dvc_believes_neither_time_nor_mode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    set_up(tmp_path)
+    (tmp_path / "dvc.yaml").write_text(
+        "stages:\n  a:\n    cmd: mkdir -p artifacts && echo good > artifacts/a.txt && echo ran >> ran\n"
+        "    deps: [source]\n    outs: [artifacts/a.txt]\n"
+    )
+    (tmp_path / "source").write_text("1")
+    (tmp_path / "artifacts").mkdir()
+
+    def done() -> str:
+        with opened(tmp_path) as repo:
+            repo.reproduce()
+        return (tmp_path / "artifacts/a.txt").read_text()
+
+    def alter(path: Path, text: str) -> None:
+        facts = path.stat()
+        path.chmod(0o644)
+        with path.open("r+") as file:
+            file.write(text)
+        path.chmod(facts.st_mode)
+        os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+        opened_module._read.clear()  # as in the next run
+
+    assert done() == "good\n"
+    (kept,) = (path for path in (tmp_path / ".dvc/cache/files").rglob("*") if path.is_file())
+    alter(tmp_path / "artifacts/a.txt", "evil")
+    assert done() == "good\n"
+    assert (tmp_path / "ran").read_text() == "ran\n", "put back, not done again"
+    alter(kept, "evil")
+    assert done() == "good\n"
+    assert (tmp_path / "ran").read_text() == "ran\nran\n"
+    (entry,) = (path for path in (tmp_path / ".dvc/cache/runs").rglob("*") if path.is_file())
+    (tmp_path / "dvc.lock").unlink()
+    entry.write_text("".join(entry.read_text().partition("outs:")[:1]))
+    assert done() == "good\n"
+    (tmp_path / "dvc.lock").unlink()
+    for path in entry.parent.iterdir():
+        path.unlink()
+    assert done() == "good\n", "a kill left an entry's folder empty"
+
+
+def test_durations_that_are_none_are_not_known(tmp_path: Path) -> None:
+    for content, known in (("[1, 2]", {}), ('{"guard": "x", "train": 1.5}', {"train": 1.5}), ("\x00", {})):
+        write_atomic(tmp_path / ".specml/durations.json", content)
+        assert durations.known(tmp_path) == known
+
+
+@pytest.mark.parametrize(
+    ("number", "told"), [(errno.ENOSPC, "the disk is full"), (errno.EROFS, "is read-only"), (errno.EIO, "disk fails")]
+)
+@pytest.mark.parametrize("folder", [False, True])
+def test_a_failing_disk_leaves_the_old_file_and_is_told_by_its_name(
+    number: int, told: str, folder: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "out"
+
+    def write(text: str) -> None:
+        if folder:
+            with folder_atomic(path) as made:
+                (made / "a").write_text(text)
+        else:
+            write_atomic(path, text)
+
+    def content() -> str:
+        return ((path / "a") if folder else path).read_text()
+
+    def refuse(handle: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    write("old")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", refuse)
+        with pytest.raises(OSError, match=os.strerror(number)) as caught:
+            write("new")
+    refused = of_system(caught.value, tmp_path)
+    assert refused.where == str(path)
+    assert told in refused.what
+    assert refused.hint
+    assert content() == "old"
+    assert leftovers(tmp_path) == []
+    write("new")
+    assert content() == "new"
