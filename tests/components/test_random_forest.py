@@ -5,10 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnxruntime
 import pytest
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 
-from specml.candidates.random_forest import RandomForest
+from specml.bundle import Contract
+from specml.candidates.random_forest import ForestModel, RandomForest
+from specml.data import Column
+from specml.features.numeric import FittedNumeric
+from specml.preprocessing import Preprocessing
+from specml.stages.package import build
 from tests.components.test_candidates import adversarial
 from tests.conftest import design
 
@@ -41,3 +47,24 @@ def test_infinities_and_columns_that_are_wholly_missing_are_taken() -> None:
     data.X[:, 5] = np.nan
     model = RandomForest(**OPTIONS).fit(data, seed=3, threads=1)  # type: ignore[arg-type]
     assert np.isfinite(model.predict(data.X)).all()
+
+
+def test_a_forest_whose_trees_are_all_sure_says_no_more_than_one() -> None:
+    """Thirty times a thirtieth, summed in float32, is 1.0000004."""
+    split = {
+        "feature": [0, -2, -2],
+        "left_child": [1, -1, -1],
+        "right_child": [2, -1, -1],
+        "value": [[0.0], [0.0], [1.0]],
+    }
+    tree = {name: np.array(values) for name, values in split.items()}
+    tree |= {"threshold": np.array([0.5, -2.0, -2.0]), "missing_go_to_left": np.zeros(3, dtype=np.uint8)}
+    column = Column(name="x", kind="numeric")
+    preprocessing = Preprocessing((column,), ("numeric",), (FittedNumeric(("x",), None, 0.0, 1.0),))
+    contract = Contract(
+        name="f", task="binary", target="y", inputs=(column,), classes=(0, 1), threshold=0.5, candidate="f"
+    )
+    graph = build(contract, preprocessing, ForestModel([tree] * 30, 1))
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    (probabilities,) = session.run(["probabilities"], {"x": np.array([[0.0], [1.0]])})
+    assert probabilities.tolist() == [[1.0, 0.0], [0.0, 1.0]]

@@ -84,6 +84,8 @@ def build(contract: Contract, preprocessing: Preprocessing, model: Model) -> byt
     if contract.task == "regression":
         graph.output("prediction", graph.node("Squeeze", answer, graph.constant(np.array([1]))), "float32")
         return graph.to_bytes()
+    # A mean of many leaves, summed in float32, may come out at 1.0000004.
+    answer = graph.node("Clip", answer, *(graph.constant(np.array(end, dtype=np.float32)) for end in (0.0, 1.0)))
     if contract.task == "binary":
         positive = graph.node("GreaterOrEqual", answer, graph.constant(np.array(contract.threshold, dtype=np.float32)))
         index = graph.node("Squeeze", graph.node("Cast", positive, to=7), graph.constant(np.array([1])))
