@@ -17,7 +17,19 @@ if TYPE_CHECKING:
 
 def all_of(spec: Spec) -> Iterator[Disagreement]:
     """What contradicts between the sections; keys are paths from the root."""
-    for part in (_problem, _columns, _hash_key, _split, _features, _candidates, _gates, _waivers, _approval, _serving):
+    for part in (
+        _problem,
+        _columns,
+        _hash_key,
+        _split,
+        _features,
+        _candidates,
+        _gates,
+        _waivers,
+        _approval,
+        _serving,
+        _monitoring,
+    ):
         yield from part(spec)
 
 
@@ -206,3 +218,14 @@ def _serving(spec: Spec) -> Iterator[Disagreement]:
         )
     if replicas.max < replicas.min:
         yield Disagreement(key=("serving", "replicas", "max"), what=f"is {replicas.max}, below min ({replicas.min}).")
+
+
+def _monitoring(spec: Spec) -> Iterator[Disagreement]:
+    signals, retrain = spec.monitoring.signals, spec.monitoring.retrain
+    for index, name in enumerate(retrain.on if retrain else ()):
+        if name not in signals:
+            yield Disagreement(
+                key=("monitoring", "retrain", "on", index),
+                what=f"names {name!r}, which is no signal of this spec.",
+                hint=f"Its signals: {', '.join(signals)}.",
+            )

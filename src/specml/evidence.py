@@ -61,6 +61,19 @@ class Verdict(BaseModel):
 
 
 @dataclass(frozen=True)
+class Champion:
+    """The live release on the same rows."""
+
+    bundle: str
+    """Its digest."""
+    scores: np.ndarray | None = None
+    """As in ``Evidence``; None when it can't answer these rows."""
+    decisions: np.ndarray | None = None
+    wanting: str = ""
+    """Why it can't, in one sentence."""
+
+
+@dataclass(frozen=True)
 class Evidence:
     """The rows that no training stage has read, and what the packaged model said of them.
 
@@ -86,6 +99,10 @@ class Evidence:
     timed: Callable[[int, int], list[float]] | None = None
     """``timed(rows, calls)``: the seconds of each of ``calls`` runs of the packaged graph on ``rows`` rows,
     measured when a gate asks."""
+    metric: str = ""
+    """The problem's primary metric."""
+    champion: Callable[[], Champion | None] | None = None
+    """What the live release says of the rows, computed when a gate asks; None when nothing was ever live."""
 
     def at(self, rows: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None]:
         """``y, scores, decisions, weight`` of some rows: what ``Metric.measure`` takes."""

@@ -172,6 +172,8 @@ class Gate(Component):
 
     level: Literal["fail", "warn"] = "fail"
     """Whether a refusal stops the release or is only told."""
+    against_champion: ClassVar[bool] = False
+    """Whether ``check`` asks for ``evidence.champion``; the plan then has a stage that fetches it."""
 
     @abstractmethod
     def check(self, evidence: Evidence) -> Verdict:

@@ -35,6 +35,11 @@ KEPT = 10
 """Releases that are kept: rolling back goes a step or two, late labels come for the last few, and a bundle is seldom
 larger than some MB."""
 
+POINTER = "champion.json"
+"""Which bundle ``validate`` compares a challenger with: a file of the project, to be committed."""
+NOBODY = '{"bundle": null}\n'
+"""Its content before anything was live."""
+
 State = Literal["staged", "live", "retired"]
 
 
@@ -64,6 +69,8 @@ class Record(BaseModel):
     metric: Score | None = None
     obligations: dict[str, str] = {}
     """What the rules of its spec obliged to when it was made, by name."""
+    champion: str | None = None
+    """The bundle that it was compared with; empty when there was none yet, None when no gate compared."""
     params: str = ""
     """Digest of params.yaml (the whole spec as it was compiled) when it came into the store."""
 
@@ -184,7 +191,7 @@ def keep(project: Path) -> Release:
     known = of_bundle(project, bundle)
     params = project / "params.yaml"
     number = known.record.number if known else _next_number(project)
-    names = ("bundle", "candidate", "gates", "waivers", "metric", "obligations")
+    names = ("bundle", "candidate", "gates", "waivers", "metric", "obligations", "champion")
     facts = {name: told[name] for name in names if name in told}
     try:
         record = Record.model_validate({**facts, "number": number, "params": digest(params) if params.exists() else ""})
@@ -295,6 +302,30 @@ def told(project: Path, live: str) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def pointer(project: Path) -> str | None:
+    """The digest of the bundle that challengers are compared with; None when there is none yet.
+
+    Raises:
+        SpecmlError: the file is missing, or says something else.
+    """
+    path = project / POINTER
+    try:
+        bundle: str | None = json.loads(path.read_bytes())["bundle"]
+        if bundle is None or re.fullmatch("sha256:[0-9a-f]{64}", bundle):
+            return bundle
+    except FileNotFoundError:
+        raise SpecmlError("is missing.", where=str(path), hint="`specml compile` writes it.") from None
+    except (ValueError, LookupError, TypeError):
+        pass
+    hint = f"Take it back from version control, or remove it: then there is no champion yet. It held {NOBODY.strip()}."
+    raise SpecmlError("names no champion.", where=str(path), hint=hint)
+
+
+def point(project: Path, bundle: str) -> None:
+    """Have challengers compared with this bundle."""
+    write_atomic(project / POINTER, f'{{"bundle": "{bundle}"}}\n')
 
 
 def _numbered(project: Path, number: int) -> Release | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from specml import admission, ledger, releases
 from specml.bundle import RELEASE
 from specml.errors import GateRefused, SpecmlError
-from specml.files import read_json
+from specml.files import digest, read_json
 from specml.releases import Event, Release
 
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ def go_live(spec: Spec, project: Path, say: Callable[[str], None], *, again: boo
     ``again``: also a release that was rolled back from.
 
     Raises:
-        GateRefused: the bundle was not admitted, or under other obligations than the spec's, or a waiver that let it
-            pass has expired.
+        GateRefused: the bundle was not admitted, or under other obligations than the spec's, or compared with another
+            release than the live one, or a waiver that let it pass has expired.
         ApprovalMissing: it waits for a person's approval.
         StaleCompile: it was judged under another section ``compliance`` than that of the spec.
         SpecmlError: it was rolled back from, and ``again`` is false.
@@ -54,6 +54,7 @@ def go_live(spec: Spec, project: Path, say: Callable[[str], None], *, again: boo
                 where=f"{spec.name} {release.record.bundle[7:19]}",
                 hint="A changed model is a new release. To serve this one all the same: specml deploy --again",
             )
+        _refuse_outdated(release, current(spec, project))
         deployment = spec.deployment.target.deploy(spec, project, release, say)
         facts["replicas"] = deployment.replicas
         events = releases.history(project)
@@ -128,6 +129,36 @@ def _refuse_parted(spec: Spec, project: Path) -> None:
     except (OSError, ValueError, TypeError):
         return  # ``keep`` says what is wrong with it
     admission.refuse_parted(spec.compliance, told, str(project / RELEASE))
+
+
+def renew(spec: Spec, project: Path, *, stale: bool) -> Release | None:
+    """Point at the release that is live now, where a challenger is yet to be compared with it.
+
+    The pointer is left alone while the project's bundle is what is live and nothing is to be made anew (``stale``):
+    otherwise each release would make the evidence that it stands on out of date. It never goes back to nobody, so a
+    project without its store (a fresh clone) is not judged more mildly. Returns the champion when it is another.
+    """
+    champion = current(spec, project)
+    manifest = project / "artifacts/bundle/manifest.json"
+    if champion is None or champion.record.bundle == releases.pointer(project):
+        return None
+    if not stale and manifest.exists() and digest(manifest) == champion.record.bundle:
+        return None
+    releases.point(project, champion.record.bundle)
+    return champion
+
+
+def _refuse_outdated(release: Release, champion: Release | None) -> None:
+    """A comparison admits only beside the release that it was made with."""
+    compared = release.record.champion
+    if compared is None or champion is None or champion.record.bundle in (compared, release.record.bundle):
+        return
+    with_whom = f"the bundle {compared[7:19]}" if compared else "nobody"
+    raise GateRefused(
+        f"release {release.record.number} was compared with {with_whom}, and release {champion.record.number} is live.",
+        where=release.record.bundle[7:19],
+        hint="`specml run` compares it with what is live.",
+    )
 
 
 def _notice(spec: Spec, project: Path) -> None:

@@ -242,6 +242,13 @@ class Window(Block):
     """Rows whose labels have come; fewer wait for more."""
 
 
+class Retrain(Block):
+    """When ``specml retrain --if-raised`` trains a challenger."""
+
+    on: Annotated[tuple[Slug, ...], Field(min_length=1)]
+    """Signals, by name; one that was raised on the live release is enough."""
+
+
 class Monitoring(Block):
     """How the live model is watched."""
 
@@ -252,6 +259,8 @@ class Monitoring(Block):
         default={"drift": {"type": "data_drift"}}, validate_default=True, min_length=1
     )
     """What is judged, by name."""
+    retrain: Retrain | None = None
+    """Without it only a person retrains, or a timetable of yours."""
 
 
 class Approval(Block):

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from rich.console import Console
 
 from specml import admission, releases, rollout
-from specml.bundle import BundleError
+from specml.bundle import BundleError, open_bundle
+from specml.cli import retrain
+from specml.compile import compile_plan
+from specml.compile.write import compiled
 from specml.errors import DeployFailed, GateRefused, SpecmlError
 from specml.kinds import Deployment
+from specml.load import load
+from specml.stages import champion
+from specml.stages.work import Work
 from specml.targets.local import Local
+from specml.watch.judge import RECORDS
+from specml.watch.raised import raised
 from tests.bundles import binary_bundle, release
 from tests.conftest import spec_of, specml, tree
 
@@ -282,6 +292,156 @@ def test_the_newest_are_kept_and_never_the_live_one_removed(
     assert deployed(tmp_path, 0.7) == 7
 
 
+def named(project: Path, bundle: str | None) -> None:
+    (project / releases.POINTER).write_text(json.dumps({"bundle": bundle}))
+
+
+def renewed(project: Path, *, stale: bool) -> str | None:
+    rollout.renew(SPEC, project, stale=stale)
+    return releases.pointer(project)
+
+
+def test_the_champion_is_what_is_live_where_a_challenger_is_yet_to_be_compared(tmp_path: Path, server: Server) -> None:
+    named(tmp_path, None)
+    assert renewed(tmp_path, stale=True) is None
+    deployed(tmp_path, 0.1)
+    first = server.bundle
+    # What went live does not make its own evidence out of date; whatever is made anew is compared with it.
+    assert renewed(tmp_path, stale=False) is None
+    assert renewed(tmp_path, stale=True) == first
+    deployed(tmp_path, 0.2)
+    second = server.bundle
+    assert renewed(tmp_path, stale=False) == first
+    # A bundle that is not live is compared with what is, also when that was rolled back to, or is stopped.
+    judged(tmp_path, 0.3)
+    assert renewed(tmp_path, stale=False) == second
+    back(tmp_path)
+    assert renewed(tmp_path, stale=False) == first
+    server.bundle = ""
+    named(tmp_path, second)
+    assert renewed(tmp_path, stale=False) == first
+    # A project without its store keeps the champion that it names.
+    shutil.rmtree(tmp_path / ".specml")
+    assert renewed(tmp_path, stale=True) == first
+
+
+@pytest.mark.usefixtures("server")
+def test_a_comparison_admits_only_beside_the_release_that_it_was_made_with(tmp_path: Path) -> None:
+    deployed(tmp_path, 0.1)
+    first = releases.find(tmp_path, "1").record.bundle
+    judged(tmp_path, 0.2, champion=first)
+    assert rollout.go_live(SPEC, tmp_path, print).release.record.champion == first
+    assert rollout.go_live(SPEC, tmp_path, print).release.record.number == 2
+    for compared, told in ((first, first[7:19]), ("", "nobody")):
+        judged(tmp_path, 0.3, champion=compared)
+        with pytest.raises(GateRefused, match=f"release 3 was compared with .*{told}, and release 2 is live"):
+            rollout.go_live(SPEC, tmp_path, print)
+    judged(tmp_path, 0.3)
+    assert rollout.go_live(SPEC, tmp_path, print).release.record.champion is None
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"bundle": 3}', '{"bundle": "sha256:0"}', "\xff"])
+def test_a_broken_pointer_is_told(content: str, tmp_path: Path) -> None:
+    with pytest.raises(SpecmlError, match="is missing"):
+        releases.pointer(tmp_path)
+    (tmp_path / releases.POINTER).write_bytes(content.encode("latin-1"))
+    with pytest.raises(SpecmlError, match="names no champion"):
+        releases.pointer(tmp_path)
+
+
+@pytest.mark.usefixtures("server")
+def test_the_champion_is_fetched_from_the_store_or_told_to_be_missing(tmp_path: Path) -> None:
+    spec = spec_of(gates={"champion": {"type": "champion"}})
+    work = Work(champion.declare(spec), tmp_path, spec, lambda *_, **__: None)
+    named(tmp_path, None)
+    champion.work(work)
+    assert champion.named(work) is None
+    deployed(tmp_path, 0.1)
+    first = releases.find(tmp_path, "1")
+    named(tmp_path, first.record.bundle)
+    champion.work(work)
+    assert champion.named(work) == first.record.bundle == open_bundle(tmp_path / champion.BUNDLE).digest
+    (first.bundle / "model.onnx").write_bytes(b"x")
+    with pytest.raises(BundleError, match="release 1 was altered"):
+        champion.work(work)
+    shutil.rmtree(first.folder)
+    with pytest.raises(BundleError, match="is not kept here") as refusal:
+        champion.work(work)
+    assert "dvc pull" in refusal.value.hint
+    # What an earlier run fetched is untouched by one that could not.
+    assert champion.named(work) == first.record.bundle
+
+
+def test_the_plan_has_a_champion_only_where_a_gate_asks_for_it(tmp_path: Path) -> None:
+    assert "champion" not in [stage.name for stage in compile_plan(SPEC).stages]
+    (tmp_path / "spec.yaml").write_text(json.dumps(tree()))
+    plain = compiled(load(tmp_path))
+    assert releases.POINTER not in plain.contents
+    (tmp_path / "spec.yaml").write_text(json.dumps(tree(gates={"champion": {"type": "champion"}})))
+    with_gate = compiled(load(tmp_path))
+    stages = {stage.name: stage for stage in with_gate.plan.stages}
+    assert stages["champion"].deps == (releases.POINTER,)
+    assert champion.OUT in stages["validate"].deps
+    assert with_gate.contents[releases.POINTER] == releases.NOBODY
+    named(tmp_path, "sha256:" + "a" * 64)
+    assert compiled(load(tmp_path)).changed == (".gitignore", "dvc.yaml", "params.yaml", "serve.yaml")
+
+
+def test_retrain_adds_the_gate_that_the_spec_lacks_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "spec.yaml").write_text(json.dumps(tree()))
+    out = Console(file=sys.stderr, width=200)
+    loaded = retrain._with_gate((str(tmp_path),), out)
+    assert loaded.spec.gates["champion"].against_champion
+    assert loaded.overrides == ("gates.champion={type: champion}",)
+    assert "added 'gates.champion={type: champion}' for this run" in capsys.readouterr().err
+    gates = {"champion": {"type": "metric", "metric": "roc_auc", "min": 0.1}, "live": {"type": "champion", "min": -0.1}}
+    (tmp_path / "spec.yaml").write_text(json.dumps(tree(gates=gates)))
+    assert retrain._with_gate((str(tmp_path),), out).overrides == ()
+    del gates["live"]
+    (tmp_path / "spec.yaml").write_text(json.dumps(tree(gates=gates)))
+    loaded = retrain._with_gate((str(tmp_path),), out)
+    assert loaded.spec.gates["champion"].type == "metric"  # type: ignore[attr-defined]
+    assert loaded.spec.gates["against_champion"].against_champion
+
+
+def test_a_trigger_must_name_a_signal(tmp_path: Path) -> None:
+    (tmp_path / "spec.yaml").write_text(
+        "name: small\nproblem: {task: binary, target: y}\ndata: {sources: {rows: {type: csv, path: rows.csv}}}\n"
+        "candidates: {line: logistic_regression}\nmonitoring:\n  retrain: {on: [drift,\n    dirft]}\n"
+    )
+    told = specml("check", folder=tmp_path, status=2).stderr
+    assert "spec.yaml:7:5: monitoring.retrain.on.1" in told
+    assert "names 'dirft', which is no signal of this spec" in told
+    (tmp_path / "spec.yaml").write_text(json.dumps(tree(monitoring={"retrain": {"on": []}})))
+    specml("check", folder=tmp_path, status=2)
+
+
+@pytest.mark.usefixtures("server")
+def test_only_signals_raised_on_the_live_release_since_it_went_live_count(tmp_path: Path) -> None:
+    deployed(tmp_path, 0.1, 0.2)
+    first, second = releases.stored(tmp_path)
+    went = releases.history(tmp_path)[-1].at
+
+    def record(name: str, bundle: str, at: str, *raised: str) -> None:
+        (tmp_path / RECORDS).mkdir(exist_ok=True)
+        told = {"window": name, "bundle": bundle, "judged": at, "raised": list(raised)}
+        (tmp_path / RECORDS / f"{name}.json").write_text(json.dumps(told))
+
+    record("of-another", first.record.bundle, went, "drift")
+    record("before", second.record.bundle, "2020-01-01T00:00:00+00:00", "drift")
+    record("quiet", second.record.bundle, went)
+    record("other", second.record.bundle, went, "slow")
+    assert raised(tmp_path, second, ("drift",)) == []
+    record("new", second.record.bundle, went, "drift", "slow")
+    assert [(one.signal, one.window) for one in raised(tmp_path, second, ("drift", "auc"))] == [("drift", "new")]
+    assert [one.window for one in raised(tmp_path, first, ("drift",))] == ["of-another"]
+    (tmp_path / RECORDS / "broken.json").write_text("[]")
+    with pytest.raises(SpecmlError, match="no record of a window"):
+        raised(tmp_path, second, ("drift",))
+
+
 @pytest.mark.usefixtures("server")
 def test_broken_records_are_told(tmp_path: Path) -> None:
     deployed(tmp_path, 0.1, 0.2)
@@ -312,7 +472,7 @@ def test_the_commands_on_a_stopped_project(tmp_path: Path, server: Server) -> No
     told = specml("releases", folder=tmp_path).stdout
     lines = [line.split() for line in told.splitlines()]
     assert lines[2][:2] == ["2", releases.find(tmp_path, "2").record.bundle[7:19]]
-    assert "retired, rolled back" in told
+    assert lines[2][-2:] == ["rolled", "back"]
     assert "Nothing is live now" in told
     assert all(len(line) <= 80 for line in told.splitlines())
     rows = json.loads(specml("releases", "--json", folder=tmp_path).stdout)["releases"]

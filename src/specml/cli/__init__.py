@@ -32,6 +32,7 @@ VERBS = {
     "explain": "Say of single rows what moves the model's answer.",
     "watch": "Judge what the live model is asked, and how good its answers were.",
     "feedback": "Bring the labels that came late.",
+    "retrain": "Train a challenger on the new data; it is released if it is not worse than what is live.",
     "stop": "Stop what is live.",
     "doctor": "Look for what would break a run, and say how to mend it.",
     "audit": "Check and show the record of what was run, decided and served.",

@@ -49,6 +49,6 @@ def _table(rows: list[dict[str, Any]]) -> Table:
         measured = row["metric"] is not None and row["metric"]["name"] == metric
         score = number(row["metric"]["value"]) if measured else "-"
         went = (row["went_live"] or "-")[:16].replace("T", " ")
-        state = row["state"] + (", rolled back" if row["rolled_back"] else "")
+        state = "rolled back" if row["rolled_back"] else row["state"]
         table.add_row(str(row["number"]), row["bundle"][7:19], row["candidate"], score, went, state)
     return table

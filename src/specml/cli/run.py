@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from specml.cli.arguments import parse, spec_and_overrides
 from specml.errors import INTERRUPTED, DataCheckFailed, GateRefused, SpecmlError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rich.console import Console
 
     from specml.load import Loaded
@@ -36,6 +39,8 @@ class Outcome:
     url: str = ""
     release: int | None = None
     """The number of the release that is live."""
+    cause: str = ""
+    """Why it was retrained."""
     error: SpecmlError | None = None
 
     def document(self) -> dict[str, Any]:
@@ -52,6 +57,7 @@ class Outcome:
             "report": self.report,
             "url": self.url,
             "release": self.release,
+            "cause": self.cause,
         }
 
 
@@ -92,16 +98,22 @@ def command(
 
     if until and only:
         raise click.UsageError("--until and --only exclude each other.")
+    way = Way(until or only, single=only is not None, force=force, wait=not no_wait, quiet=quiet or as_json)
     outcome, out = Outcome(), console()
-    try:
+    with told(outcome, as_json=as_json):
         loaded = load(*parse(arguments))
-        outcome.name = loaded.spec.name
-        way = Way(until or only, single=only is not None, force=force, wait=not no_wait, quiet=quiet or as_json)
-        _carry(loaded, outcome, out, way)
+        carry(loaded, outcome, out, way)
         if not (until or only or no_deploy):
-            _deploy(loaded, outcome, out, quiet=way.quiet)
+            deploy(loaded, outcome, out, quiet=way.quiet)
         elif way.target in (None, LAST):
-            _standing(loaded.folder, out, quiet=way.quiet)
+            standing(loaded.folder, out, quiet=way.quiet)
+
+
+@contextlib.contextmanager
+def told(outcome: Outcome, *, as_json: bool) -> Iterator[None]:
+    """Print the outcome of the block as JSON, if that is wanted, also when it ends in a refusal."""
+    try:
+        yield
     except SpecmlError as error:
         outcome.error = error
     if as_json:
@@ -110,7 +122,7 @@ def command(
         raise outcome.error
 
 
-def _carry(loaded: Loaded, outcome: Outcome, out: Console, way: Way) -> None:
+def carry(loaded: Loaded, outcome: Outcome, out: Console, way: Way) -> None:
     """Compile and reproduce, alone in the project."""
     from specml import ledger, repro
     from specml.bundle import RELEASE
@@ -119,6 +131,7 @@ def _carry(loaded: Loaded, outcome: Outcome, out: Console, way: Way) -> None:
     from specml.files import read_json
 
     folder, target = loaded.folder, way.target
+    outcome.name = loaded.spec.name
     with repro.alone(folder, wait=way.wait) as number:
         result = compiled(loaded, force=way.force)
         _known(target, result.plan.stages)
@@ -139,7 +152,9 @@ def _carry(loaded: Loaded, outcome: Outcome, out: Console, way: Way) -> None:
         }
         with ledger.recorded(folder, "run", **facts) as ended:
             try:
-                stale = {target} if way.single else repro.changes(folder, [target] if target else [])
+                stale = {str(target)} if way.single else set(repro.changes(folder, [target] if target else []))
+                if not way.single and _renewed(loaded, result.plan, stale, out, way):
+                    stale.add("champion")
                 if stale:
                     _reproduce(outcome, out, folder, number, _order(result.plan, way), quiet=way.quiet)
             finally:
@@ -148,12 +163,27 @@ def _carry(loaded: Loaded, outcome: Outcome, out: Console, way: Way) -> None:
                 release = read_json(folder / RELEASE)
                 ended |= {key: release[key] for key in ("bundle", "verdicts", "admitted")}
         if not (outcome.stages_run or way.quiet):
-            back = f"put back as they were: the files of {', '.join(sorted(map(str, stale)))}"
+            back = f"put back as they were: the files of {', '.join(sorted(stale))}"
             out.print(back if stale else "nothing to do: every stage is up to date", markup=False, soft_wrap=True)
     if target is None or target == LAST:
         _tell(outcome, out, folder, quiet=way.quiet or not outcome.stages_run)
     elif outcome.stages_run and not way.quiet:
         out.print(f"done up to {target}; go on with `specml run`", markup=False)
+
+
+def _renewed(loaded: Loaded, plan: Plan, stale: set[str], out: Console, way: Way) -> bool:
+    """Whether challengers are from now on compared with another release, which is live now."""
+    from specml import rollout
+
+    asked, names = [stage.name for stage in plan.stages], _names(plan.stages)
+    if "champion" not in asked or (way.target and way.target not in asked[asked.index("champion") :]):
+        return False
+    judged = set(names[: names.index("validate") + 1])
+    champion = rollout.renew(loaded.spec, loaded.folder, stale=bool(judged & stale))
+    if champion is not None and not way.quiet:
+        told = f"the champion is release {champion.record.number}, as champion.json now says"
+        out.print(told, markup=False, soft_wrap=True)
+    return champion is not None
 
 
 def _order(plan: Plan, way: Way) -> Order:
@@ -246,7 +276,7 @@ def _tell(outcome: Outcome, out: Console, folder: Path, *, quiet: bool) -> None:
         out.print(f"{what:<7} {folder / where}", markup=False)
 
 
-def _standing(folder: Path, out: Console, *, quiet: bool) -> None:
+def standing(folder: Path, out: Console, *, quiet: bool) -> None:
     """What the release waits for; DVC, which looks at no clock, does not refuse when a waiver has run out."""
     from specml import admission, bundle
     from specml.errors import ApprovalMissing
@@ -260,7 +290,7 @@ def _standing(folder: Path, out: Console, *, quiet: bool) -> None:
             out.print(f"{waits.what} {waits.hint}", markup=False, soft_wrap=True)
 
 
-def _deploy(loaded: Loaded, outcome: Outcome, out: Console, *, quiet: bool) -> None:
+def deploy(loaded: Loaded, outcome: Outcome, out: Console, *, quiet: bool) -> None:
     """Serve the released bundle."""
     from specml import rollout
     from specml.cli.deploy import announce

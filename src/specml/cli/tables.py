@@ -69,7 +69,9 @@ def gates_table(verdicts: dict[str, Any]) -> Table:
             word += " (waived)"
         elif gate["outcome"] != "holds" and not admission.stops(gate):
             word += " (told)"
-        table.add_row(name, word, gate["threshold"], number(gate["value"]), _span(gate), f"{gate['n']:,}")
+        # A gate may hold without a measured value: the first release has no champion.
+        value = "-" if gate["value"] is None and gate["outcome"] == "holds" else number(gate["value"])
+        table.add_row(name, word, gate["threshold"], value, _span(gate), f"{gate['n']:,}")
         for one in gate["slices"]:
             if one["outcome"] != "holds":
                 table.add_row(f" {one['name']}", one["outcome"], "", number(one["value"]), _span(one), f"{one['n']:,}")

@@ -11,6 +11,7 @@ from specml.compile import compile_plan
 from specml.compile.dvc import compiled_digest, dvc_yaml, gitignore, params_yaml, read_params
 from specml.errors import SpecmlError, StaleCompile
 from specml.files import write_atomic
+from specml.releases import NOBODY, POINTER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,6 +58,8 @@ def compiled(loaded: Loaded, *, force: bool = False) -> Compiled:
         "params.yaml": params_yaml(plan, loaded.path.relative_to(folder).as_posix(), loaded.overrides),
         **loaded.spec.deployment.target.emit(loaded.spec),
     }
+    if any(stage.name == "champion" for stage in plan.stages):
+        contents[POINTER] = _text(folder / POINTER) or NOBODY
     return Compiled(plan, folder, contents)
 
 

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from specml.stages import explore, guard, ingest, package, prepare, release, select, train, validate
+from specml.stages import (
+    champion,
+    explore,
+    guard,
+    ingest,
+    package,
+    prepare,
+    release,
+    select,
+    train,
+    validate,
+)
 
 if TYPE_CHECKING:
     from specml.plan import Stage
@@ -30,6 +41,7 @@ STAGES: dict[str, StageModule] = {
     "train": train,
     "select": select,
     "package": package,
+    "champion": champion,
     "validate": validate,
     "release": release,
 }

@@ -77,6 +77,8 @@ def work(work: Work) -> None:
         "verdicts": digest(work.path(validate.OUT)),
         **admission.terms(work.spec.compliance, evidence["gates"], admission.today()),
     }
+    if "champion" in evidence:
+        release["champion"] = evidence["champion"]
     evidence["gates"] = admission.waived(evidence["gates"], release)
     refusals = sorted(name for name, gate in evidence["gates"].items() if admission.stops(gate))
     release["admitted"] = not refusals

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from specml import bundle, curves, ledger
 from specml.data import Layout, feature_array
-from specml.evidence import Evidence, Verdict
+from specml.evidence import Champion, Evidence, Verdict
 from specml.explain import importance
 from specml.files import canonical_json, digest, read_json, write_atomic
 from specml.metrics import TABLE
 from specml.plan import Plot, Stage
-from specml.stages import package, prepare, select, train
+from specml.stages import champion, package, prepare, select, train
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,13 +57,21 @@ def declare(spec: Spec) -> Stage:
     return Stage(
         name="validate",
         summary="measure the bundle on the held-out rows; judge every gate",
-        params=("candidates", "gates", "problem.favourable_class", "problem.task", "search.seed"),
+        params=(
+            "candidates",
+            "gates",
+            "problem.favourable_class",
+            "problem.primary_metric",
+            "problem.task",
+            "search.seed",
+        ),
         deps=(
             package.OUT,
             prepare.TEST,
             prepare.LAYOUT,
             select.OUT,
             *(train.OUT.replace("${key}", name) for name in sorted(spec.candidates)),
+            *([champion.OUT] if _compares(spec) else []),
         ),
         outs=(OUT, CURVES, IMPORTANCE),
         metrics=(METRICS,),
@@ -100,10 +108,10 @@ def work(work: Work) -> None:
             **verdict.model_dump(mode="json"),
         }
         work.say(f"{name}: {verdict.outcome} · {verdict.reason}", done=0.3 + 0.7 * (number + 1) / len(gates))
-    write_atomic(
-        work.path(OUT),
-        canonical_json({"bundle": opened.digest, "rows": test.height, "metrics": measured, "gates": verdicts}),
-    )
+    told = {"bundle": opened.digest, "rows": test.height, "metrics": measured, "gates": verdicts}
+    if _compares(work.spec):
+        told["champion"] = champion.named(work) or ""
+    write_atomic(work.path(OUT), canonical_json(told))
     write_atomic(work.path(METRICS), canonical_json(measured))
     holding = sum(verdict["outcome"] == "holds" for verdict in verdicts.values())
     work.say(f"{holding} of {len(verdicts)} gates hold")
@@ -145,7 +153,36 @@ def gather(work: Work, layout: Layout, test: pl.DataFrame, opened: bundle.Bundle
         declared_groups=layout.groups,
         seed=work.spec.search.seed,
         timed=lambda size, calls: _timed(opened, test, size, calls),
+        metric=work.spec.problem.metric,
+        champion=(lambda: _champion(work, layout, test)) if _compares(work.spec) else None,
     )
+
+
+def _compares(spec: Spec) -> bool:
+    return any(gate.against_champion for gate in spec.gates.values())
+
+
+def _champion(work: Work, layout: Layout, test: pl.DataFrame) -> Champion | None:
+    """The live release on the held-out rows, by its own graph."""
+    name = champion.named(work)
+    if name is None:
+        return None
+    try:
+        opened = bundle.open_bundle(work.path(champion.BUNDLE))
+    except bundle.BundleError as error:
+        return Champion(name, wanting=f"its bundle {error.what}")
+    if opened.digest != name:
+        return Champion(name, wanting=f"its bundle is another, {opened.digest[7:19]}.")
+    if wanting := champion.unfit(opened.contract, layout):
+        return Champion(name, wanting=wanting)
+    answers = [bundle.predict(session, part) for session, part in _parts(opened, test)]
+    # The champion may have its classes in another order.
+    names = [str(label) for label in opened.contract.classes]
+    order = [names.index(str(label)) for label in layout.classes]
+    for answer in answers:
+        if order:
+            answer["probabilities"] = answer["probabilities"][:, order]
+    return Champion(name, *_scores(layout, answers))
 
 
 def _timed(opened: bundle.Bundle, test: pl.DataFrame, rows: int, calls: int) -> list[float]:

@@ -1,0 +1,78 @@
+"""Fetch the champion, so that ``validate`` compares the challenger with it.
+
+Which release that is stands in a small file of the project's own, to be committed: what is live is no file that DVC
+could watch, and what a stage reads it must declare. ``specml run`` renews the file where a verdict may come of it
+(see ``rollout.renew``); the bundle itself then travels with DVC's cache and remotes, as any output.
+"""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+from specml import releases
+from specml.bundle import BundleError
+from specml.files import canonical_json, folder_atomic, read_json
+from specml.plan import Stage
+from specml.releases import POINTER
+
+if TYPE_CHECKING:
+    from specml.bundle import Contract
+    from specml.data import Layout
+    from specml.spec import Spec
+    from specml.stages.work import Work
+
+OUT = "artifacts/champion"
+BUNDLE = f"{OUT}/bundle"
+
+
+def declare(spec: Spec) -> Stage:
+    """Part of the plan only where a gate asks for the champion."""
+    return Stage(name="champion", summary="fetch the live release to compare with", deps=(POINTER,), outs=(OUT,))
+
+
+def work(work: Work) -> None:
+    """The pointer → a copy of the bundle that it names, or of none.
+
+    Raises:
+        BundleError: it is not in the project's store, or was altered there.
+    """
+    champion = releases.pointer(work.folder)
+    with folder_atomic(work.path(OUT)) as temporary:
+        if champion is not None:
+            release = releases.of_bundle(work.folder, champion)
+            if release is None:
+                raise BundleError(
+                    f"the champion {champion[7:19]}, which {POINTER} names, is not kept here.",
+                    where=releases.FOLDER,
+                    hint=f"`dvc pull` brings it where a remote has it. To judge without one: remove {POINTER}.",
+                )
+            release.open()
+            shutil.copytree(release.bundle, temporary / "bundle")
+        (temporary / "champion.json").write_bytes(canonical_json({"bundle": champion}))
+    work.say(f"the champion is {champion[7:19]}" if champion else "there is no champion yet")
+
+
+def named(work: Work) -> str | None:
+    """The digest of what this stage has fetched; None when there was no champion."""
+    found: str | None = read_json(work.path(OUT) / "champion.json")["bundle"]
+    return found
+
+
+def unfit(contract: Contract, layout: Layout) -> str:
+    """Why a champion of this contract can't answer rows of this layout; empty when it can."""
+    if (contract.task, contract.target) != (layout.task, layout.target):
+        return f"it estimates {contract.target} ({contract.task}), not {layout.target} ({layout.task})."
+    if {str(one) for one in contract.classes} != {str(one) for one in layout.classes}:
+        return f"its classes are {_named(contract.classes)}, not {_named(layout.classes)}."
+    here = {column.name: column.kind for column in layout.features}
+    lacking = [column.name for column in contract.inputs if column.name not in here]
+    if lacking:
+        return f"the rows have no longer {_named(lacking)}, which it needs."
+    other = [column.name for column in contract.inputs if column.kind != here[column.name]]
+    return f"{_named(other)} is of another kind than it was trained on." if other else ""
+
+
+def _named(values: object) -> str:
+    assert isinstance(values, (list, tuple))
+    return ", ".join(map(str, values))
