@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from specml import rollout
+from specml import repro, rollout
 from specml.compile import compile_plan
 from specml.errors import GateRefused, SpecError
 from specml.load import load
+from specml.watch.live import watch
 from tests.conftest import EXAMPLES, run_stages, specml
 
 if TYPE_CHECKING:
@@ -158,6 +161,19 @@ def test_the_record_of_processing_is_made_from_spec_and_run(folder: Path, monkey
     assert "evidence, not legal advice" in card
     verdicts = json.loads((folder / "artifacts/validate/verdicts.json").read_bytes())
     assert {one["name"].partition("=")[0] for one in verdicts["gates"]["gdpr_disparity"]["slices"]} == {"age", "sex"}
+    # Two years later, `specml watch` forgets the rows, and nothing else.
+    repro.set_up(folder)
+    rows = sorted(one.relative_to(folder) for one in folder.glob("artifacts/*/*.parquet"))
+    assert len(rows) == 3
+    said: list[str] = []
+    list(watch(load(folder).spec, folder, said.append))
+    assert all((folder / one).exists() for one in rows)
+    for one in rows:
+        os.utime(folder / one, (time.time() - 731 * 86400,) * 2)
+    list(watch(load(folder).spec, folder, said.append))
+    assert not any((folder / one).exists() for one in rows)
+    assert (folder / "artifacts/bundle/model.onnx").exists()
+    assert "3 copies of rows older than 730d deleted; `specml run` reads the source again." in said
 
 
 def test_the_server_is_told_what_is_owed(folder: Path) -> None:

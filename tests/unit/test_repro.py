@@ -162,7 +162,12 @@ def test_stages_are_not_forked_where_their_libraries_may_have_threads(tmp_path: 
 
 @pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # in DVC
 def test_a_target_is_asked_about_with_all_that_it_depends_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+    """From wherever one asks: in the current folder lies another project."""
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/dvc.yaml").write_text("stages:\n  second: {cmd: touch x, outs: [x]}\n")
+    monkeypatch.chdir(tmp_path / "other")
+    tmp_path = tmp_path / "project"
+    tmp_path.mkdir()
     (tmp_path / "rows.csv").write_text("1\n")
     (tmp_path / "dvc.yaml").write_text(
         "stages:\n"

@@ -34,7 +34,8 @@ def changes(folder: Path, targets: Sequence[str] = ()) -> dict[str, Any]:
     logging.getLogger("dvc").setLevel(logging.ERROR)
     parse_once()
     try:
-        with opened(folder) as repo:
+        # DVC looks for what it is asked about in the current folder, whose dvc.yaml may be another project's.
+        with contextlib.chdir(folder), opened(folder) as repo:
             return dict(repo.status(targets=list(targets) or ["dvc.yaml"], with_deps=bool(targets)))
     except (DvcException, TypeError) as error:  # TypeError: a date in params.yaml
         told = " ".join(str(error).split())
