@@ -173,7 +173,7 @@ class Bench:
             **os.environ,
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "SPECML_THREADS": "2",  # two candidates side by side, or one with two workers, whatever the machine has
-            MARK: folder.name,
+            MARK: str(folder),
             **more,
         }
         return subprocess.Popen(
@@ -215,7 +215,7 @@ class Bench:
                 if hit:
                     self._see_the_end(run, folder)
             finally:
-                _strike(_processes(folder.name))
+                _strike(_processes(str(folder)))
         return hit
 
     def _by_itself(self, run: subprocess.Popen[str], folder: Path, mark: Path) -> str:
@@ -236,7 +236,7 @@ class Bench:
         time.sleep(moment.after * self.durations[moment.stage.partition("@")[0]])
         victims: list[psutil.Process] = []
         while not victims:
-            processes = _processes(folder.name)
+            processes = _processes(str(folder))
             victims = [one for one in processes if moment.victim in ("run", _role(one, run.pid))]
             under_way = [one for one in _under_way(folder) if _is_of(one, moment.stage)]
             if not under_way:
@@ -255,7 +255,7 @@ class Bench:
         if run.returncode == 0:
             raise Failed(f"the run says that all is well:\n{told}")
         until = time.monotonic() + 1
-        while left := _processes(folder.name):
+        while left := _processes(str(folder)):
             if time.monotonic() > until:
                 raise Failed(f"left a second later: {[' '.join(one.cmdline()) for one in left]}")
             time.sleep(0.05)

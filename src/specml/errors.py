@@ -143,7 +143,10 @@ class SignalRaised(SpecmlError):
 
 
 _REFUSALS = {
-    errno.EROFS: ("is on a file system that is read-only.", "Make it writable, or copy the project to where it is."),
+    errno.EROFS: (
+        "is on a file system that is read-only.",
+        "Mount it writable, or copy the project to a folder that you may write to.",
+    ),
     errno.EACCES: ("may not be read or written by this user.", "`ls -ld` says who may; change its owner or mode."),
     errno.EPERM: ("may not be changed by this user.", "`ls -ld` and `lsattr` say why."),
     errno.EIO: ("can't be read or written: the disk fails.", "`dmesg` says more. Nothing half written was kept."),

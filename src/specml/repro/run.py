@@ -25,7 +25,7 @@ from specml.errors import SpecmlError, StageFailed, of_system, system_error
 from specml.files import write_atomic
 from specml.processes import die_with_parent, ended_by_signal
 from specml.repro.forked import FORK, Perform, fork_stages, load_for
-from specml.repro.lockfile import Keeper, put_in_order
+from specml.repro.lockfile import Keeper, heal, put_in_order
 from specml.repro.opened import opened
 from specml.repro.parsed import parse_once
 from specml.stages.work import threads
@@ -122,6 +122,7 @@ def started(folder: Path, number: int, order: Order, perform: Perform | None = N
         finally:
             _end(process)
             with contextlib.suppress(OSError):  # what fails to write has been told
+                heal(folder)
                 put_in_order(folder, order.every)
 
 
