@@ -197,6 +197,8 @@ def open_bundle(folder: Path) -> Bundle:
     strangers = sorted({entry.name for entry in folder.iterdir()} - {*contents, "manifest.json"})
     if strangers:
         raise BundleError(f"holds {', '.join(strangers)}, which its manifest does not name.", where=str(folder))
+    for name in sorted({"model.onnx", DESIGN} & contents.keys()):
+        audit(contents[name], where=str(folder / name))
     import json
 
     contract = _contract(contents["contract.json"], folder)
