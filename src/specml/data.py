@@ -114,5 +114,5 @@ def feature_array(table: pl.DataFrame, column: Column) -> np.ndarray:
 
     values = table[column.name]
     if column.kind == "categorical":
-        return np.asarray(values.fill_null(MISSING).to_list(), dtype=object)
+        return np.asarray(values.fill_null(MISSING).to_numpy(), dtype=object)
     return values.cast(pl.Float64).fill_null(float("nan")).to_numpy().astype(np.float64)

@@ -8,6 +8,7 @@ commands, with the same outcome.
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import multiprocessing
 import os
@@ -71,6 +72,7 @@ def fork_stages(perform: Perform) -> bool:
             return
         arguments = found[1].split()
         load_for(arguments[1:2])
+        gc.freeze()  # else a collection in the fork writes to, and so copies, all that it shares
         process = FORK.Process(target=_stage, args=(os.getpid(), perform, arguments, options["cwd"], options["env"]))
         process.start()
         process.join()
