@@ -60,7 +60,7 @@ def test_the_interval_is_scipys_paired_bootstrap(metric: str) -> None:
         return float(area(evidence.y[rows], evidence.scores[rows]) - area(evidence.y[rows], champion.scores[rows]))
 
     reference = scipy.stats.bootstrap(
-        (np.arange(300),), gain, n_resamples=999, method="percentile", vectorized=False, rng=1
+        (np.arange(300),), gain, n_resamples=499, method="percentile", vectorized=False, rng=1
     ).confidence_interval
     width = reference.high - reference.low
     assert verdict.value == pytest.approx(gain(np.arange(300)))
@@ -114,7 +114,6 @@ def test_what_cannot_be_compared_is_not_measured() -> None:
     assert verdict.blocking
     assert "its bundle was altered" in verdict.reason
     assert Gate().check(pair(99)).outcome == "not measured"
-    assert Gate().check(pair(200, metric="precision")).outcome in {"holds", "refused"}
 
 
 def decided(generator: np.random.Generator, n: int, mine: float, theirs: float) -> Evidence:

@@ -55,7 +55,8 @@ def _with_gate(arguments: tuple[str, ...], out: Console) -> Loaded:
         return loaded
     name = "champion" if "champion" not in loaded.spec.gates else "against_champion"
     added = f"gates.{name}={{type: champion}}"
-    out.print(f"the spec has no gate against the champion: added {added!r} for this run", markup=False, soft_wrap=True)
+    told = f"the spec has no gate against the champion: added {added!r} for this run; `specml run` compares with none"
+    out.print(told, markup=False, soft_wrap=True)
     return load(path, (*overrides, added))
 
 
