@@ -169,7 +169,9 @@ def test_an_answer_is_explained_without_data_or_server(again: Path) -> None:
 
 def test_a_forest_is_explained_by_captum(again: Path) -> None:
     forest = "candidates.forest={type: random_forest, n_estimators: 30}"
-    outcome(again, "~candidates.gbm", "~candidates.scorecard", forest, "gates.auc.min=0.9", "gates.recall.min=0.7")
+    # Leaves of few rows are surer than their log loss can bear.
+    loose = ("gates.auc.min=0.9", "gates.recall.min=0.7", "gates.baseline.level=warn")
+    outcome(again, "~candidates.gbm", "~candidates.scorecard", forest, *loose)
     told = json.loads((again / "artifacts/validate/importance.json").read_text())
     assert (told["method"], len(told["importance"])) == ("shapley", 30)
     explained(again)
