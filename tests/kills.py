@@ -92,10 +92,10 @@ def moments(seed: int, count: int) -> list[Moment]:
     written = [
         writing("train", "dvc.lock", "opened"),
         writing("package", "dvc.lock", "written", most=2500, nth=generator.randint(1, 3)),
-        writing("select", ".dvc/tmp/rwlock", "written", most=120, nth=generator.randint(1, 8)),
+        writing("select", ".dvc/tmp/rwlock", "written", most=120, nth=min(3, generator.randint(1, 8))),
         writing("release", ".specml/ledger.jsonl", "written", most=200, nth=2),
-        writing("ingest", "dvc.lock", "written", most=800, nth=2),
-        writing("new", ".dvc/config", "written", most=30),
+        writing("ingest", "dvc.lock", "written", most=800),
+        writing("new", ".dvc/config", "written", most=30, nth=2),
         writing("prepare", ".specml/run.lock", "opened"),
         writing("explore", ".specml/run.lock", "written", most=40),
         writing("prepare", ".specml/fence", "opened"),
