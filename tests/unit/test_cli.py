@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -43,7 +44,11 @@ def test_no_spec_is_one_message(tmp_path: Path) -> None:
         assert "spec.yaml" in done.stderr, verb
 
 
-def test_errors_become_their_exit_status(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_become_their_exit_status(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
     def fail(error: BaseException) -> int:
         def raising(**_: object) -> None:
             raise error
