@@ -19,6 +19,7 @@ PROJECTS = {
     "default": ROOT,
     "breast_cancer": EXAMPLES / "breast_cancer",
     "diabetes": EXAMPLES / "diabetes",
+    "employment": EXAMPLES / "employment",
     "gdpr": EXAMPLES / "loans",
 }
 
