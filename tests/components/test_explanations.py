@@ -12,6 +12,7 @@ from specml.bundle import open_bundle, predict
 from specml.explain import explainer
 from specml.kinds import Candidate
 from tests.bundles import Trained, trained_bundle
+from tests.components.test_candidates import NEEDED
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +25,7 @@ CASES = [(name, task) for name, kind in sorted(Candidate.table.items()) for task
 def trained(name: str, task: Task, folder: Path) -> Trained:
     kind: Any = Candidate.table[name]
     small = {name: n for name, n in {"n_estimators": 20, "epochs": 3}.items() if name in kind.model_fields}
-    return trained_bundle(folder, kind(**small), task)
+    return trained_bundle(folder, kind(**small, **NEEDED.get(name, {})), task)
 
 
 def told_by_the_graph(one: Trained, rows: dict[str, np.ndarray]) -> np.ndarray:

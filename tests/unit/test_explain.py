@@ -19,7 +19,7 @@ from specml.candidates.logistic_regression import LogisticRegression
 from specml.candidates.random_forest import RandomForest
 from specml.candidates.ridge import Ridge
 from specml.candidates.tabular_mlp import TabularMlp
-from specml.cli import _status
+from specml.cli import exit_status
 from specml.data import Column
 from specml.explain import explainer
 from specml.files import canonical_json, digest
@@ -332,7 +332,7 @@ def test_numbers_that_do_not_fit_the_design_are_refused(tmp_path: Path) -> None:
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    assert _status(["explain", *arguments]) == 0
+    assert exit_status(["explain", *arguments]) == 0
     return capsys.readouterr().out
 
 
@@ -379,5 +379,5 @@ def test_what_is_asked_wrongly_is_told(
     folder = tmp_path_factory.getbasetemp() / "ridge"
     if not folder.exists():
         trained_bundle(folder, LogisticRegression(), "binary")
-    assert _status(["explain", *arguments, "--bundle", str(folder)]) in (1, 2)
+    assert exit_status(["explain", *arguments, "--bundle", str(folder)]) in (1, 2)
     assert words in capsys.readouterr().err

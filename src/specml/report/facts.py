@@ -125,14 +125,11 @@ def _trained(folder: Path, name: str) -> dict[str, Any]:
 
 def _locked(folder: Path) -> dict[str, Any]:
     """The stages as DVC locked them when they ran; none without DVC."""
-    import yaml
+    from ruamel.yaml import YAML
 
     lock = folder / "dvc.lock"
-    if not lock.exists():
-        return {}
-    # Written by DVC, without what YAML 1.1 and 1.2 read differently; the parser in C is ten times as fast.
-    found = yaml.load(lock.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - both are safe
-    return dict(found.get("stages", {}))
+    # By the parser that DVC wrote it with: to one of YAML 1.1, 1e-05 is text.
+    return dict(YAML(typ="safe").load(lock).get("stages", {})) if lock.exists() else {}
 
 
 def _sources(locked: dict[str, Any]) -> dict[str, tuple[str, str, int]]:

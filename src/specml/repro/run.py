@@ -231,11 +231,14 @@ def _chain(error: BaseException | None) -> str:
 
 
 def _end(process: BaseProcess) -> None:
-    """End DVC and its stages, if they still are: first asked, then made to."""
+    """End DVC and its stages, if they still are: first asked, then made to.
+
+    Where DVC has ended, some of the group may not: a worker of a search that was starting when its stage was killed.
+    """
     assert process.pid is not None
     for sort, patience in ((signal.SIGTERM, GRACE), (signal.SIGKILL, None)):
         if process.exitcode is not None and sort is signal.SIGTERM:
-            break
-        with contextlib.suppress(ProcessLookupError):
+            continue
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, sort)
         process.join(patience)
