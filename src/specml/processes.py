@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import pickle
 import signal
 import sys
 from typing import TYPE_CHECKING
@@ -25,6 +26,15 @@ def die_with_parent(parent: int | None = None) -> None:
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if parent is not None and os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def begin_worker(parent: int, begin: bytes) -> None:
+    """Call what ``begin`` holds, pickled by the process ``parent``, once this process ends with it.
+
+    Unpickled here and no sooner: loading what it needs takes seconds, in which the parent may be killed.
+    """
+    die_with_parent(parent)
+    pickle.loads(begin)()  # noqa: S301 - our own parent wrote it a moment ago
 
 
 @contextlib.contextmanager

@@ -73,6 +73,7 @@ def test_a_network_is_trained_by_lightning_released_and_answers_by_onnxruntime_a
     assert error < 0.85 * table["progression"].std()  # type: ignore[operator]
 
 
+@pytest.mark.sweep
 def test_the_model_of_the_documents_goes_the_whole_way(project: Callable[[str], Path]) -> None:
     folder = project("breast_cancer")
     section = (ROOT / "docs/plugins.md").read_text().split("## A model of your own", 1)[1]

@@ -117,6 +117,7 @@ def compared_alike(folder: Path, clone: Path) -> bool:
 
 
 @pytest.mark.serve
+@pytest.mark.sweep
 def test_a_worse_challenger_is_refused_a_better_one_released_and_rolled_back_from(tmp_path: Path) -> None:
     folder = project(tmp_path / "later", CHAMPION)
     try:

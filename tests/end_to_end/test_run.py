@@ -167,6 +167,7 @@ def test_an_answer_is_explained_without_data_or_server(again: Path) -> None:
     assert first in drawn
 
 
+@pytest.mark.sweep
 def test_a_forest_is_explained_by_captum(again: Path) -> None:
     forest = "candidates.forest={type: random_forest, n_estimators: 30}"
     # Leaves of few rows are surer than their log loss can bear.

@@ -331,7 +331,8 @@ def test_predict_gives_the_same_from_the_server_and_from_the_bundle(live: Live) 
     alone = specml("predict", "new.csv", "--bundle", "artifacts/bundle", "-o", "out.csv", "-q", folder=live.folder)
     assert alone.stderr == ""
     # A server's answers have an id of their own, by which late labels find them.
-    ids = [row.pop("id_") for row in (rows := list(csv.DictReader(io.StringIO(served.stdout))))]
+    rows = list(csv.DictReader(io.StringIO(served.stdout)))
+    ids = [row.pop("id_") for row in rows]
     assert len(set(ids)) == 120
     assert rows == list(csv.DictReader(io.StringIO((live.folder / "out.csv").read_text())))
     answered = list(csv.DictReader(io.StringIO(served.stdout)))

@@ -62,6 +62,7 @@ def test_errors_become_their_exit_status(
     assert fail(GateRefused("no", hint="mend it", where="here")) == 4
     assert capsys.readouterr().err == "here:\n    no\n    mend it\n"
     assert fail(KeyboardInterrupt()) == 130
+    capsys.readouterr()
     assert fail(OSError(28, "No space left on device", "x.json")) == 1
     assert capsys.readouterr().err.startswith("x.json:\n    can't be written: the disk is full")
     assert fail(ZeroDivisionError()) == 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import pickle
 import sys
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,7 +21,7 @@ from specml import __version__
 from specml.errors import StageFailed
 from specml.files import canonical_json, digest, write_atomic
 from specml.metrics import TABLE
-from specml.processes import die_with_parent
+from specml.processes import begin_worker
 from specml.space import setting, whole, with_settings
 from specml.stages import prepare
 from specml.stages.cross_validation import Judged, cross_validate
@@ -248,9 +249,8 @@ class _Judges:
 
         if self._pool is None:
             share = threads() // self._workers
-            self._pool = ProcessPoolExecutor(
-                self._workers, get_context("spawn"), _begin, (partial(self._judge, threads=share),)
-            )
+            begin = pickle.dumps(partial(_begin, partial(self._judge, threads=share)))
+            self._pool = ProcessPoolExecutor(self._workers, get_context("spawn"), begin_worker, (os.getpid(), begin))
         waiting = {self._pool.submit(_judged, candidate): number for number, candidate in candidates.items()}
         for future in as_completed(waiting):
             try:
@@ -265,7 +265,6 @@ _JUDGE: list[Callable[..., Judged]] = []
 
 
 def _begin(judge: Callable[..., Judged]) -> None:
-    die_with_parent()
     _JUDGE.append(judge)
 
 
