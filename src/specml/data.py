@@ -107,12 +107,23 @@ class Design:
         return Design(self.X[index], self.y[index], weight, self.task, self.n_classes, self.cardinalities)
 
 
-def feature_array(table: pl.DataFrame, column: Column) -> np.ndarray:
-    """A feature as the graph takes it: float64 [n] with NaN for missing, or str objects [n] with ``MISSING``."""
+def feature_values(table: pl.DataFrame, column: Column) -> np.ndarray | pl.Series:
+    """A feature as ``kinds.Feature`` takes it: float64 [n] with NaN for missing, or a String series with ``MISSING``.
+
+    Texts stay with polars: made into an object each, they take longer to read than to encode.
+    """
     import numpy as np
     import polars as pl
 
     values = table[column.name]
     if column.kind == "categorical":
-        return np.asarray(values.fill_null(MISSING).to_numpy(), dtype=object)
+        return values.fill_null(MISSING)
     return values.cast(pl.Float64).fill_null(float("nan")).to_numpy().astype(np.float64)
+
+
+def feature_array(table: pl.DataFrame, column: Column) -> np.ndarray:
+    """A feature as the graph takes it: float64 [n] with NaN for missing, or str objects [n] with ``MISSING``."""
+    import numpy as np
+
+    values = feature_values(table, column)
+    return values if isinstance(values, np.ndarray) else np.asarray(values.to_numpy(), dtype=object)

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from specml.releases import Release
     from specml.spec import Spec
 
+    Values = Any
+    """``np.ndarray`` float64 [n] for numbers, ``pl.Series`` of String for texts: a feature knows which it treats."""
+
 
 class Source(Component):
     """Where rows come from."""
@@ -58,8 +61,8 @@ class Feature(Component):
     """The kinds of column (see ``data.Column``) that it can treat."""
 
     @abstractmethod
-    def fit(self, column: Column, values: np.ndarray, prefers: Preference) -> FittedFeature:
-        """Learn from training ``values`` (see ``data.feature_array``); ``prefers`` decides what is ``auto``."""
+    def fit(self, column: Column, values: Values, prefers: Preference) -> FittedFeature:
+        """Learn from training ``values`` (see ``data.feature_values``); ``prefers`` decides what is ``auto``."""
 
     @classmethod
     @abstractmethod
@@ -88,8 +91,8 @@ class FittedFeature(ABC):
         return 0
 
     @abstractmethod
-    def transform(self, values: np.ndarray) -> np.ndarray:
-        """``values`` [n] as float32 [n, len(names)]."""
+    def transform(self, values: Values) -> np.ndarray:
+        """``values`` [n], as ``fit`` takes them, as float32 [n, len(names)]."""
 
     @abstractmethod
     def to_onnx(self, graph: Graph, value: str) -> str:

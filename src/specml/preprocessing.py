@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from specml.data import Column, feature_array
+from specml.data import Column, feature_values
 from specml.files import canonical_json, read_json
 from specml.kinds import Feature, FittedFeature, Preference
 
@@ -32,7 +32,7 @@ class Preprocessing:
         cls, table: pl.DataFrame, columns: tuple[Column, ...], treatment: Mapping[str, Feature], prefers: Preference
     ) -> Preprocessing:
         """Learn from the rows of ``table``; ``treatment`` is the feature of each column, by name."""
-        fitted = tuple(treatment[c.name].fit(c, feature_array(table, c), prefers) for c in columns)
+        fitted = tuple(treatment[c.name].fit(c, feature_values(table, c), prefers) for c in columns)
         return cls(columns, tuple(treatment[c.name].type for c in columns), fitted)  # type: ignore[attr-defined]
 
     @property
@@ -44,10 +44,12 @@ class Preprocessing:
         """float32 [n, d]."""
         import numpy as np
 
-        blocks = [
-            one.transform(feature_array(table, column)) for column, one in zip(self.columns, self.fitted, strict=True)
-        ]
-        return np.ascontiguousarray(np.hstack(blocks), dtype=np.float32)
+        out = np.empty((table.height, sum(len(one.names) for one in self.fitted)), dtype=np.float32)
+        place = 0
+        for column, one in zip(self.columns, self.fitted, strict=True):
+            out[:, place : place + len(one.names)] = one.transform(feature_values(table, column))
+            place += len(one.names)
+        return out
 
     def to_onnx(self, graph: Graph) -> str:
         """Declare the columns as inputs of the graph; returns the float32 value [n, d]."""

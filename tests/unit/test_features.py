@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+import polars as pl
 import pytest
 
 from specml.data import MISSING
 from specml.features.boolean import Boolean
-from specml.features.categorical import Categorical
+from specml.features.categorical import Categorical, FittedCategorical
 from specml.features.numeric import Numeric
 from specml.graph import Graph
 from specml.kinds import Feature, FittedFeature, Preference
@@ -46,11 +47,11 @@ def test_numbers_are_equal_in_the_graph(feature: Feature, prefers: Preference) -
 
 @pytest.mark.parametrize("encode", ["onehot", "ordinal"])
 def test_categories_are_equal_in_the_graph(encode: Any) -> None:
-    training = np.array(["b", "a", "a", MISSING, "ä", "", "b "], dtype=object)
+    training = pl.Series("count", ["b", "a", "a", MISSING, "ä", "", "b "])
     fitted = Categorical(encode=encode).fit(column("x", "categorical"), training, LINEAR)
-    values = np.array(["a", "b", "never seen", MISSING, "ä", "", "b ", "A"], dtype=object)
+    values = pl.Series(["a", "b", "never seen", MISSING, "ä", "", "b ", "A", "a\u0308", "𝒜", "a" * 10_000])
     out = fitted.transform(values)
-    assert np.array_equal(out, in_graph(fitted, values, "string"))
+    assert np.array_equal(out, in_graph(fitted, values.to_numpy(), "string"))
     never = out[2]
     assert (never == (0 if encode == "onehot" else -1)).all()
     assert np.array_equal(Categorical.restore(fitted.state()).transform(values), out)
@@ -76,7 +77,19 @@ def test_constant_and_empty_columns_survive() -> None:
 
 
 def test_rare_categories_count_as_never_seen() -> None:
-    values = np.array(["a"] * 5 + ["b"] * 4 + ["c"], dtype=object)
+    values = pl.Series(["a"] * 5 + ["b"] * 4 + ["c"])
     fitted = Categorical(encode="onehot", max_categories=2).fit(column("x", "categorical"), values, LINEAR)
     assert fitted.names == ("x=a", "x=b")
-    assert fitted.transform(np.array(["c"], dtype=object)).sum() == 0
+    assert fitted.transform(pl.Series(["c"])).sum() == 0
+
+
+@pytest.mark.parametrize("encode", ["onehot", "ordinal"])
+@pytest.mark.parametrize("categories", [1, 300, 70_000])
+def test_encoding_is_what_a_dictionary_gives(encode: Any, categories: int) -> None:
+    known = tuple(sorted(f"{i:x}é" for i in range(categories)))[:10_000]
+    values = pl.Series([*known[:3], "?", *known[-2:], "", known[len(known) // 2]])
+    out = FittedCategorical("x", known, encode).transform(values)
+    place = {one: index for index, one in enumerate(known)}
+    codes = np.array([[place.get(one, -1)] for one in values.to_list()])
+    assert np.array_equal(out, codes if encode == "ordinal" else codes == np.arange(len(known)))
+    assert FittedCategorical("x", (), encode).transform(values).shape == (len(values), 1 if encode == "ordinal" else 0)

@@ -13,6 +13,7 @@ from specml.kinds import Feature, FittedFeature, Preference
 
 if TYPE_CHECKING:
     import numpy as np
+    import polars as pl
 
     from specml.data import Column
     from specml.graph import Graph
@@ -31,10 +32,8 @@ class Categorical(Feature):
     """The commonest this many are kept; the others count as never seen."""
 
     @override
-    def fit(self, column: Column, values: np.ndarray, prefers: Preference) -> FittedCategorical:
-        from collections import Counter
-
-        counts = Counter(values.tolist())
+    def fit(self, column: Column, values: pl.Series, prefers: Preference) -> FittedCategorical:
+        counts: dict[str, int] = dict(values.alias("category").value_counts().iter_rows())
         commonest = sorted(counts, key=lambda category: (-counts[category], category))[: self.max_categories]
         encode = prefers.encode if self.encode == "auto" else self.encode
         return FittedCategorical(column.name, tuple(sorted(commonest)), encode)
@@ -66,14 +65,18 @@ class FittedCategorical(FittedFeature):
         return len(self.categories) if self.encode == "ordinal" else 0
 
     @override
-    def transform(self, values: np.ndarray) -> np.ndarray:
+    def transform(self, values: pl.Series) -> np.ndarray:
         import numpy as np
+        import polars as pl
 
-        place = {category: index for index, category in enumerate(self.categories)}
-        codes = np.array([place.get(value, -1) for value in values.tolist()], dtype=np.int64).reshape(-1, 1)
+        known = pl.Enum(self.categories)  # its physical values are the places of the categories
+        codes = values.cast(known, strict=False).to_physical()
         if self.encode == "ordinal":
-            return codes.astype(np.float32)
-        return np.asarray(codes == np.arange(len(self.categories)), dtype=np.float32)
+            return codes.cast(pl.Float32).fill_null(-1.0).to_numpy().reshape(-1, 1)
+        out = np.zeros((len(values), len(self.categories)), dtype=np.float32)
+        seen = codes.is_not_null()
+        out[np.flatnonzero(seen), codes.drop_nulls()] = 1.0
+        return out
 
     @override
     def to_onnx(self, graph: Graph, value: str) -> str:
