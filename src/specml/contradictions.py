@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from specml.component import Disagreement
 from specml.kinds import Candidate
 from specml.metrics import TABLE
+from specml.tables import joins
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,6 +20,7 @@ def all_of(spec: Spec) -> Iterator[Disagreement]:
     """What contradicts between the sections; keys are paths from the root."""
     for part in (
         _problem,
+        _joins,
         _columns,
         _hash_key,
         _split,
@@ -50,6 +52,11 @@ def _problem(spec: Spec) -> Iterator[Disagreement]:
                 yield Disagreement(key=("problem", key), what=f"has no effect on a {problem.task} problem.")
     if problem.task == "regression" and problem.favourable_class is not None:
         yield Disagreement(key=("problem", "favourable_class"), what="has no effect on a regression problem.")
+
+
+def _joins(spec: Spec) -> Iterator[Disagreement]:
+    for found in joins.disagreements(spec.data.sources, spec.data.joins):
+        yield found.model_copy(update={"key": ("data", *found.key)})
 
 
 def _columns(spec: Spec) -> Iterator[Disagreement]:

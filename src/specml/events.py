@@ -31,9 +31,12 @@ class Events:
         path = os.environ.get(VARIABLE)
         return cls(stage, Path(path) if path else None, os.dup(sys.stdout.fileno()))
 
-    def say(self, text: str, done: float | None = None) -> None:
-        """Tell a step; ``done`` is the share of the stage that is finished."""
-        self.tell("say", text=text, done=done)
+    def say(self, text: str, done: float | None = None, *, note: bool = False) -> None:
+        """Tell a step; ``done`` is the share of the stage that is finished.
+
+        A ``note`` is something that a person should know of the data: it is shown and stays, and is no progress.
+        """
+        self.tell("note" if note else "say", text=text, done=done)
 
     def tell(self, event: str, **facts: Any) -> None:
         """Append one event."""
@@ -41,7 +44,7 @@ class Events:
             line = json.dumps({"stage": self.stage, "event": event, "time": time.time(), **facts})
             with self.path.open("a") as file:
                 file.write(line + "\n")
-        elif event == "say" and "text" in facts:
+        elif event in ("say", "note") and "text" in facts:
             os.write(self.terminal, f"{self.stage}: {facts['text']}\n".encode())
 
 

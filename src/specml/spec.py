@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BeforeValidator, Field, SerializeAsAny
 
 # The kinds' folders are imported so that every built-in component is in its kind's table.
 import specml.candidates
@@ -29,6 +28,7 @@ from specml.features.numeric import Numeric
 from specml.kinds import Candidate, Feature, Gate, Rule, Signal, Source, Target
 from specml.metrics import PRIMARY
 from specml.plan import Obligation, Plan
+from specml.tables.joins import Joins
 from specml.values import Day, Duration, Label, Person, Secret, Slug, at_most
 
 
@@ -117,21 +117,16 @@ class Split(Block):
 class Data(Block):
     """The rows, what is known about them, and which are held out."""
 
-    sources: dict[Slug, SerializeAsAny[Annotated[Source, ByType()]]]
+    sources: Annotated[dict[Slug, SerializeAsAny[Annotated[Source, ByType()]]], Field(min_length=1)]
     """Where the rows come from, by name."""
+    joins: Joins = ()
+    """How several sources become one table, in this order; a single source needs none."""
     columns: dict[str, Column] = {}
-    """Declarations by column name."""
+    """Declarations by column name, as the joined table calls it."""
     undeclared: Literal["feature", "drop"] = "feature"
     """What becomes of columns that are neither named under ``columns`` nor the target. ``feature``: features whose
     type is inferred; ``drop``: forgotten as soon as they are read, as ignored ones then are."""
     split: Split = Split()
-
-    @field_validator("sources")
-    @classmethod
-    def _one(cls, sources: dict[str, Source]) -> dict[str, Source]:
-        if len(sources) != 1:
-            raise PydanticCustomError("one_source", "must name exactly one source; {n} are named.", {"n": len(sources)})
-        return sources
 
 
 class FeatureDefaults(Block):

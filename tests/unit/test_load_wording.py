@@ -55,7 +55,7 @@ def told(tmp_path: Path, old: str, new: str) -> Problem:
         ("path: rows.csv", "path: rows.csv, separator: ', '", "data.sources.rows.separator", "must be text of at most 1 character; it is ', '.", ""),
         ("type: csv", "type: csvv", "data.sources.rows.type", f"'csvv' is no source known here: {', '.join(sorted(Source.table))}.", "Did you mean 'csv'?"),
         ("type: csv, ", "", "data.sources.rows", f"lacks its type: one of {', '.join(sorted(Source.table))}.", ""),
-        ("{rows: {type: csv, path: rows.csv}}", "{}", "data.sources", "must name exactly one source; 0 are named.", ""),
+        ("{rows: {type: csv, path: rows.csv}}", "{}", "data.sources", "must be of at least 1 entry; it is a mapping.", ""),
         ("role: id", "role: protectd", "data.columns.a.role", "must be one of feature, target, id, protected, weight, time, ignore; it is 'protectd'.", "Did you mean 'protected'?"),
         ("gbm: {type: lightgbm}", "GBM: {type: lightgbm}", "candidates.GBM", "'GBM' must be a name of lower case letters, digits and underscores, at most 40.", ""),
         ("gbm: {type: lightgbm}", "gbm: {type: lightgmb}", "candidates.gbm.type", f"'lightgmb' is no candidate known here: {', '.join(sorted(Candidate.table))}.", "Did you mean 'lightgbm'?"),

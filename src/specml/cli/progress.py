@@ -60,7 +60,9 @@ class Follow:
             self.text[stage] = event["text"]
         if self.quiet:
             return
-        if self.bars:
+        if sort == "note":
+            self.out.print(f"{_clock(event)} {stage} · {event['text']}", markup=False, soft_wrap=True)
+        elif self.bars:
             self._bar(event)
         elif sort == "start":
             expected = f" (last time {self.last[stage]:.1f}s)" if stage in self.last else ""

@@ -14,6 +14,7 @@ from specml.errors import DataCheckFailed, SpecmlError
 from specml.files import canonical_json, write_atomic
 from specml.plan import Stage
 from specml.stages import guard
+from specml.tables import joins
 
 if TYPE_CHECKING:
     import polars as pl
@@ -32,7 +33,7 @@ SHORTEST_KEY = 32
 def declare(spec: Spec) -> Stage:
     """One for each source; it runs again when a file of a source changes."""
     files = sorted({file for source in spec.data.sources.values() for file in source.files()})
-    params, outs = ["data.sources.${key}", "data.columns", "data.undeclared"], [OUT]
+    params, outs = ["data.sources.${key}", "data.joins", "data.columns", "data.undeclared"], [OUT]
     if spec.data.undeclared == "drop":
         params.append("problem.target")
     if _hashed(spec.data):
@@ -64,24 +65,27 @@ def work(work: Work) -> None:
     """
     data = work.spec.data
     texts = {
-        name
+        joins.own_name(data.joins, work.key, name)
         for name, c in data.columns.items()
         if c.dtype == "category" or (c.role == "protected" and not c.bands) or c.action == "hash"
     }
     table = data.sources[work.key].read(work.folder, frozenset(texts))
-    refuse_missing({name: f"data.columns.{name}" for name in data.columns}, table.columns)
-    if data.undeclared == "drop":
-        refuse_missing({work.spec.problem.target: "problem.target"}, table.columns)
-    dropped = _dropped(work.spec, table.columns)
+    if not data.joins:  # else a column may stand in another source: the stage that joins them looks
+        refuse_missing({name: f"data.columns.{name}" for name in data.columns}, table.columns)
+        if data.undeclared == "drop":
+            refuse_missing({work.spec.problem.target: "problem.target"}, table.columns)
+    called = {name: joins.named(data.joins, work.key, name) for name in table.columns}
+    dropped = _dropped(work.spec, called, joins.needed(data.joins, work.key))
     gone = {name for names in dropped.values() for name in names}
     table = table.select(name for name in table.columns if name not in gone)
-    if hashed := _hashed(data):
+    hashed = [name for name in table.columns if called[name] in _hashed(data)]
+    if hashed:
         assert work.spec.compliance.hash_key is not None
         key = _key(work.spec.compliance.hash_key)
         table = table.with_columns(pseudonyms(table[name], key) for name in hashed)
     write_table(work, OUT, table)
     if _forgets(data):
-        told = {"rows": table.height, "kept": table.columns, "hashed": hashed, "dropped": dropped}
+        told = {"rows": table.height, "kept": table.columns, "hashed": sorted(hashed), "dropped": dropped}
         write_atomic(work.path(COLUMNS), canonical_json(told))
     forgotten = [f"{', '.join(names)} ({why})" for why, names in dropped.items() if names]
     work.say("; forgotten: ".join([f"{table.height:,} rows × {table.width} columns", *forgotten]))
@@ -137,15 +141,16 @@ def _forgets(data: Data) -> bool:
     return data.undeclared == "drop" or any(column.action for column in data.columns.values())
 
 
-def _dropped(spec: Spec, names: list[str]) -> dict[str, list[str]]:
-    """What is not written, by the reason."""
+def _dropped(spec: Spec, called: dict[str, str], needed: set[str]) -> dict[str, list[str]]:
+    """What is not written, by the reason; ``called``: what the joined table calls a column."""
     columns, minimal = spec.data.columns, spec.data.undeclared == "drop"
-    known = {*columns, spec.problem.target} if minimal else {*names}
-    declared = [name for name in names if name in columns]
+    known = {*columns, spec.problem.target} if minimal else {*called.values()}
+    declared = [name for name, final in called.items() if final in columns]
+    ignored = [name for name in declared if minimal and columns[called[name]].role == "ignore"]
     return {
-        "action: drop": [name for name in declared if columns[name].action == "drop"],
-        "ignored": [name for name in declared if minimal and columns[name].role == "ignore"],
-        "undeclared": [name for name in names if name not in known],
+        "action: drop": [name for name in declared if columns[called[name]].action == "drop"],
+        "ignored": [name for name in ignored if name not in needed],
+        "undeclared": [name for name, final in called.items() if final not in known and name not in needed],
     }
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from specml.casting import as_groups, cast, declared_groups
 from specml.data import MISSING, Column, Layout, category
 from specml.errors import DataCheckFailed, NotEnoughData
-from specml.files import canonical_json, write_atomic
+from specml.files import canonical_json, read_json, write_atomic
 from specml.plan import Stage
 from specml.stages import ingest
+from specml.tables import joins
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,8 +43,10 @@ def declare(spec: Spec) -> Stage:
     """Depends on what is declared about the data, not on the model."""
     return Stage(
         name="prepare",
-        summary="types, roles, groups; hold out the test rows",
+        summary=("join the sources; " if spec.data.joins else "") + "types, roles, groups; hold out the test rows",
         params=(
+            "data.joins",
+            *(("data.undeclared",) if spec.data.joins else ()),
             "data.columns",
             "data.split",
             "problem.task",
@@ -51,7 +55,10 @@ def declare(spec: Spec) -> Stage:
             "problem.favourable_class",
             "problem.feasibility",
         ),
-        deps=tuple(ingest.OUT.replace("${key}", name) for name in spec.data.sources),
+        deps=(
+            *(ingest.OUT.replace("${key}", name) for name in spec.data.sources),
+            *(ingest.columns_files(spec).values() if spec.data.joins else ()),
+        ),
         outs=(TRAIN, TEST, LAYOUT),
         metrics=(METRICS,),
     )
@@ -60,10 +67,9 @@ def declare(spec: Spec) -> Stage:
 def work(work: Work) -> None:
     """Table → train and test tables, and the layout that says how to read them."""
     import numpy as np
-    import polars as pl
 
     spec = work.spec
-    table = pl.read_parquet(work.path(work.stage.deps[0]))
+    table, found = _table(work)
     ingest.refuse_missing({spec.problem.target: "problem.target"}, table.columns)
     if table.height == 0:
         raise NotEnoughData("the source has no rows.")
@@ -87,15 +93,43 @@ def work(work: Work) -> None:
         "features": len(layout.features),
         "set_aside": dict(sorted(set_aside.items())),
     }
+    if found:
+        told["joins"] = found
     if classes:
         counts = np.bincount(train[layout.target].to_numpy(), minlength=len(classes))
         told["train_rows_by_class"] = {str(label): int(n) for label, n in zip(classes, counts, strict=True)}
     write_atomic(work.path(METRICS), canonical_json(told))
     for name, reason in sorted(set_aside.items()):
-        work.say(f"{name} set aside: {reason}")
+        work.say(f"{name} set aside: {reason}", note=True)
     out = f", {unlabelled:,} rows without a label left out" if unlabelled else ""
     aside = f", {len(set_aside)} columns set aside" if set_aside else ""
     work.say(f"train {train.height:,} · test {test.height:,} rows, {len(layout.features)} features{aside}{out}")
+
+
+def _table(work: Work) -> tuple[pl.DataFrame, dict[str, dict[str, int]]]:
+    """The rows of all sources as one table, and what the joins found."""
+    import polars as pl
+
+    data = work.spec.data
+    read = {Path(dep).stem: pl.read_parquet(work.path(dep)) for dep in work.stage.deps if dep.endswith(".parquet")}
+    if not data.joins:
+        return next(iter(read.values())), {}
+    table, told = joins.joined(read, data.joins)
+    files = [Path(dep) for dep in work.stage.deps if dep.endswith(".json")]
+    dropped = {
+        joins.named(data.joins, file.stem, name)
+        for file in files
+        for names in read_json(work.path(str(file)))["dropped"].values()
+        for name in names
+    }
+    wanted = {name: f"data.columns.{name}" for name in data.columns if name not in dropped}
+    ingest.refuse_missing(wanted, table.columns)
+    if data.undeclared == "drop":  # keys that were only there for the join
+        table = table.select(name for name in table.columns if name in {*data.columns, work.spec.problem.target})
+    for right, found in told.items():
+        matched = f"{found['matched']:,} of {found['rows']:,} rows match one of its {found['right_rows']:,}"
+        work.say(f"{right} joined: {matched}", note=True)
+    return table, told
 
 
 def _typed(spec: Spec, table: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, str]]:

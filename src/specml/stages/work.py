@@ -30,7 +30,8 @@ class Work:
     spec: Spec
     """Narrowed: reading a section that the stage does not declare to DVC is an error."""
     say: Callable[..., None]
-    """``say(text, done=0.4)``: progress for a person; ``done`` is the share finished."""
+    """``say(text, done=0.4)``: progress for a person; ``done`` is the share finished. ``note=True``: what a person
+    should know of the data, and is shown until the end."""
     key: str = ""
     """Which source or candidate, for a stage that is repeated."""
     obligations: tuple[Obligation, ...] = ()
