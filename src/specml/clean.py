@@ -1,22 +1,25 @@
 """What of a project can go, and removing it: what killed writes left, logs, what a run makes again; more when named.
 
-A folder is renamed to a temporary name before it is emptied: a kill leaves it whole, or as one more leftover for the
-next run. Nothing is reached through a link: of a link, the link goes.
+A kill leaves a folder whole, or as one more leftover for the next run. Nothing is reached through a link: of a link,
+the link goes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
-import tempfile
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from specml import ledger
+from specml import ledger, releases
 from specml.errors import SpecmlError
-from specml.files import leftovers
-from specml.repro import OURS, alone, dead_lock
+from specml.files import leftovers, remove, sweep
+from specml.repro import OURS, alone, dead_lock, forget_the_dead
 from specml.targets.local import cluster
+from specml.watch import stream
+from specml.watch.judge import RECORDS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -25,10 +28,10 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "logs": (".specml/log", ".specml/events.jsonl", ".specml/serve.log", "artifacts/report.html"),
     "artifacts": ("artifacts", "metrics", "plots", "dvc_plots"),
     "state": (".specml/search", ".specml/durations.json", ".specml/dvc.lock", ".specml/bundles"),
-    "captures": (".specml/captures", ".specml/feedback", ".specml/watch"),
-    "releases": (".specml/releases",),
+    "captures": (stream.CAPTURES, stream.FEEDBACK, RECORDS),
+    "releases": (releases.FOLDER,),
 }
-"""What lies where. The ledger stays: it is evidence. So do the locks of runs and deploys: others may wait for them."""
+"""What lies where. The ledger stays: it is evidence. So do the locks, which lie beside: others may wait for them."""
 
 ALWAYS = ("leftovers", "logs")
 AGAIN = ("artifacts", "state")
@@ -81,53 +84,63 @@ def lost_servers(folder: Path) -> list[int]:
 def clean(folder: Path, groups: Collection[str]) -> list[Item]:
     """Remove the groups' items, and end servers that nobody remembers; returns what was removed.
 
+    Waits for a deploy, a watch, or labels that are being taken.
+
     Raises:
         SpecmlError: a run is at work, or a server is live; it is named.
+        LedgerError: it can't be recorded; then nothing is removed.
     """
-    (folder / ".specml").mkdir(exist_ok=True)
-    with alone(folder, wait=False), cluster.alone(folder / ".specml"):
-        _refuse_live(folder)
-        ended = len(lost_servers(folder))
-        for server in cluster.strays(folder):
-            server.stop(folder / ".specml")
+    state = folder / ".specml"
+    state.mkdir(exist_ok=True)
+    with alone(folder, wait=False), releases.alone(folder), cluster.alone(state), stream.alone(folder):
+        servers = [*_dead(folder), *cluster.strays(folder)]
         gone = chosen(items(folder), groups)
-        for item in gone:
-            _remove(item.path, folder)
-        if ended or gone:
-            counts = {group: sum(item.group == group for item in gone) for group in sorted(groups)}
-            size = sum(item.size for item in gone)
-            ledger.append(folder, "clean", removed={k: n for k, n in counts.items() if n}, bytes=size, ended=ended)
+        if servers or gone:
+            with ledger.recorded(folder, "clean", **_facts(servers, gone)):
+                for server in servers:
+                    server.stop(state)
+                _remove(gone, folder)
     return gone
 
 
-def _refuse_live(folder: Path) -> None:
-    """A dead server's record and files are cleaned away; one that runs still needs what would be removed."""
+def _dead(folder: Path) -> list[cluster.Cluster]:
+    """The server of the record, whose files can go; one that runs still needs what would be removed."""
     live = cluster.Cluster.read(folder / ".specml")
-    if live is None:
-        return
-    if running := live.processes():
+    if live is not None and (running := live.processes()):
         pids = ", ".join(str(process.pid) for process in running[:3])
         raise SpecmlError(
             f"a server is live here, at port {live.port} (processes {pids}, …).",
             where=str(folder),
             hint="`specml stop` stops it.",
         )
-    live.stop(folder / ".specml")
+    return [live] if live is not None else []
 
 
-def _remove(path: Path, folder: Path) -> None:
-    """A file or link at once; a folder as a whole, by a name that the next run takes for a leftover."""
-    if not path.is_dir() or path.is_symlink():
-        path.unlink(missing_ok=True)
-        return
-    with tempfile.TemporaryDirectory(prefix=f".{path.name.strip('.')}.", dir=folder / ".specml") as going:
-        path.rename(Path(going) / "going")
+def _facts(servers: list[cluster.Cluster], gone: list[Item]) -> dict[str, Any]:
+    """What the ledger is told."""
+    counts = Counter(item.group for item in gone)
+    ended = sum(len(server.processes()) for server in servers)
+    return {"removed": dict(sorted(counts.items())), "bytes": sum(item.size for item in gone), "ended": ended}
+
+
+def _remove(gone: list[Item], folder: Path) -> None:
+    for item in gone:
+        if item.group != "leftovers":
+            remove(item.path, folder / ".specml")
+    if any(item.group == "leftovers" for item in gone):
+        forget_the_dead(folder)
+        for name in OURS:
+            sweep(folder / name)
 
 
 def _size(path: Path) -> int:
-    if path.is_symlink() or not path.is_dir():
-        return path.lstat().st_size
-    return sum(file.lstat().st_size for file in _files(path))
+    return sum(map(_bytes, _files(path) if path.is_dir() and not path.is_symlink() else [path]))
+
+
+def _bytes(file: Path) -> int:
+    with contextlib.suppress(FileNotFoundError):  # others may be at work here
+        return file.lstat().st_size
+    return 0
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}")
-"""Names that ``tempfile`` makes for us."""
+"""Names that ``tempfile`` makes for us. Whoever writes there holds the lock (``flock``) of the file or folder until it
+has its final name; it ends with its process: what nobody holds is a leftover."""
 
 Guard = contextlib.AbstractContextManager[None]
 _guards: ContextVar[tuple[Callable[[], Guard], ...]] = ContextVar("guards", default=())
@@ -48,18 +50,14 @@ def write_atomic(path: Path, content: bytes | str, mode: int = 0o666) -> None:
 
 
 def _write(path: Path, raw: bytes, mode: int) -> None:
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
+    with _held(path, folder=False) as (temporary, handle):
+        with os.fdopen(handle, "wb", closefd=False) as file:
             file.write(raw)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(mode & ~_umask())
+        temporary.chmod(mode & ~_umask())
         with _allowed():
-            Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+            temporary.replace(path)
 
 
 @contextlib.contextmanager
@@ -67,26 +65,77 @@ def folder_atomic(path: Path) -> Iterator[Path]:
     """Yield an empty folder that takes the place of ``path`` when the block ends without an error."""
     with _named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-        temporary.chmod(0o777 & ~_umask())
-        yield from _filled(path, temporary)
+        with _held(path, folder=True) as (temporary, _):
+            temporary.chmod(0o777 & ~_umask())
+            yield temporary
+            for file in sorted(temporary.rglob("*")):
+                if file.is_file():
+                    with file.open("rb") as content:
+                        os.fsync(content.fileno())
+            with _allowed():
+                if path.exists():
+                    shutil.rmtree(path)
+                temporary.replace(path)
         _fsync_folder(path.parent)
 
 
-def _filled(path: Path, temporary: Path) -> Iterator[Path]:
+def remove(path: Path, scratch: Path | None = None) -> None:
+    """Remove a file or link at once, a folder as a whole: killed here, it is whole, or a leftover in ``scratch``.
+
+    ``scratch``: a folder on the same disk; that of ``path`` unless given. Of a link, the link goes.
+    """
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)
+        return
+    with _held((scratch or path.parent) / path.name.strip("."), folder=True) as (temporary, _):
+        path.replace(temporary / "going")
+        shutil.rmtree(temporary)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock file ``path``, and keep whoever else wants it waiting."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def _held(path: Path, *, folder: bool) -> Iterator[tuple[Path, int]]:
+    """A new file or folder beside ``path``, and a descriptor of it that holds its lock for the block."""
+    temporary, handle = _new(path, folder=folder)
     try:
-        yield temporary
-        for file in sorted(temporary.rglob("*")):
-            if file.is_file():
-                with file.open("rb") as content:
-                    os.fsync(content.fileno())
-        with _allowed():
-            if path.exists():
-                shutil.rmtree(path)
-            temporary.replace(path)
+        yield temporary, handle
     except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
+        _gone(temporary)
         raise
+    finally:
+        os.close(handle)
+
+
+def _new(path: Path, *, folder: bool) -> tuple[Path, int]:
+    """Made anew where a sweep comes before the lock."""
+    while True:
+        if folder:
+            name = tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent)
+            try:
+                handle = os.open(name, os.O_RDONLY)
+            except FileNotFoundError:
+                continue
+        else:
+            handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        if Path(name).exists():
+            return Path(name), handle
+        os.close(handle)
+
+
+def _gone(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -138,8 +187,48 @@ def digest(content: bytes | Path) -> str:
 
 
 def leftovers(folder: Path) -> list[Path]:
-    """What writes that were killed left below ``folder``: temporary files and folders, sorted."""
-    return sorted(path for path in folder.rglob(".*") if _TEMPORARY.fullmatch(path.name))
+    """What writes that were killed left below ``folder``: temporary files and folders that nobody holds, sorted."""
+    found = []
+    for path in sorted(_temporary(folder)):
+        with _abandoned(path) as abandoned:
+            if abandoned:
+                found.append(path)
+    return found
+
+
+def sweep(folder: Path) -> None:
+    """Remove the ``leftovers`` below ``folder``; what others write there meanwhile stays theirs."""
+    for path in _temporary(folder):
+        with _abandoned(path) as abandoned:
+            if abandoned:
+                _gone(path)
+
+
+def _temporary(folder: Path) -> Iterator[Path]:
+    """What is called so; not what lies in it, nor behind links."""
+    for where, folders, names in os.walk(folder):
+        ours = [name for name in folders if _TEMPORARY.fullmatch(name)]
+        folders[:] = [name for name in folders if name not in ours]
+        yield from (Path(where, name) for name in (*ours, *filter(_TEMPORARY.fullmatch, names)))
+
+
+@contextlib.contextmanager
+def _abandoned(path: Path) -> Iterator[bool]:
+    """Whether nobody holds it, who then can't for the block; what may not be opened is not ours to judge."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        yield False
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        free = True
+    except BlockingIOError:
+        free = False
+    try:
+        yield free
+    finally:
+        os.close(handle)
 
 
 @contextlib.contextmanager

@@ -10,8 +10,6 @@ A release is *staged* until it has gone live, *live*, and *retired* once another
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
 import re
 import shutil
@@ -24,12 +22,13 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from specml.bundle import RELEASE, Bundle, BundleError, open_bundle, refuse_unreleased
 from specml.errors import DeployFailed, SpecmlError
-from specml.files import canonical_json, digest, folder_atomic, write_atomic
+from specml.files import canonical_json, digest, folder_atomic, locked, remove, write_atomic
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import contextlib
 
 FOLDER = ".specml/releases"
+LOCK = f"{FOLDER}.lock"
 HISTORY = "history.json"
 KEPT = 10
 """Releases that are kept: rolling back goes a step or two, late labels come for the last few, and a bundle is seldom
@@ -122,14 +121,9 @@ def named(bundle: str) -> str:
     return bundle.removeprefix("sha256:")[:12]
 
 
-@contextlib.contextmanager
-def alone(project: Path) -> Iterator[None]:
+def alone(project: Path) -> contextlib.AbstractContextManager[None]:
     """Keep whoever else deploys or rolls back in the same project waiting."""
-    folder = project / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    return locked(project / LOCK)
 
 
 def stored(project: Path) -> list[Release]:
@@ -277,10 +271,7 @@ def prune(project: Path, live: str) -> list[int]:
     known = sorted(stored(project), key=lambda one: order.get(one.record.number, -1), reverse=True)
     gone = [one for one in known[KEPT:] if one.record.bundle != live]
     for one in gone:
-        # By a name that is known as a leftover: killed here, half a release is not taken for one.
-        doomed = one.folder.with_name(f".{one.folder.name}.removed_")
-        one.folder.replace(doomed)
-        shutil.rmtree(doomed)
+        remove(one.folder)
     return sorted(one.record.number for one in gone)
 
 

@@ -5,17 +5,23 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
 from click.testing import CliRunner
 
-from specml import ledger
+from specml import ledger, releases
 from specml.cli import cli
 from specml.errors import SpecmlError
 from specml.targets.local.cluster import MARK, PROJECT, Cluster
+from specml.watch import stream
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
 SPEC = """name: small
 problem: {task: binary, target: y}
@@ -92,10 +98,10 @@ def test_what_goes_is_what_was_named(folder: Path, flags: tuple[str, ...], gone:
     assert there(folder) == set(FILES) - gone
     assert told["bytes"] == size, "nothing is counted twice"
     records = ledger.verify(folder).records
-    assert [record.event for record in records] == ["run", "clean"]
-    assert records[-1].facts["bytes"] == size
+    assert [record.event for record in records] == ["run", "clean", "clean"]
+    assert records[1].facts["bytes"] == size
     assert clean(folder, "--yes", *flags)["removed"] == []
-    assert len(ledger.verify(folder).records) == 2, "nothing happened: nothing is recorded"
+    assert len(ledger.verify(folder).records) == 3, "nothing happened: nothing is recorded"
 
 
 def test_it_waits_for_nobody_and_names_who_is_at_work(folder: Path) -> None:
@@ -106,6 +112,44 @@ def test_it_waits_for_nobody_and_names_who_is_at_work(folder: Path) -> None:
         with pytest.raises(SpecmlError, match=r"another run is at work here \(process 4711 on here"):
             clean(folder, "--yes")
     assert there(folder) == set(FILES)
+
+
+def test_a_ledger_that_was_cut_off_keeps_everything(folder: Path) -> None:
+    (folder / ledger.FILE).write_bytes(b"")
+    with pytest.raises(ledger.LedgerError, match="is cut off"):
+        clean(folder, "--yes", "--all")
+    assert there(folder) == set(FILES)
+
+
+@pytest.mark.parametrize(("alone", "flag"), [(releases.alone, "--releases"), (stream.alone, "--captures")])
+def test_it_waits_for_who_writes_there_and_leaves_the_lock(
+    alone: Callable[[Path], AbstractContextManager[None]], flag: str, folder: Path
+) -> None:
+    """Who waited for a lock that was removed would hold another one than who comes next."""
+    code = (
+        "import sys; from pathlib import Path; from specml.clean import clean; clean(Path(sys.argv[1]), [sys.argv[2]])"
+    )
+    held = folder / f".specml/{'releases' if flag == '--releases' else 'watch'}.lock"
+    with alone(folder):
+        before = held.stat().st_ino
+        cleaner = subprocess.Popen([sys.executable, "-c", code, str(folder), flag[2:]])
+        try:
+            while not waits_for(cleaner.pid, held):
+                assert cleaner.poll() is None
+            assert there(folder) == set(FILES)
+        except BaseException:
+            cleaner.kill()
+            raise
+    assert cleaner.wait(60) == 0
+    assert there(folder) == set(FILES) - {flag[2:]}
+    assert held.stat().st_ino == before
+
+
+def waits_for(pid: int, path: Path) -> bool:
+    """Whether a process has opened a lock file: all that it can do with it is wait."""
+    with suppress(OSError):
+        return any(one.samefile(path) for one in Path(f"/proc/{pid}/fd").iterdir() if one.exists())
+    return False
 
 
 def server(folder: Path, mark: str) -> subprocess.Popen[bytes]:

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import shutil
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from specml import durations
+from specml.clean import items
 from specml.errors import of_system
 from specml.files import folder_atomic, leftovers, write_atomic
-from specml.repro import lockfile, set_up
+from specml.repro import lockfile, set_up, tidy
 from specml.repro import opened as opened_module
 from specml.repro.opened import opened
 from tests.unit.test_repro import GOOD
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -120,3 +126,88 @@ def test_a_failing_disk_leaves_the_old_file_and_is_told_by_its_name(
     assert leftovers(tmp_path) == []
     write("new")
     assert content() == "new"
+
+
+WRITER = """
+import shutil, sys
+from pathlib import Path
+from specml.files import folder_atomic, write_atomic
+target = Path(sys.argv[1])
+if sys.argv[2] == "folder":
+    with folder_atomic(target) as made:
+        (made / "a").write_text("a")
+        print("half", flush=True)
+        sys.stdin.readline()
+        (made / "b").write_text("b")
+else:
+    import os
+    sync = os.fsync
+    def half(handle):
+        print("half", flush=True)
+        sys.stdin.readline()
+        os.fsync = sync
+    os.fsync = half
+    write_atomic(target, "a")
+"""
+
+
+@pytest.mark.parametrize("sort", ["folder", "file"])
+def test_what_a_live_writer_has_half_written_is_no_leftover(sort: str, tmp_path: Path) -> None:
+    """A deploy fills its folder while a run starts and tidies up; killed, what it left goes."""
+    target = tmp_path / ".specml/releases/out"
+    code = [sys.executable, "-c", WRITER, str(target), sort]
+    for killed in (False, True):
+        with subprocess.Popen(code, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writer:
+            assert writer.stdin
+            assert writer.stdout
+            assert writer.stdout.readline() == "half\n"
+            assert leftovers(tmp_path) == []
+            assert [item for item in items(tmp_path) if item.group == "leftovers"] == []
+            tidy(tmp_path)
+            if killed:
+                writer.kill()
+            else:
+                writer.stdin.write("on\n")
+                writer.stdin.close()
+                assert writer.wait() == 0
+                assert sorted(path.name for path in target.parent.rglob("*")) == (
+                    ["a", "b", "out"] if sort == "folder" else ["out"]
+                )
+    assert len(leftovers(tmp_path)) == 1
+    tidy(tmp_path)
+    assert list(target.parent.glob(".*")) == []
+
+
+def test_a_file_that_goes_while_it_is_looked_for_is_not_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_atomic(tmp_path / ".specml/captures/a/one.parquet", "one")
+    found = os.walk
+
+    def walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+        for where, folders, names in found(folder):
+            yield where, folders, [*names, "gone.parquet", ".gone.abcdefgh"]
+
+    monkeypatch.setattr(os, "walk", walk)
+    assert leftovers(tmp_path) == []
+    assert [item.size for item in items(tmp_path)] == [3]
+
+
+def test_a_writer_whose_file_was_swept_before_it_was_locked_makes_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, swept = fcntl.flock, []
+
+    def sweeping(handle: int, how: int) -> None:
+        if not swept:
+            swept.extend(tmp_path.iterdir())
+            for path in swept:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        lock(handle, how)
+
+    monkeypatch.setattr(fcntl, "flock", sweeping)
+    write_atomic(tmp_path / "a", "a")
+    assert (tmp_path / "a").read_text() == "a"
+    swept.clear()
+    (tmp_path / "a").unlink()
+    with folder_atomic(tmp_path / "b") as made:
+        (made / "c").write_text("c")
+    assert [path.name for path in tmp_path.rglob("*")] == ["b", "c"]

@@ -96,6 +96,7 @@ def test_a_file_without_ids_and_broken_state_are_told(tmp_path: Path) -> None:
     (folder / "20260101T000000000000Z-a.parquet").write_bytes(b"PAR1")
     with pytest.raises(DataCheckFailed, match="no Parquet file"):
         list(stream.windows(folder, tmp_path, 10))
+    (tmp_path / RECORDS).mkdir()
     (tmp_path / RECORDS / "rows-x.json").write_text("{}")
     with pytest.raises(SpecmlError, match="no record of a window"):
         list(stream.windows(folder, tmp_path, 10))

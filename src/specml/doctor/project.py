@@ -44,9 +44,9 @@ def _write(folder: Path) -> None:
     handle, name = tempfile.mkstemp(prefix=".doctor.", dir=folder)  # `leftovers` knows it, should this be killed
     path = Path(name)
     try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.write(handle, b"x")
         os.fsync(handle)
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         path = path.rename(path.with_name(f".doctor.renamed.{path.name[-8:]}"))
     finally:
         os.close(handle)

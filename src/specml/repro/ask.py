@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import re
-import shutil
 from typing import TYPE_CHECKING, Any
 
 from specml.errors import SpecmlError, of_system, system_error
-from specml.files import leftovers
+from specml.files import remove, sweep
 from specml.repro import lockfile
 from specml.repro.opened import OURS, opened
 from specml.repro.parsed import parse_once
@@ -52,13 +51,11 @@ def tidy(folder: Path) -> list[str]:
     """Mend what a crash left; for who holds the project alone. Returns what was done, one line each."""
     done = [told] if (told := lockfile.heal(folder)) else []
     forget_the_dead(folder)
+    for name in OURS:
+        sweep(folder / name)
     if not (folder / RWLOCK).exists() or not _holders(folder):
-        ours = (path for name in OURS for path in leftovers(folder / name))
-        for path in (*ours, *(folder / ".dvc/cache").rglob(".*.tmp")):
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
+        for path in (folder / ".dvc/cache").rglob(".*.tmp"):
+            remove(path)
     return done
 
 

@@ -6,21 +6,21 @@ memory of what was judged: whenever ``specml watch`` is stopped, the next one go
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from specml import files
 from specml.bundle import Bundle, open_bundle
 from specml.errors import DataCheckFailed, SpecmlError
-from specml.files import canonical_json, digest
+from specml.files import canonical_json, digest, locked
 from specml.releases import FOLDER
 from specml.serving.capture import begun
 from specml.watch.judge import RECORDS
 
 if TYPE_CHECKING:
+    import contextlib
     from collections.abc import Iterator
     from pathlib import Path
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 CAPTURES = ".specml/captures"
 FEEDBACK = ".specml/feedback"
 """In both, a folder for each bundle, called by the first 12 digits of its digest."""
+LOCK = f"{RECORDS}.lock"
 
 Taken = dict[str, tuple[int, int]]
 """Rows of some segments: from, to."""
@@ -46,14 +47,9 @@ class Next:
         return digest(canonical_json([bundle, self.taken])).removeprefix("sha256:")[:12]
 
 
-@contextlib.contextmanager
-def alone(project: Path) -> Iterator[None]:
-    """Keep other watches of the same project waiting."""
-    folder = project / RECORDS
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+def alone(project: Path) -> contextlib.AbstractContextManager[None]:
+    """Keep whoever else watches, or brings labels, in the same project waiting."""
+    return locked(project / LOCK)
 
 
 def bundles(project: Path, kind: str) -> Iterator[tuple[Path, Bundle | None]]:
@@ -126,10 +122,8 @@ def sweep(project: Path, retention: float) -> int:
         if begun(path) < oldest:
             path.unlink(missing_ok=True)
             gone += 1
-    # What a killed writer left of a file that it never finished.
-    for path in [*project.glob(f"{CAPTURES}/*/.*"), *project.glob(f"{FEEDBACK}/*/.*")]:
-        if path.stat().st_mtime < time.time() - 3600:
-            path.unlink(missing_ok=True)
+    for name in (CAPTURES, FEEDBACK, RECORDS):
+        files.sweep(project / name)
     return gone
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import http.client
 import json
 import os
@@ -15,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter, ValidationError
 
 from specml.errors import DeployFailed
-from specml.files import canonical_json, write_atomic
+from specml.files import canonical_json, locked, write_atomic
 from specml.kinds import Deployment
 
 if TYPE_CHECKING:
@@ -309,12 +308,9 @@ def healthz(port: int) -> dict[str, Any] | None:
     return told if isinstance(told, dict) and {"replica", "bundle", "device", "revision"} <= told.keys() else None
 
 
-@contextlib.contextmanager
-def alone(state: Path) -> Iterator[None]:
+def alone(state: Path) -> contextlib.AbstractContextManager[None]:
     """Keep other deploys and stops of the same project waiting."""
-    with (state / "serving.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    return locked(state / "serving.lock")
 
 
 def refuse_taken(port: int) -> None:
