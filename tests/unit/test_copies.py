@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from specml import repro
+from specml.files import write_atomic
+from specml.load import load
 from specml.watch.copies import forget_rows
+from specml.watch.live import watch
+from tests.conftest import EXAMPLES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,12 +55,12 @@ def folder(tmp_path: Path) -> Path:
 def test_old_copies_go_and_nothing_else(folder: Path) -> None:
     for name in (*ROWS, *OTHERS):
         older(folder / name, 100)
-    assert forget_rows(folder, 50) == 3
+    assert forget_rows(folder, 50) == (3, [])
     assert [name for name in (*ROWS, *OTHERS) if (folder / name).exists()] == [*OTHERS]
 
 
 def test_what_is_younger_stays(folder: Path) -> None:
-    assert forget_rows(folder, 50) == 0
+    assert forget_rows(folder, 50) == (0, [])
     assert all((folder / name).exists() for name in (*ROWS, *OTHERS))
 
 
@@ -72,6 +76,40 @@ def test_the_cache_forgets_the_rows_of_earlier_runs_too(folder: Path) -> None:
     lock = "".join(f"    {line}\n" for line in record(ROWS[1], ROWS[1].encode()).splitlines())
     (folder / "dvc.lock").write_text(f"schema: '2.0'\nstages:\n  prepare:\n    cmd: x\n    outs:\n{lock}")
     # Laid out again lately: the file is young, what it holds is not.
-    assert forget_rows(folder, 50) == 3
+    assert forget_rows(folder, 50) == (3, [])
     assert [one.exists() for one in (before, now, folder / ROWS[1], model)] == [False, False, False, True]
     assert (folder / ROWS[0]).exists()
+
+
+@pytest.mark.parametrize("torn", [b"", b"cmd: x\nouts:\n- pa", b"outs: [1]\n", b"outs:\n- md5: 12\n", b"a: [", b"\xff"])
+def test_a_record_that_a_kill_tore_is_told_and_hides_no_other(torn: bytes, folder: Path) -> None:
+    before = keep(folder, b"rows of an earlier run", 100)
+    runs = folder / ".dvc/cache/runs/ab/abcd"
+    runs.mkdir(parents=True)
+    (runs / "1234").write_bytes(torn)
+    (runs / "5678").write_text(f"cmd: x\nouts:\n{record(ROWS[0], b'rows of an earlier run')}")
+    assert forget_rows(folder, 50) == (1, [runs / "1234"])
+    assert not before.exists()
+
+
+def test_a_torn_lock_file_heals_before_it_is_asked(folder: Path) -> None:
+    kept = keep(folder, ROWS[1].encode(), 100)
+    lock = "".join(f"    {line}\n" for line in record(ROWS[1], ROWS[1].encode()).splitlines())
+    write_atomic(folder / ".specml/dvc.lock", f"schema: '2.0'\nstages:\n  prepare:\n    cmd: x\n    outs:\n{lock}")
+    (folder / "dvc.lock").write_text("schema: '2.0'\nstages:\n  prepare:\n    cm")
+    said: list[str] = []
+    list(watch(load(EXAMPLES / "loans").spec, folder, said.append))
+    assert kept.exists(), "730 days have not gone by"
+    assert any("dvc.lock was torn by a crash: put back" in line for line in said)
+
+
+def test_a_run_that_may_read_them_keeps_them(folder: Path) -> None:
+    """The clock that starts `specml watch` knows nothing of runs."""
+    older(folder / ROWS[0], 731 * 86400)
+    spec, said = load(EXAMPLES / "loans").spec, list[str]()
+    with repro.alone(folder):
+        list(watch(spec, folder, said.append))
+    assert (folder / ROWS[0]).exists()
+    assert any(line.startswith("Copies of rows older than 730d are not deleted now: another run") for line in said)
+    list(watch(spec, folder, said.append))
+    assert not (folder / ROWS[0]).exists()

@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from specml import ledger
 from specml.bundle import open_bundle
 from specml.errors import DataCheckFailed, SpecmlError
 from specml.serving.capture import Capture
@@ -17,6 +18,7 @@ from specml.watch.feedback import feed
 from specml.watch.judge import RECORDS
 from specml.watch.live import labelled
 from tests.bundles import binary_bundle, regression_bundle
+from tests.conftest import specml
 from tests.malformed import GOOD
 
 if TYPE_CHECKING:
@@ -78,6 +80,26 @@ def test_numbers_stay_numbers(tmp_path: Path) -> None:
     assert window.decisions is None
     with pytest.raises(DataCheckFailed, match="1 of 1 values"):
         feed(pl.DataFrame({"id": ["r5-0"], "price": ["much"]}), tmp_path, "price")
+
+
+def test_what_can_not_be_recorded_is_not_taken(tmp_path: Path) -> None:
+    regression_bundle(tmp_path / "artifacts/bundle")
+    answered(tmp_path, [{"area": 1.0}], {"prediction": np.ones(1, dtype=np.float32)})
+    (tmp_path / "spec.yaml").write_text(
+        "name: rent\nproblem: {task: regression, target: price}\ncandidates: {line: ridge}\n"
+        "data: {sources: {rows: {type: csv, path: rows.csv}}}\n"
+    )
+    (tmp_path / "labels.csv").write_text("id,price\nr0-0,2.5\n")
+    ledger.append(tmp_path, "run")
+    whole = (tmp_path / ledger.FILE).read_bytes()
+    (tmp_path / ledger.FILE).write_bytes(b"")
+    refused = specml("feedback", "labels.csv", folder=tmp_path, status=1)
+    assert "is cut off" in refused.stderr
+    assert not (tmp_path / stream.FEEDBACK).exists()
+    (tmp_path / ledger.FILE).write_bytes(whole)
+    specml("feedback", "labels.csv", folder=tmp_path)
+    begun, ended = (record.facts for record in ledger.verify(tmp_path).records[1:])
+    assert (begun["phase"], ended["phase"], ended["status"], ended["kept"]) == ("begun", "ended", 0, 1)
 
 
 def test_several_classes_keep_all_probabilities() -> None:

@@ -29,8 +29,10 @@ def command(file: Path, arguments: tuple[str, ...], name: str, as_json: bool) ->
 
     loaded = load(*parse(arguments))
     target = loaded.spec.problem.target
-    taken = feed(read_rows(file, loaded, frozenset({name})), loaded.folder, target, name)
-    ledger.append(loaded.folder, "feedback", **taken.told())
+    labels = read_rows(file, loaded, frozenset({name}))
+    with ledger.recorded(loaded.folder, "feedback") as facts:
+        taken = feed(labels, loaded.folder, target, name)
+        facts.update(taken.told())
     if as_json:
         print(json.dumps({"schema_version": 1, **taken.told()}, indent=1))
         return

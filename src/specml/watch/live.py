@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import TYPE_CHECKING
 
+from specml import repro
+from specml.errors import SpecmlError
 from specml.kinds import Window
 from specml.spec import Capture
 from specml.values import Duration
@@ -26,6 +29,11 @@ def watch(spec: Spec, project: Path, say: Callable[[str], None]) -> Iterator[Jud
     """Judge every full window that was not judged, and record each as it comes; then apply the retention.
 
     ``say`` takes what a person should know beside the verdicts.
+
+    Raises:
+        SpecmlError: a record of an earlier window, or a segment, was altered.
+        BundleError: so was a bundle.
+        LedgerError: a signal that was raised can't be recorded.
     """
     window, capture = spec.monitoring.window, spec.monitoring.capture
     if not (project / stream.CAPTURES).exists():
@@ -38,8 +46,25 @@ def watch(spec: Spec, project: Path, say: Callable[[str], None]) -> Iterator[Jud
         if gone := stream.sweep(project, float(retention)):
             say(f"{gone} files older than {retention} deleted.")
         limit = min(_owed(spec, "data_retention"))
-        if math.isfinite(limit) and (gone := forget_rows(project, float(limit))):
-            say(f"{gone} copies of rows older than {limit} deleted; `specml run` reads the source again.")
+        if math.isfinite(limit):
+            _forget(project, limit, say)
+
+
+def _forget(project: Path, limit: Duration, say: Callable[[str], None]) -> None:
+    """Delete old copies of the rows, unless a run may be reading them: then the next round does."""
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(repro.alone(project, wait=False))
+        except SpecmlError as busy:
+            say(f"Copies of rows older than {limit} are not deleted now: {busy.what}")
+            return
+        for mended in repro.tidy(project):
+            say(mended)
+        gone, unread = forget_rows(project, float(limit))
+    if gone:
+        say(f"{gone} copies of rows older than {limit} deleted; `specml run` reads the source again.")
+    for path in unread:
+        say(f"{path} is no record of DVC's: copies of rows that it alone tells of are not deleted.")
 
 
 def _owed(spec: Spec, name: str) -> list[Duration]:
