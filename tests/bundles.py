@@ -15,6 +15,7 @@ from specml.features.categorical import Categorical
 from specml.features.numeric import Numeric
 from specml.files import canonical_json, digest, write_atomic
 from specml.graph import Graph
+from specml.kinds import Training
 from specml.preprocessing import Preprocessing
 from specml.stages.explore import describe
 
@@ -201,8 +202,9 @@ def trained_bundle(folder: Path, candidate: Any, task: Task, extra: int = 0) -> 
         column.name: {"categorical": Categorical(), "boolean": Boolean()}.get(column.kind, Numeric())
         for column in columns
     }
-    preprocessing = Preprocessing.fit(table, columns, treatment, candidate.prefers)
     y = table[task].to_numpy().copy()
+    training = Training(candidate.prefers, y, task, len(set(y.tolist())))
+    preprocessing = Preprocessing.fit(table, columns, treatment, training)
     model = candidate.fit(
         Design(preprocessing.transform(table), y, None, task, len(set(y.tolist()))), seed=1, threads=1
     )

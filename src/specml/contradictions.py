@@ -150,10 +150,27 @@ def _split(spec: Spec) -> Iterator[Disagreement]:
 
 
 def _features(spec: Spec) -> Iterator[Disagreement]:
-    for name in spec.features.columns:
-        role = spec.column(name).role
+    features = spec.features
+    for name, feature in features.columns.items():
+        path, role = ("features", "columns", name), spec.column(name).role
         if role != "feature":
-            yield Disagreement(key=("features", "columns", name), what=f"has no effect: the column's role is {role}.")
+            yield Disagreement(key=path, what=f"has no effect: the column's role is {role}.")
+        elif not features.takes(name):
+            yield Disagreement(key=path, what="has no effect: features.include and exclude leave the column out.")
+        if feature.reads():
+            what = "derives a feature of its own; it treats no column."
+            yield Disagreement(key=path, what=what, hint=f"Name it under features.derive.{name}.")
+    for name, feature in features.derive.items():
+        path = ("features", "derive", name)
+        if not feature.reads():
+            what = "treats a column; it derives nothing."
+            yield Disagreement(key=path, what=what, hint=f"Name it under features.columns.{name}.")
+        if name in spec.data.columns or name == spec.problem.target:
+            yield Disagreement(key=path, what="is the name of a column: a derived feature needs one of its own.")
+        for column in sorted(feature.reads()):
+            if column == spec.problem.target or (role := spec.column(column).role) not in ("feature", "time"):
+                role = "target" if column == spec.problem.target else spec.column(column).role
+                yield Disagreement(key=path, what=f"reads {column!r}, whose role is {role}: no model may see it.")
 
 
 def _candidates(spec: Spec) -> Iterator[Disagreement]:

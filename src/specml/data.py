@@ -55,6 +55,11 @@ class Column(BaseModel):
     categories: tuple[str, ...] = ()
     """Categories in the training rows, sorted, without the missing one; at most ``max_categories`` of them."""
 
+    @property
+    def tensor(self) -> Literal["float64", "string"]:
+        """What it is in the graph, [rows, 1]."""
+        return "string" if self.kind == "categorical" else "float64"
+
 
 class Layout(BaseModel):
     """How the prepared tables are to be read."""
@@ -100,11 +105,16 @@ class Design:
     cardinalities: tuple[int, ...] = ()
     """Of each column of ``X``: how many categories its codes 0, 1, … tell apart (-1: one never seen), 0 for a
     number; () where all are numbers."""
+    monotone: tuple[int, ...] = ()
+    """Of each column of ``X``: 1 where the score of the positive class, or the prediction, may only rise with it,
+    -1 where it may only fall, else 0; () where it may do either with all."""
 
     def rows(self, index: np.ndarray) -> Design:
         """The rows at ``index``."""
         weight = None if self.weight is None else self.weight[index]
-        return Design(self.X[index], self.y[index], weight, self.task, self.n_classes, self.cardinalities)
+        return Design(
+            self.X[index], self.y[index], weight, self.task, self.n_classes, self.cardinalities, self.monotone
+        )
 
 
 def feature_values(table: pl.DataFrame, column: Column) -> np.ndarray | pl.Series:

@@ -55,19 +55,45 @@ class Source(Component):
 
 
 class Feature(Component):
-    """How one column becomes numbers, in Python and in the graph alike."""
+    """How one column becomes numbers, in Python and in the graph alike; or a new one is derived from several."""
 
     treats: ClassVar[tuple[str, ...]]
     """The kinds of column (see ``data.Column``) that it can treat."""
 
     @abstractmethod
-    def fit(self, column: Column, values: Values, prefers: Preference) -> FittedFeature:
-        """Learn from training ``values`` (see ``data.feature_values``); ``prefers`` decides what is ``auto``."""
+    def fit(self, column: Column, values: Values, training: Training) -> FittedFeature:
+        """Learn from training ``values`` (see ``data.feature_values``).
+
+        ``training.prefers`` decides what is ``auto``.
+        """
+
+    def training_values(self, fitted: FittedFeature, values: Values, training: Training) -> np.ndarray:
+        """The rows that ``fit`` learned from, as the model is trained on them: float32 [n, len(names)].
+
+        A feature that learned from the target gives each row what was learned from others (cross-fitting);
+        with its own target in its features, a model would trust them more than new rows deserve.
+        """
+        return fitted.transform(values)
 
     @classmethod
     @abstractmethod
     def restore(cls, state: dict[str, Any]) -> FittedFeature:
         """What ``FittedFeature.state`` was taken from."""
+
+    def reads(self) -> Mapping[str, tuple[str, ...]]:
+        """The columns that a derived feature is made from, each with the kinds that it may be of.
+
+        None: it treats the column that it is named for.
+        """
+        return {}
+
+    def derive(self, values: Mapping[str, Values]) -> np.ndarray:
+        """What is treated, float64 [n] with NaN for missing, from the values of the columns that it ``reads``."""
+        raise NotImplementedError
+
+    def derive_in(self, graph: Graph, values: Mapping[str, str]) -> str:
+        """The same in the graph, from values [n, 1]; returns a float64 value [n, 1]."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -79,6 +105,18 @@ class Preference:
     encode: Literal["ordinal", "onehot"]
 
 
+@dataclass(frozen=True)
+class Training:
+    """What a feature may learn from beside its column's values."""
+
+    prefers: Preference
+    y: np.ndarray
+    """int64 class indices or float64 targets [n], of the same rows."""
+    task: Task
+    n_classes: int = 2
+    seed: int = 7
+
+
 class FittedFeature(ABC):
     """A feature with what it learned; ``transform`` and ``to_onnx`` are the same function."""
 
@@ -88,6 +126,11 @@ class FittedFeature(ABC):
     @property
     def cardinality(self) -> int:
         """How many categories the codes 0, 1, … of its columns tell apart (-1: one never seen); 0 for numbers."""
+        return 0
+
+    @property
+    def monotone(self) -> int:
+        """Whether the model's score may only rise (1) or fall (-1) with its first column; 0: either."""
         return 0
 
     @abstractmethod
@@ -110,6 +153,8 @@ class Candidate(Component):
     prefers: ClassVar[Preference]
     stops_early: ClassVar[bool] = False
     """Whether ``fit`` watches ``stop_on``; it is then given rows that neither train nor score."""
+    keeps_monotone: ClassVar[bool] = False
+    """Whether ``fit`` keeps to ``Design.monotone``."""
     usual_space: ClassVar[Mapping[str, Dimension]] = {}
     """What a search tries of a candidate whose ``space`` is empty."""
 

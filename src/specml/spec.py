@@ -7,6 +7,7 @@ Only what the rest of specml acts on is a key here. Whole-spec contradictions ar
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SerializeAsAny
@@ -140,9 +141,39 @@ class FeatureDefaults(Block):
 class Features(Block):
     """How columns become numbers."""
 
+    include: Annotated[tuple[str, ...], Field(min_length=1)] = ("*",)
+    """The columns that are features, by name or pattern (``*``, ``?``, ``[ab]``), of those whose role allows it."""
+    exclude: tuple[str, ...] = ()
+    """Which of these are none, likewise. A derived feature may still read them."""
     defaults: FeatureDefaults = FeatureDefaults()
     columns: dict[str, SerializeAsAny[Annotated[Feature, ByType()]]] = {}
     """Treatment of single columns, by name."""
+    derive: dict[str, SerializeAsAny[Annotated[Feature, ByType()]]] = {}
+    """Features computed from columns, by their own name."""
+
+    @property
+    def chooses(self) -> bool:
+        """Whether it says which columns are features, and not only how they become numbers."""
+        return (self.include, self.exclude, self.derive) != (("*",), (), {})
+
+    def takes(self, name: str) -> bool:
+        """Whether ``include`` and ``exclude`` let a column be a feature."""
+        return _matches(name, self.include) and not _matches(name, self.exclude)
+
+    def idle(self, names: Iterable[str]) -> list[tuple[str, str]]:
+        """The patterns that fit none of the columns, each with its key."""
+        told = [("include", one) for one in self.include] + [("exclude", one) for one in self.exclude]
+        names = tuple(names)
+        return [(key, pattern) for key, pattern in told if not any(_matches(name, (pattern,)) for name in names)]
+
+    @property
+    def read(self) -> frozenset[str]:
+        """The columns that derived features read."""
+        return frozenset(name for feature in self.derive.values() for name in feature.reads())
+
+
+def _matches(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(name == pattern or fnmatchcase(name, pattern) for pattern in patterns)
 
 
 class Search(Block):
@@ -361,7 +392,9 @@ class Spec(Block):
         yield from contradictions.all_of(self)
         parts: Iterable[tuple[tuple[str | int, ...], Any]] = [
             *((("data", "sources", name), part) for name, part in self.data.sources.items()),
+            *((("features", "defaults", name), part) for name, part in self.features.defaults if part is not None),
             *((("features", "columns", name), part) for name, part in self.features.columns.items()),
+            *((("features", "derive", name), part) for name, part in self.features.derive.items()),
             *((("candidates", name), part) for name, part in self.candidates.items()),
             *((("gates", name), part) for name, part in self.gates.items()),
             (("deployment", "target"), self.deployment.target),

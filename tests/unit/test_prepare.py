@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -235,3 +237,44 @@ def test_a_target_beyond_float32_is_refused(tmp_path: Path) -> None:
     table = {**rows(), "y": [3e40 + i for i in range(200)]}
     with pytest.raises(DataCheckFailed, match="beyond"):
         prepared(tmp_path, table, problem={"task": "regression", "target": "y"}, candidates={"line": {"type": "ridge"}})
+
+
+def features(**changes: Any) -> dict[str, Any]:
+    return {"features": changes}
+
+
+def test_include_and_exclude_choose_the_features(tmp_path: Path) -> None:
+    _, _, layout = prepared(tmp_path, rows(), **features(include=("x", "c*"), exclude=("colour",)))
+    assert [c.name for c in layout.features] == ["x"]
+    told = json.loads((tmp_path / prepare.METRICS).read_text())["set_aside"]
+    assert set(told) == {"colour", "flag"}
+
+
+def test_what_derived_features_read_is_kept_though_excluded(tmp_path: Path) -> None:
+    derive = {"twice": {"type": "expression", "expr": "2 * x"}}
+    _, _, layout = prepared(tmp_path, rows(), **features(exclude=("x",), derive=derive))
+    assert [c.name for c in layout.features] == ["x", "colour", "flag"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"exclude": ("colors",)}, "features.exclude: 'colors' fits no column.*colour"),
+        (
+            {"derive": {"d": {"type": "expression", "expr": "X + x"}}},
+            "features.derive.d: reads 'X', which is no column",
+        ),
+        ({"derive": {"d": {"type": "expression", "expr": "colour + 1"}}}, "reads 'colour' as numeric or .*categorical"),
+        ({"derive": {"flag": {"type": "expression", "expr": "x"}}}, "features.derive.flag: is the name of a column"),
+    ],
+)
+def test_features_that_do_not_fit_the_data_are_told(tmp_path: Path, changes: Any, says: str) -> None:
+    with pytest.raises(DataCheckFailed) as told:
+        prepared(tmp_path, rows(), **features(**changes))
+    assert re.search(says, f"{told.value.where}: {told.value.what} {told.value.hint}")
+
+
+def test_prepare_depends_on_features_only_where_they_choose_columns() -> None:
+    assert not any(key.startswith("features") for key in prepare.declare(spec_of()).params)
+    chosen = spec_of(**features(exclude=("x",)))
+    assert "features" in prepare.declare(chosen).params

@@ -1,5 +1,5 @@
 """Features, one a file."""
 
-from specml.features import boolean, categorical, numeric
+from specml.features import boolean, categorical, expression, numeric
 
-__all__ = ["boolean", "categorical", "numeric"]
+__all__ = ["boolean", "categorical", "expression", "numeric"]

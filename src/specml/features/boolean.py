@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from typing_extensions import override
 
 from specml.features.numeric import FittedNumeric, Numeric
-from specml.kinds import Feature, Preference
+from specml.kinds import Feature, Training
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,10 +25,10 @@ class Boolean(Feature):
     """``native`` leaves a missing value to the model (trees, networks); ``auto``: native for those, mode otherwise."""
 
     @override
-    def fit(self, column: Column, values: np.ndarray, prefers: Preference) -> FittedNumeric:
+    def fit(self, column: Column, values: np.ndarray, training: Training) -> FittedNumeric:
         import numpy as np
 
-        native = self.missing == "native" or (self.missing == "auto" and prefers.missing == "native")
+        native = self.missing == "native" or (self.missing == "auto" and training.prefers.missing == "native")
         known = values[np.isfinite(values)]
         commoner = float(len(known) > 0 and np.mean(known) >= 0.5)
         return FittedNumeric((column.name,), None if native else commoner, 0.0, 1.0)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from specml.data import Design, Layout
 from specml.errors import DataCheckFailed, NotEnoughData
+from specml.kinds import Training
 from specml.metrics import TABLE
 from specml.preprocessing import Preprocessing
 
@@ -57,8 +58,8 @@ def cross_validate(
         where = f"fold {number + 1} of {len(every)}"
         _refuse_lacking_classes(layout, y[inside], where)
         fit_rows, stop_rows = _stop_rows(candidate, spec, layout, y, inside)
-        preprocessing = fit_preprocessing(spec, candidate, layout, train[fit_rows])
-        fit, held = (design(preprocessing, layout, train[rows]) for rows in (fit_rows, outside))
+        preprocessing, fit = fit_design(spec, candidate, layout, train[fit_rows])
+        held = design(preprocessing, layout, train[outside])
         stop = None if stop_rows is None else design(preprocessing, layout, train[stop_rows])
         model = candidate.fit(fit, seed=spec.search.seed, threads=threads, stop_on=stop)
         outcome[outside] = model.predict(held.X)
@@ -151,25 +152,26 @@ def decide(layout: Layout, scores: np.ndarray, threshold: float | str) -> np.nda
 
 
 def treatment(spec: Spec, layout: Layout) -> Mapping[str, Feature]:
-    """The feature component of each column: its own, or the default of its kind.
+    """The feature component of each column that is one: its own, or the default of its kind; and the derived ones.
 
     Raises:
         DataCheckFailed: a feature is named for a column that is none, or that it can't treat.
     """
     default = spec.features.defaults
-    by_kind: dict[str, Any] = {
+    by_kind: dict[str, Feature] = {
         "numeric": default.numeric,
         "boolean": default.boolean,
         "categorical": default.categorical,
     }
-    names = [column.name for column in layout.features]
+    columns = [column for column in layout.features if spec.features.takes(column.name)]
+    names = [column.name for column in columns]
     for name in spec.features.columns:
         if name not in names:
             close = get_close_matches(name, names, 1)
             hint = f"Did you mean {close[0]!r}?" if close else ""
             raise DataCheckFailed("there is no such feature.", where=f"features.columns.{name}", hint=hint)
-    chosen = {c.name: spec.features.columns.get(c.name, by_kind[c.kind]) for c in layout.features}
-    for column in layout.features:
+    chosen = {c.name: spec.features.columns.get(c.name, by_kind[c.kind]) for c in columns}
+    for column in columns:
         feature = chosen[column.name]
         if column.kind not in feature.treats:
             raise DataCheckFailed(
@@ -177,19 +179,35 @@ def treatment(spec: Spec, layout: Layout) -> Mapping[str, Feature]:
                 where=f"features.columns.{column.name}",
                 hint=f"Declare data.columns.{column.name}.dtype, or take another feature.",
             )
-    return chosen
+    return {**chosen, **dict(sorted(spec.features.derive.items()))}
 
 
-def fit_preprocessing(spec: Spec, candidate: Candidate, layout: Layout, rows: pl.DataFrame) -> Preprocessing:
-    """What the features learn from ``rows``, as the candidate prefers them."""
-    return Preprocessing.fit(rows, layout.features, treatment(spec, layout), candidate.prefers)
+def fit_design(spec: Spec, candidate: Candidate, layout: Layout, rows: pl.DataFrame) -> tuple[Preprocessing, Design]:
+    """What the features learn from ``rows``, as the candidate prefers them, and those rows to train it on.
+
+    These may not be what the features make of the same rows later: see ``Feature.training_values``.
+    """
+    chosen, classes = treatment(spec, layout), max(2, len(layout.classes))
+    training = Training(candidate.prefers, rows[layout.target].to_numpy(), layout.task, classes, spec.search.seed)
+    preprocessing = Preprocessing.fit(rows, layout.features, chosen, training)
+    return preprocessing, _design(preprocessing, layout, rows, preprocessing.training_matrix(rows, chosen, training))
 
 
 def design(preprocessing: Preprocessing, layout: Layout, table: pl.DataFrame) -> Design:
-    """A prepared table as a candidate sees it."""
+    """Rows of a prepared table that the features have not learned from, as a candidate sees them."""
+    return _design(preprocessing, layout, table, preprocessing.transform(table))
+
+
+def _design(preprocessing: Preprocessing, layout: Layout, table: pl.DataFrame, X: np.ndarray) -> Design:
     import numpy as np
 
     weight = table[layout.weight].to_numpy().astype(np.float64) if layout.weight else None
-    y = table[layout.target].to_numpy()
-    classes = max(2, len(layout.classes))
-    return Design(preprocessing.transform(table), y, weight, layout.task, classes, preprocessing.cardinalities)
+    return Design(
+        X,
+        table[layout.target].to_numpy(),
+        weight,
+        layout.task,
+        max(2, len(layout.classes)),
+        preprocessing.cardinalities,
+        preprocessing.monotone,
+    )

@@ -43,7 +43,8 @@ def work(work: Work) -> None:
     name = choice["candidate"]
     folder = train.OUT.replace("${key}", name)
     preprocessing, model = train.load_model(work, layout, work.spec.candidates[name], folder)
-    native = model.native()
+    # A derived column is no input: what it moves is told apart by the inputs, from the graph.
+    native = None if preprocessing.derived else model.native()
     contract = Contract(
         name=work.spec.name,
         task=layout.task,
@@ -63,7 +64,8 @@ def work(work: Work) -> None:
 
 def explanation(preprocessing: Preprocessing, native: Native) -> Explanation:
     """How the packaged model is explained by its own numbers."""
-    widths = tuple(len(one.names) for one in preprocessing.fitted)
+    made = {c.name: len(one.names) for c, one in zip(preprocessing.columns, preprocessing.fitted, strict=True)}
+    widths = tuple(made.get(column.name, 0) for column in preprocessing.inputs or preprocessing.columns)
     return Explanation(method=native.method, space=native.space, widths=widths)
 
 

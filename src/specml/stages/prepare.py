@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from specml.data import MISSING, Column, Layout, category
 from specml.errors import DataCheckFailed, NotEnoughData
 from specml.files import canonical_json, read_json, write_atomic
 from specml.plan import Stage
+from specml.spec import Features
 from specml.stages import ingest
 from specml.tables import joins
 
@@ -40,7 +42,7 @@ OUTPUTS = ("label", "prediction", "probabilities")
 
 
 def declare(spec: Spec) -> Stage:
-    """Depends on what is declared about the data, not on the model."""
+    """Depends on what is declared about the data, not on the model; of the features, on which columns they take."""
     return Stage(
         name="prepare",
         summary=("join the sources; " if spec.data.joins else "") + "types, roles, groups; hold out the test rows",
@@ -54,6 +56,7 @@ def declare(spec: Spec) -> Stage:
             "problem.positive_class",
             "problem.favourable_class",
             "problem.feasibility",
+            *(("features",) if spec.features.chooses else ()),
         ),
         deps=(
             *(ingest.OUT.replace("${key}", name) for name in spec.data.sources),
@@ -81,7 +84,8 @@ def work(work: Work) -> None:
     train_rows, test_rows = split(spec, table)
     train, test = table[train_rows], table[test_rows]
     _feasible(spec, train, test, classes)
-    layout = _layout(spec, train, classes, set_aside)
+    features = spec.features if "features" in work.stage.params else Features()
+    layout = _layout(spec, features, train, classes, set_aside)
     kept = [c.name for c in layout.features] + [*layout.protected, *([layout.weight] if layout.weight else [])]
     kept = [*dict.fromkeys([*kept, spec.problem.target])]
     trained_on = [name for name in kept if spec.column(name).use != "audit_only"]
@@ -359,10 +363,16 @@ def _feasible(spec: Spec, train: pl.DataFrame, test: pl.DataFrame, classes: tupl
         raise NotEnoughData("no row is held out.", where="data.split.test")
 
 
-def _layout(spec: Spec, train: pl.DataFrame, classes: tuple[Any, ...], set_aside: dict[str, str]) -> Layout:
-    features = []
+def _layout(
+    spec: Spec, chosen: Features, train: pl.DataFrame, classes: tuple[Any, ...], set_aside: dict[str, str]
+) -> Layout:
+    features, read = [], chosen.read
+    _refuse_idle_patterns(chosen, [*train.columns, *set_aside])
     for name in train.columns:
         if spec.column(name).role != "feature" or name == spec.problem.target:
+            continue
+        if not chosen.takes(name) and name not in read:
+            set_aside[name] = "features.include and exclude leave it out"
             continue
         if train[name].null_count() == train.height or train[name].n_unique() == 1:
             set_aside[name] = "it has one value only in the training rows"
@@ -382,6 +392,7 @@ def _layout(spec: Spec, train: pl.DataFrame, classes: tuple[Any, ...], set_aside
             )
     if not features:
         raise DataCheckFailed("no feature is left.", hint="Check the roles under data.columns.")
+    _refuse_underivable(chosen, {column.name: column.kind for column in features}, set_aside)
     weights = spec.with_role("weight")
     return Layout(
         task=spec.problem.task,
@@ -393,6 +404,33 @@ def _layout(spec: Spec, train: pl.DataFrame, classes: tuple[Any, ...], set_aside
         time=TIME if spec.data.split.column else None,
         weight=weights[0] if weights else None,
     )
+
+
+def _refuse_idle_patterns(features: Features, names: list[str]) -> None:
+    """A pattern that fits no column is misspelt, or left from what has gone."""
+    for key, pattern in features.idle(names):
+        close = get_close_matches(pattern, names, 1)
+        hint = f"Did you mean {close[0]!r}?" if close else ""
+        raise DataCheckFailed(f"{pattern!r} fits no column of the data.", where=f"features.{key}", hint=hint)
+
+
+def _refuse_underivable(features: Features, kinds: dict[str, str], set_aside: dict[str, str]) -> None:
+    """What derives must find the columns that it reads, of kinds that it can read."""
+    for derived, feature in features.derive.items():
+        where = f"features.derive.{derived}"
+        if derived in kinds:
+            raise DataCheckFailed("is the name of a column: a derived feature needs one of its own.", where=where)
+        for name, allowed in feature.reads().items():
+            if name not in kinds:
+                why = f", which was set aside: {set_aside[name]}" if name in set_aside else ", which is no column"
+                close = get_close_matches(name, kinds, 1)
+                hint = f"Did you mean {close[0]!r}?" if close else ""
+                raise DataCheckFailed(f"reads {name!r}{why}.", where=where, hint=hint)
+            if kinds[name] not in allowed:
+                what = f"reads {name!r} as {' or '.join(allowed)}; it is {kinds[name]}."
+                raise DataCheckFailed(
+                    what, where=where, hint=f"Declare data.columns.{name}.dtype, or mend the formula."
+                )
 
 
 def _is_text(values: pl.Series) -> bool:

@@ -10,7 +10,7 @@ from specml.plan import Stage
 from specml.preprocessing import Preprocessing
 from specml.space import with_settings
 from specml.stages import prepare
-from specml.stages.cross_validation import design, fit_preprocessing
+from specml.stages.cross_validation import fit_design
 from specml.stages.search import npy, search
 from specml.stages.work import threads
 
@@ -59,8 +59,8 @@ def work(work: Work) -> None:
         best, trials = search(work, candidate, layout, train)
         final = with_settings(candidate, best.settings).model_copy(update=best.judged.learned)
         work.say("refit on all training rows", done=0.95)
-        preprocessing = fit_preprocessing(spec, candidate, layout, train)
-        model = final.fit(design(preprocessing, layout, train), seed=spec.search.seed, threads=threads())
+        preprocessing, design = fit_design(spec, candidate, layout, train)
+        model = final.fit(design, seed=spec.search.seed, threads=threads())
     scores, metric = best.judged.folds, spec.problem.metric
     told: dict[str, Any] = {"metric": metric, "folds": scores, "learned": best.judged.learned}
     if len(trials) > 1:
