@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from specml import ledger
 from specml.errors import ApprovalMissing, GateRefused, StaleCompile
+from specml.files import canonical_json, digest
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from specml.spec import Compliance
 
-TERMS = ("approval", "owner", "waivers")
+TERMS = ("rules", "approval", "owner", "waivers")
 """Keys of the section compliance that a release is judged by."""
 
 USED, EXPIRED, IDLE = "used", "expired", "no effect"
@@ -35,15 +36,18 @@ def stops(gate: dict[str, Any]) -> bool:
 
 
 def terms(compliance: Compliance, gates: dict[str, Any], day: str) -> dict[str, Any]:
-    """What a release's record says of waivers and approval, as JSON values; ``gates`` are the verdicts by gate.
+    """What a release's record says of the section, as JSON values; ``gates`` are the verdicts by gate.
 
-    A waiver lives to the end of the day (UTC) that it names. Its ``state`` is ``used``, ``expired``, or ``no effect``
-    when its gate stops nothing.
+    Of the rules, ``rules`` is a digest: what follows from them stands elsewhere. A waiver lives to the end of the day
+    (UTC) that it names. Its ``state`` is ``used``, ``expired``, or ``no effect`` when its gate stops nothing.
     """
     told: dict[str, Any] = {}
     for name, waiver in sorted(compliance.waivers.items()):
         state = IDLE if not stops(gates[waiver.gate]) else EXPIRED if day > waiver.expires else USED
         told.setdefault("waivers", {})[name] = {**waiver.model_dump(mode="json"), "state": state}
+    if compliance.rules:
+        rules = {name: rule.model_dump(mode="json") for name, rule in compliance.rules.items()}
+        told["rules"] = digest(canonical_json(rules))
     if compliance.owner:
         told["owner"] = compliance.owner
     if compliance.approval is not None:
@@ -129,7 +133,7 @@ def refuse_unapproved(project: Path, release: dict[str, Any], where: str) -> Non
 
 
 def refuse_parted(compliance: Compliance, release: dict[str, Any], where: str) -> None:
-    """Make sure that the release was judged under the waivers and the approval of the spec as it is now.
+    """Make sure that the release was judged under the rules, waivers and approval of the spec as it is now.
 
     Raises:
         StaleCompile: it was not.
@@ -137,6 +141,6 @@ def refuse_parted(compliance: Compliance, release: dict[str, Any], where: str) -
     declared = {name: waiver.model_dump(mode="json") for name, waiver in compliance.waivers.items()}
     judged = {name: {k: v for k, v in one.items() if k != "state"} for name, one in release.get("waivers", {}).items()}
     now = terms(compliance.model_copy(update={"waivers": {}}), {}, "")
-    if declared != judged or any(now.get(key) != release.get(key) for key in ("owner", "approval")):
+    if declared != judged or any(now.get(key) != release.get(key) for key in TERMS if key != "waivers"):
         hint = "Run `specml run`: the release is judged anew."
         raise StaleCompile("the section compliance of the spec was changed after the release.", where=where, hint=hint)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, Any
 
+from specml.bundle import RELEASE, VERDICTS
 from specml.explain import UNITS
 from specml.metrics import TABLE
 
@@ -14,11 +15,9 @@ if TYPE_CHECKING:
     from specml.data import Layout
     from specml.spec import Spec
 
-VERDICTS = "artifacts/validate/verdicts.json"
 CHOICE = "artifacts/select/choice.json"
 PREPARED = "metrics/prepare.json"
 LAYOUT = "artifacts/prepare/layout.json"
-RELEASE = "artifacts/release/release.json"
 SPEC = "params.yaml"
 IMPORTANCE = "artifacts/validate/importance.json"
 OPEN = "not measured"
@@ -227,13 +226,19 @@ def _considerations(spec: Spec, layout: Layout, release: dict[str, Any]) -> Iter
     yield ""
 
 
-def governance(release: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Who answers for a release, who must approve it and what was waived: what it is called, and in words."""
+def governance(release: dict[str, Any], approved: Sequence[str] | None = None) -> Iterator[tuple[str, str]]:
+    """Who answers for a release, who must approve it and what was waived: what it is called, and in words.
+
+    ``approved``: who did so far; None where that is not known, as in the card, which comes before.
+    """
     if release.get("owner"):
         yield "owner", release["owner"]
     if needed := release.get("approval"):
         who = ", ".join(needed["approvers"])
-        yield "approval", f"by {needed['minimum']} of {who}; the ledger tells who approved"
+        so_far = "the ledger tells who approved"
+        if approved is not None:
+            so_far = f"approved by {', '.join(approved) or 'nobody'}"
+        yield "approval", f"by {needed['minimum']} of {who}; {so_far}"
     for name, one in release.get("waivers", {}).items():
         words = f"gate {one['gate']}, until {one['expires']}, by {one['approver']}: {one['reason']}"
         yield f"waiver {name}", f"{one['state']}; {words}"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from specml.component import Disagreement
 from specml.kinds import Candidate
 from specml.metrics import TABLE
+from specml.plan import Plan, Stage
 from specml.tables import joins
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def all_of(spec: Spec) -> Iterator[Disagreement]:
         _gates,
         _waivers,
         _approval,
+        _rules,
         _serving,
         _monitoring,
     ):
@@ -226,6 +228,23 @@ def _approval(spec: Spec) -> Iterator[Disagreement]:
     if known < approval.minimum:
         what = f"is {approval.minimum}, but {known} may approve: no release would ever be served."
         yield Disagreement(key=(*path, "minimum"), what=what)
+
+
+def _rules(spec: Spec) -> Iterator[Disagreement]:
+    """Each is asked alone; a release has one value of an obligation, and one file of a name."""
+    alone = Plan(spec.name, (Stage("release", ""),), spec.model_dump(mode="json"))
+    written, owed = dict[str, str](), dict[str, tuple[str, str]]()
+    for name, rule in sorted(spec.compliance.rules.items()):
+        path, plan = ("compliance", "rules", name), rule.apply(alone)
+        for file in plan.stages[0].outs:
+            if (other := written.setdefault(file, name)) != name:
+                what = f"writes {file}, and so does {other}: one of the two would be lost."
+                yield Disagreement(key=path, what=what, hint="Say both in one rule.")
+        for one in plan.obligations:
+            other, words = owed.setdefault(one.name, (name, str(one)))
+            if words != str(one):
+                what = f"owes {one.name} in other words than {other}: only one of the two would be told."
+                yield Disagreement(key=path, what=what, hint="Say the same in both.")
 
 
 def _is_owner(name: str, compliance: Compliance) -> bool:

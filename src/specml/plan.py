@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from typing_extensions import override
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -54,6 +56,11 @@ class Obligation:
     def told(self) -> bool:
         """Whether every answer says it."""
         return not self.name.endswith("_retention")
+
+    @override
+    def __str__(self) -> str:
+        """Its value and source, as a release and people are told."""
+        return f"{self.value} ({self.source})"
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ class Score(BaseModel):
     value: float
 
 
-class Record(BaseModel):
+class Entry(BaseModel):
     """What ``release.json`` in the store holds."""
 
     model_config = ConfigDict(frozen=True)
@@ -78,7 +78,7 @@ class Record(BaseModel):
 class Release:
     """A bundle that was admitted, in the store."""
 
-    record: Record
+    entry: Entry
     folder: Path
 
     @property
@@ -96,10 +96,10 @@ class Release:
         try:
             found = open_bundle(self.bundle)
         except BundleError as error:
-            what = f"release {self.record.number} was altered or lost a file: {error.where}: {error.what}"
+            what = f"release {self.entry.number} was altered or lost a file: {error.where}: {error.what}"
             raise BundleError(what, where=told, hint=hint) from None
-        if found.digest != self.record.bundle:
-            what = f"release {self.record.number} was altered: it was {self.record.bundle}, this is {found.digest}."
+        if found.digest != self.entry.bundle:
+            what = f"release {self.entry.number} was altered: it was {self.entry.bundle}, this is {found.digest}."
             raise BundleError(what, where=told, hint=hint)
         return found
 
@@ -135,17 +135,17 @@ def stored(project: Path) -> list[Release]:
     found = []
     for path in (project / FOLDER).resolve().glob(f"[0-9a-f]*/{Path(RELEASE).name}"):
         try:
-            record = Record.model_validate_json(path.read_bytes())
+            entry = Entry.model_validate_json(path.read_bytes())
         except ValidationError:
             hint = f"Remove {path.parent} if it can't be mended: the release is lost."
             raise SpecmlError("is no record of a release.", where=str(path), hint=hint) from None
-        found.append(Release(record, path.parent))
-    return sorted(found, key=lambda one: one.record.number)
+        found.append(Release(entry, path.parent))
+    return sorted(found, key=lambda one: one.entry.number)
 
 
 def of_bundle(project: Path, bundle: str) -> Release | None:
     """The release of a bundle, by its digest; None when the store has none."""
-    return next((one for one in stored(project) if one.record.bundle == bundle), None)
+    return next((one for one in stored(project) if one.entry.bundle == bundle), None)
 
 
 def find(project: Path, wanted: str) -> Release:
@@ -156,24 +156,24 @@ def find(project: Path, wanted: str) -> Release:
     """
     known = stored(project)
     digits = wanted.lower().removeprefix("sha256:")
-    by_number = [one for one in known if str(one.record.number) == wanted]
-    by_digest = [one for one in known if one.record.bundle.removeprefix("sha256:").startswith(digits)]
+    by_number = [one for one in known if str(one.entry.number) == wanted]
+    by_digest = [one for one in known if one.entry.bundle.removeprefix("sha256:").startswith(digits)]
     found = by_number or (by_digest if re.fullmatch("[0-9a-f]{4,64}", digits) else [])
     if len(found) == 1:
         return found[0]
-    numbers = ", ".join(str(one.record.number) for one in known) or "none"
+    numbers = ", ".join(str(one.entry.number) for one in known) or "none"
     what = f"{wanted!r} names {len(found)} releases." if found else f"there is no release {wanted!r}."
     hint = f"Kept are: {numbers}. Only what was admitted and deployed here is kept."
     raise SpecmlError(what, where=str(project / FOLDER), hint=hint)
 
 
-def keep(project: Path) -> Release:
-    """Take the project's bundle into the store, if its gates have admitted it.
+def admitted(project: Path) -> Entry:
+    """What the project's bundle would be in the store, if its gates have admitted it; nothing is written.
 
     Raises:
         GateRefused: they have not.
-        DeployFailed: there is no bundle, or it changes under our hands.
-        BundleError: it is no valid one.
+        ApprovalMissing: it waits for a person's approval.
+        DeployFailed: there is no bundle.
     """
     source = project / "artifacts/bundle"
     manifest = source / "manifest.json"
@@ -184,24 +184,34 @@ def keep(project: Path) -> Release:
     told = json.loads((project / RELEASE).read_bytes())
     known = of_bundle(project, bundle)
     params = project / "params.yaml"
-    number = known.record.number if known else _next_number(project)
+    number = known.entry.number if known else _next_number(project)
     names = ("bundle", "candidate", "gates", "waivers", "metric", "obligations", "champion")
     facts = {name: told[name] for name in names if name in told}
     try:
-        record = Record.model_validate({**facts, "number": number, "params": digest(params) if params.exists() else ""})
+        return Entry.model_validate({**facts, "number": number, "params": digest(params) if params.exists() else ""})
     except ValidationError:
         hint = "Run `specml run`: it is made again."
         raise SpecmlError("is no release.", where=str(project / RELEASE), hint=hint) from None
-    release = Release(record, (project / FOLDER).resolve() / named(bundle))
+
+
+def keep(project: Path, entry: Entry) -> Release:
+    """Take the project's bundle into the store as what ``admitted`` said.
+
+    Raises:
+        DeployFailed: it changes under our hands.
+        BundleError: it is no valid one.
+    """
+    source, release = project / "artifacts/bundle", Release(entry, (project / FOLDER).resolve() / named(entry.bundle))
+    known = of_bundle(project, entry.bundle)
     if known is None or not _intact(known):
         open_bundle(source)
         with folder_atomic(release.folder) as temporary:
             shutil.copytree(source, temporary / "bundle")
-            _describe(record, project, temporary)
-            if not _intact(Release(record, temporary)):
+            _describe(entry, project, temporary)
+            if not _intact(Release(entry, temporary)):
                 raise DeployFailed("changed while it was being deployed.", where=str(source), hint="Deploy it again.")
-    elif known.record != record:
-        _describe(record, project, release.folder)
+    elif known.entry != entry:
+        _describe(entry, project, release.folder)
     return release
 
 
@@ -253,7 +263,7 @@ def before(project: Path, release: Release) -> Release:
     Raises:
         SpecmlError: nothing was, or it is no longer kept.
     """
-    events, bad, number = history(project), withdrawn(project), release.record.number
+    events, bad, number = history(project), withdrawn(project), release.entry.number
     deployed = [index for index, event in enumerate(events) if event.release == number and event.instead_of is None]
     earlier = events[: deployed[-1]] if deployed else events
     for event in reversed(earlier):
@@ -268,11 +278,11 @@ def before(project: Path, release: Release) -> Release:
 def prune(project: Path, live: str) -> list[int]:
     """Remove all but the ``KEPT`` that were live last, and never the bundle ``live``; returns their numbers."""
     order = {event.release: index for index, event in enumerate(history(project))}
-    known = sorted(stored(project), key=lambda one: order.get(one.record.number, -1), reverse=True)
-    gone = [one for one in known[KEPT:] if one.record.bundle != live]
+    known = sorted(stored(project), key=lambda one: order.get(one.entry.number, -1), reverse=True)
+    gone = [one for one in known[KEPT:] if one.entry.bundle != live]
     for one in gone:
         remove(one.folder)
-    return sorted(one.record.number for one in gone)
+    return sorted(one.entry.number for one in gone)
 
 
 def told(project: Path, live: str) -> list[dict[str, Any]]:
@@ -280,13 +290,13 @@ def told(project: Path, live: str) -> list[dict[str, Any]]:
     events, bad = history(project), withdrawn(project)
     rows = []
     for one in stored(project):
-        number = one.record.number
+        number = one.entry.number
         went = [event.at for event in events if event.release == number]
-        state: State = "live" if one.record.bundle == live else "retired" if went else "staged"
+        state: State = "live" if one.entry.bundle == live else "retired" if went else "staged"
         back = bad.get(number)
         rows.append(
             {
-                **one.record.model_dump(mode="json"),
+                **one.entry.model_dump(mode="json"),
                 "state": state,
                 "went_live": went[-1] if went else None,
                 "rolled_back": {"at": back.at, "to": back.release, "reason": back.reason} if back else None,
@@ -320,11 +330,11 @@ def point(project: Path, bundle: str) -> None:
 
 
 def _numbered(project: Path, number: int) -> Release | None:
-    return next((one for one in stored(project) if one.record.number == number), None)
+    return next((one for one in stored(project) if one.entry.number == number), None)
 
 
 def _next_number(project: Path) -> int:
-    known = [one.record.number for one in stored(project)]
+    known = [one.entry.number for one in stored(project)]
     for event in history(project):
         known += [event.release, event.instead_of or 0]
     return max(known, default=0) + 1
@@ -338,8 +348,8 @@ def _intact(release: Release) -> bool:
     return True
 
 
-def _describe(record: Record, project: Path, folder: Path) -> None:
+def _describe(entry: Entry, project: Path, folder: Path) -> None:
     card = (project / RELEASE).with_name("card.md")
     if card.exists():
         write_atomic(folder / card.name, card.read_bytes())
-    write_atomic(folder / Path(RELEASE).name, canonical_json(record.model_dump(mode="json")))
+    write_atomic(folder / Path(RELEASE).name, canonical_json(entry.model_dump(mode="json")))

@@ -9,7 +9,7 @@ from specml import admission, ledger, releases
 from specml.bundle import RELEASE
 from specml.errors import GateRefused, SpecmlError
 from specml.files import digest, read_json
-from specml.releases import Event, Release
+from specml.releases import Entry, Event, Release
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,34 +33,35 @@ def go_live(spec: Spec, project: Path, say: Callable[[str], None], *, again: boo
     ``again``: also a release that was rolled back from.
 
     Raises:
+        StaleCompile: it was judged under another section ``compliance`` than that of the spec.
         GateRefused: the bundle was not admitted, or under other obligations than the spec's, or compared with another
             release than the live one, or a waiver that let it pass has expired.
         ApprovalMissing: it waits for a person's approval.
-        StaleCompile: it was judged under another section ``compliance`` than that of the spec.
         SpecmlError: it was rolled back from, and ``again`` is false.
         DeployFailed: it does not get ready; what was live still is.
     """
     with releases.alone(project), ledger.recorded(project, "deploy") as facts:
         _notice(spec, project)
         _refuse_parted(spec, project)
-        release = releases.keep(project)
-        _refuse_unmet(spec, release)
-        facts |= {"bundle": release.record.bundle, "release": release.record.number}
-        number = release.record.number
+        entry = releases.admitted(project)
+        facts["bundle"], number = entry.bundle, entry.number
+        _refuse_unmet(spec, entry)
         if (back := releases.withdrawn(project).get(number)) and not again:
             raise SpecmlError(
                 f"release {number} was rolled back from on {back.at[:10]}{_because(back)}; release {back.release} "
                 "stays in its place.",
-                where=f"{spec.name} {release.record.bundle[7:19]}",
+                where=f"{spec.name} {entry.bundle[7:19]}",
                 hint="A changed model is a new release. To serve this one all the same: specml deploy --again",
             )
-        _refuse_outdated(release, current(spec, project))
+        _refuse_outdated(entry, current(spec, project))
+        release = releases.keep(project, entry)  # whatever refuses comes before: what is kept can be rolled back to
+        facts["release"] = number
         deployment = spec.deployment.target.deploy(spec, project, release, say)
         facts["replicas"] = deployment.replicas
         events = releases.history(project)
         if not events or events[-1].release != number:
             releases.remember(project, [*events, Event(releases.now(), number)])
-        releases.prune(project, release.record.bundle)
+        releases.prune(project, entry.bundle)
     return Live(release, deployment)
 
 
@@ -71,7 +72,7 @@ def roll_back(spec: Spec, project: Path, wanted: str, reason: str, say: Callable
     number of the release that was rolled back from, beside what is live.
 
     Raises:
-        SpecmlError: there is no such release, or it is live already.
+        SpecmlError: there is no such release, or it is live already, or it never was.
         GateRefused: it was made under other obligations than the spec's, or a waiver that let it pass has expired.
         BundleError: the stored bundle is not what was released.
         DeployFailed: it does not get ready; what was live still is.
@@ -83,19 +84,20 @@ def roll_back(spec: Spec, project: Path, wanted: str, reason: str, say: Callable
             hint = "`specml deploy` serves the project's bundle."
             raise SpecmlError("nothing was ever live here: there is nothing to roll back from.", hint=hint)
         release = releases.find(project, wanted) if wanted else releases.before(project, champion)
-        number = champion.record.number
+        number = champion.entry.number
         facts |= {
-            "from": {"release": number, "bundle": champion.record.bundle},
-            "to": {"release": release.record.number, "bundle": release.record.bundle},
+            "from": {"release": number, "bundle": champion.entry.bundle},
+            "to": {"release": release.entry.number, "bundle": release.entry.bundle},
         }
-        if release.record.number == number:
+        if release.entry.number == number:
             raise SpecmlError(f"release {number} is what is live: there is nothing to roll back.")
-        _refuse_unmet(spec, release)
-        release.open()
-        admission.refuse_expired(release.record.model_dump(), str(release.folder))
         events = releases.history(project)
+        _refuse_untried(release, events)
+        _refuse_unmet(spec, release.entry)
+        release.open()
+        admission.refuse_expired(release.entry.model_dump(), str(release.folder))
         # First the record: killed in between, the release that is to go is known as one that must not come back.
-        releases.remember(project, [*events, Event(releases.now(), release.record.number, number, reason)])
+        releases.remember(project, [*events, Event(releases.now(), release.entry.number, number, reason)])
         try:
             deployment = spec.deployment.target.deploy(spec, project, release, say)
         except SpecmlError:
@@ -111,14 +113,17 @@ def current(spec: Spec, project: Path) -> Release | None:
     return found or releases.last(project)
 
 
-def _refuse_unmet(spec: Spec, release: Release) -> None:
+def _refuse_unmet(spec: Spec, entry: Entry) -> None:
     """Make sure that the service would meet what the release was made under, and the release what the spec is under."""
-    owed, met = set(release.record.obligations), {one.name for one in spec.obligations}
+    owed = entry.obligations
+    met: dict[str, str] = {one.name: str(one) for one in spec.obligations}
     if owed != met:
-        told = [f"{name} ({'of the release' if name in owed else 'of the spec'} alone)" for name in sorted(owed ^ met)]
+        parted = {name: "the release alone" if name not in met else "the spec alone" for name in owed.keys() ^ met}
+        parted |= {name: "another in the spec" for name in owed.keys() & met if owed[name] != met[name]}
+        told = ", ".join(f"{name} ({how})" for name, how in sorted(parted.items()))
         raise GateRefused(
-            f"release {release.record.number} was made under other obligations than the spec's: {', '.join(told)}.",
-            where=f"{spec.name} {release.record.bundle[7:19]}",
+            f"it was made under other obligations than the spec's: {told}.",
+            where=f"{spec.name} {entry.bundle[7:19]}",
             hint="Run `specml run`: it makes a release under the rules that the spec has now.",
         )
 
@@ -140,23 +145,33 @@ def renew(spec: Spec, project: Path, *, stale: bool) -> Release | None:
     """
     champion = current(spec, project)
     manifest = project / "artifacts/bundle/manifest.json"
-    if champion is None or champion.record.bundle == releases.pointer(project):
+    if champion is None or champion.entry.bundle == releases.pointer(project):
         return None
-    if not stale and manifest.exists() and digest(manifest) == champion.record.bundle:
+    if not stale and manifest.exists() and digest(manifest) == champion.entry.bundle:
         return None
-    releases.point(project, champion.record.bundle)
+    releases.point(project, champion.entry.bundle)
     return champion
 
 
-def _refuse_outdated(release: Release, champion: Release | None) -> None:
+def _refuse_untried(release: Release, events: list[Event]) -> None:
+    """What never was live was refused by it, or did not start: what it was compared with may be long gone."""
+    if release.entry.number not in {event.release for event in events}:
+        raise SpecmlError(
+            f"release {release.entry.number} was never live: there is no way back to it.",
+            where=release.entry.bundle[7:19],
+            hint="`specml releases` says which were; `specml run` compares what the spec asks for with what is live.",
+        )
+
+
+def _refuse_outdated(entry: Entry, champion: Release | None) -> None:
     """A comparison admits only beside the release that it was made with."""
-    compared = release.record.champion
-    if compared is None or champion is None or champion.record.bundle in (compared, release.record.bundle):
+    compared = entry.champion
+    if compared is None or champion is None or champion.entry.bundle in (compared, entry.bundle):
         return
     with_whom = f"the bundle {compared[7:19]}" if compared else "nobody"
     raise GateRefused(
-        f"release {release.record.number} was compared with {with_whom}, and release {champion.record.number} is live.",
-        where=release.record.bundle[7:19],
+        f"it was compared with {with_whom}, and release {champion.entry.number} is live.",
+        where=entry.bundle[7:19],
         hint="`specml run` compares it with what is live.",
     )
 
@@ -166,10 +181,10 @@ def _notice(spec: Spec, project: Path) -> None:
     live = spec.deployment.target.status(spec, project)
     found = releases.of_bundle(project, live.bundle) if live is not None else None
     events = releases.history(project)
-    if found is None or found.record.number in releases.withdrawn(project):
+    if found is None or found.entry.number in releases.withdrawn(project):
         return
-    if not events or events[-1].release != found.record.number:
-        releases.remember(project, [*events, Event(releases.now(), found.record.number)])
+    if not events or events[-1].release != found.entry.number:
+        releases.remember(project, [*events, Event(releases.now(), found.entry.number)])
 
 
 def _because(back: Event) -> str:

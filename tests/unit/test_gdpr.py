@@ -12,7 +12,7 @@ import pytest
 
 from specml import repro, rollout
 from specml.compile import compile_plan
-from specml.errors import GateRefused, SpecError
+from specml.errors import DeployFailed, SpecError, StaleCompile
 from specml.load import load
 from specml.watch.live import watch
 from tests.conftest import EXAMPLES, run_stages, specml
@@ -190,10 +190,25 @@ def test_a_release_is_served_under_the_obligations_it_was_made_under_alone(
     """Of the target, which would start Ray, only what comes before it is asked."""
     monkeypatch.setenv("LOANS_KEY", "k" * 32)
     spec = load(folder).spec
-    run_stages(spec, folder)
-    with pytest.raises(GateRefused, match=r"automated_decision \(of the release alone\)") as error:
-        rollout.go_live(assisted(spec), folder, lambda _: None)
-    assert "Run `specml run`" in error.value.hint
-    run_stages(assisted(spec), folder)
-    with pytest.raises(GateRefused, match=r"human_review \(of the spec alone\)"):
-        rollout.go_live(spec, folder, lambda _: None)
+    monkeypatch.setattr("specml.targets.local.refuse_taken", port_is_taken)
+    for made, other in ((spec, assisted(spec)), (assisted(spec), spec)):
+        run_stages(made, folder)
+        with pytest.raises(StaleCompile, match="section compliance") as error:
+            rollout.go_live(other, folder, lambda _: None)
+        assert "Run `specml run`" in error.value.hint
+        with pytest.raises(DeployFailed, match="as far as the port"):
+            rollout.go_live(made, folder, lambda _: None)
+
+
+def port_is_taken(port: int) -> None:
+    raise DeployFailed("as far as the port")
+
+
+def test_two_rules_that_would_overwrite_each_other_are_told(folder: Path) -> None:
+    rule = load(folder).spec.compliance.rules["privacy"].model_copy(update={"contest": "second@bank.example"})
+    with (folder / "spec.yaml").open("a") as file:
+        file.write(f"    second: {json.dumps(rule.model_dump(mode='json'))}\n")
+    problems = told(folder)
+    assert [key for key, _ in problems] == ["compliance.rules.second"] * 2
+    assert "writes artifacts/release/ropa.json, and so does privacy" in problems[0][1]
+    assert "owes contest in other words than privacy" in problems[1][1]

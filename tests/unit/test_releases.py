@@ -16,16 +16,18 @@ from specml.bundle import BundleError, open_bundle
 from specml.cli import retrain
 from specml.compile import compile_plan
 from specml.compile.write import compiled
-from specml.errors import DeployFailed, GateRefused, SpecmlError
+from specml.errors import DeployFailed, GateRefused, SpecmlError, StaleCompile
 from specml.kinds import Deployment
 from specml.load import load
+from specml.rules.gdpr import Retention
 from specml.stages import champion
 from specml.stages.work import Work
 from specml.targets.local import Local
+from specml.values import Duration
 from specml.watch.judge import RECORDS
 from specml.watch.raised import raised
 from tests.bundles import binary_bundle, release
-from tests.conftest import spec_of, specml, tree
+from tests.conftest import EXAMPLES, spec_of, specml, tree
 
 if TYPE_CHECKING:
     from specml.releases import Release
@@ -46,8 +48,8 @@ class Server:
         wanted.open()
         if self.fails is DeployFailed:
             raise DeployFailed("it does not start.")
-        self.bundle = wanted.record.bundle
-        self.served.append(wanted.record.number)
+        self.bundle = wanted.entry.bundle
+        self.served.append(wanted.entry.number)
         if self.fails is not None:
             raise self.fails
         return self.status(spec, project)
@@ -74,13 +76,13 @@ def deployed(project: Path, *weights: float, again: bool = False) -> int:
     number = 0
     for weight in weights:
         judged(project, weight)
-        number = rollout.go_live(SPEC, project, print, again=again).release.record.number
+        number = rollout.go_live(SPEC, project, print, again=again).release.entry.number
     return number
 
 
 def back(project: Path, wanted: str = "", reason: str = "") -> tuple[int, int]:
     left, live = rollout.roll_back(SPEC, project, wanted, reason, print)
-    return left, live.release.record.number
+    return left, live.release.entry.number
 
 
 def states(project: Path, live: str) -> dict[int, str]:
@@ -165,7 +167,7 @@ def test_a_waiver_that_expired_keeps_a_release_from_coming_back(
     spec = spec_of(compliance={"waivers": {"pilot": waiver}})
     monkeypatch.setattr(admission, "today", lambda: "2026-12-31")
     judged(tmp_path, 1.0, gates={"baseline": "refused"}, waivers={"pilot": {**waiver, "state": "used"}})
-    assert rollout.go_live(spec, tmp_path, print).release.record.number == 1
+    assert rollout.go_live(spec, tmp_path, print).release.entry.number == 1
     assert deployed(tmp_path, 2.0) == 2
     monkeypatch.setattr(admission, "today", lambda: "2027-01-01")
     with pytest.raises(GateRefused, match="waiver pilot expired on 2026-12-31"):
@@ -179,9 +181,9 @@ def test_a_waiver_that_expired_keeps_a_release_from_coming_back(
 def test_a_release_is_named_by_number_or_digest(tmp_path: Path, server: Server) -> None:
     deployed(tmp_path, 0.1, 0.2, 0.3)
     assert back(tmp_path, "1") == (3, 1)
-    second = releases.find(tmp_path, "2").record.bundle
+    second = releases.find(tmp_path, "2").entry.bundle
     for name in (second, second[7:19], second[7:15].upper()):
-        assert releases.find(tmp_path, name).record.number == 2
+        assert releases.find(tmp_path, name).entry.number == 2
     assert back(tmp_path, second[7:13]) == (1, 2)
     with pytest.raises(SpecmlError, match="release 2 is what is live"):
         back(tmp_path, "2")
@@ -195,7 +197,7 @@ def test_a_release_is_named_by_number_or_digest(tmp_path: Path, server: Server) 
 @pytest.mark.usefixtures("server")
 def test_a_digest_that_is_too_short_names_none(tmp_path: Path) -> None:
     deployed(tmp_path, *[0.01 * (n + 1) for n in range(5)])
-    first = {one.record.bundle[7:8] for one in releases.stored(tmp_path)}
+    first = {one.entry.bundle[7:8] for one in releases.stored(tmp_path)}
     for digit in first - set("12345"):
         with pytest.raises(SpecmlError, match="there is no release"):
             releases.find(tmp_path, digit)
@@ -277,13 +279,13 @@ def test_the_newest_are_kept_and_never_the_live_one_removed(
 ) -> None:
     monkeypatch.setattr(releases, "KEPT", 3)
     deployed(tmp_path, 0.1, 0.2, 0.3, 0.4, 0.5)
-    assert [one.record.number for one in releases.stored(tmp_path)] == [3, 4, 5]
+    assert [one.entry.number for one in releases.stored(tmp_path)] == [3, 4, 5]
     assert back(tmp_path, "3") == (5, 3)
     deployed(tmp_path, 0.6)
-    assert [one.record.number for one in releases.stored(tmp_path)] == [3, 5, 6]
+    assert [one.entry.number for one in releases.stored(tmp_path)] == [3, 5, 6]
     assert releases.prune(tmp_path, server.bundle) == []
     monkeypatch.setattr(releases, "KEPT", 0)
-    assert releases.prune(tmp_path, releases.find(tmp_path, "3").record.bundle) == [5, 6]
+    assert releases.prune(tmp_path, releases.find(tmp_path, "3").entry.bundle) == [5, 6]
     assert sorted(one.name for one in (tmp_path / ".specml/releases").iterdir() if one.is_dir()) == [
         releases.find(tmp_path, "3").folder.name
     ]
@@ -328,16 +330,68 @@ def test_the_champion_is_what_is_live_where_a_challenger_is_yet_to_be_compared(t
 @pytest.mark.usefixtures("server")
 def test_a_comparison_admits_only_beside_the_release_that_it_was_made_with(tmp_path: Path) -> None:
     deployed(tmp_path, 0.1)
-    first = releases.find(tmp_path, "1").record.bundle
+    first = releases.find(tmp_path, "1").entry.bundle
     judged(tmp_path, 0.2, champion=first)
-    assert rollout.go_live(SPEC, tmp_path, print).release.record.champion == first
-    assert rollout.go_live(SPEC, tmp_path, print).release.record.number == 2
+    assert rollout.go_live(SPEC, tmp_path, print).release.entry.champion == first
+    assert rollout.go_live(SPEC, tmp_path, print).release.entry.number == 2
     for compared, told in ((first, first[7:19]), ("", "nobody")):
         judged(tmp_path, 0.3, champion=compared)
-        with pytest.raises(GateRefused, match=f"release 3 was compared with .*{told}, and release 2 is live"):
+        with pytest.raises(GateRefused, match=f"was compared with .*{told}, and release 2 is live"):
             rollout.go_live(SPEC, tmp_path, print)
+        assert [one.entry.number for one in releases.stored(tmp_path)] == [1, 2], "what is refused is not kept"
     judged(tmp_path, 0.3)
-    assert rollout.go_live(SPEC, tmp_path, print).release.record.champion is None
+    assert rollout.go_live(SPEC, tmp_path, print).release.entry.champion is None
+
+
+def test_there_is_no_way_back_to_what_was_never_live(tmp_path: Path, server: Server) -> None:
+    deployed(tmp_path, 0.1)
+    server.fails = DeployFailed
+    with pytest.raises(DeployFailed):
+        deployed(tmp_path, 0.2)
+    server.fails = None
+    deployed(tmp_path, 0.3)
+    for wanted in ("2", releases.find(tmp_path, "2").entry.bundle[7:19]):
+        with pytest.raises(SpecmlError, match="release 2 was never live: there is no way back to it"):
+            back(tmp_path, wanted)
+    assert server.served[-1] == 3
+    assert back(tmp_path) == (3, 1)
+
+
+def under_gdpr(**changed: Any) -> Spec:
+    spec = load(EXAMPLES / "loans").spec
+    rule = spec.compliance.rules["privacy"].model_copy(update=changed)
+    return spec.model_copy(update={"compliance": spec.compliance.model_copy(update={"rules": {"privacy": rule}})})
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"contest": "new@bank.example"},
+        {"retention": Retention(captures=Duration(86400), data=Duration(86400))},
+        {"solely_automated": False},
+        {"purpose": "another"},
+    ],
+)
+def test_what_people_were_told_is_what_is_served(changed: dict[str, Any], tmp_path: Path, server: Server) -> None:
+    """The new contact in every answer, and the old one in card, release.json and ropa.json: that never."""
+
+    def judged_under(spec: Spec, weight: float) -> None:
+        owed = {one.name: str(one) for one in spec.obligations}
+        judged(tmp_path, weight, obligations=owed, **admission.terms(spec.compliance, {}, ""))
+
+    old, new = under_gdpr(), under_gdpr(**changed)
+    judged_under(old, 0.1)
+    with pytest.raises(StaleCompile, match="the section compliance of the spec was changed after the release"):
+        rollout.go_live(new, tmp_path, print)
+    assert server.served == []
+    assert rollout.go_live(old, tmp_path, print).release.entry.number == 1
+    judged_under(new, 0.2)
+    assert rollout.go_live(new, tmp_path, print).release.entry.number == 2
+    if "purpose" not in changed:
+        parted = "another in the spec" if "solely_automated" not in changed else "the release alone"
+        with pytest.raises(GateRefused, match=rf"other obligations than the spec's: .*\({parted}\)"):
+            rollout.roll_back(new, tmp_path, "", "", print)
+    assert rollout.roll_back(old, tmp_path, "", "", print)[0] == 2
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"bundle": 3}', '{"bundle": "sha256:0"}', "\xff"])
@@ -358,9 +412,9 @@ def test_the_champion_is_fetched_from_the_store_or_told_to_be_missing(tmp_path: 
     assert champion.named(work) is None
     deployed(tmp_path, 0.1)
     first = releases.find(tmp_path, "1")
-    named(tmp_path, first.record.bundle)
+    named(tmp_path, first.entry.bundle)
     champion.work(work)
-    assert champion.named(work) == first.record.bundle == open_bundle(tmp_path / champion.BUNDLE).digest
+    assert champion.named(work) == first.entry.bundle == open_bundle(tmp_path / champion.BUNDLE).digest
     (first.bundle / "model.onnx").write_bytes(b"x")
     with pytest.raises(BundleError, match="release 1 was altered"):
         champion.work(work)
@@ -369,7 +423,7 @@ def test_the_champion_is_fetched_from_the_store_or_told_to_be_missing(tmp_path: 
         champion.work(work)
     assert "dvc pull" in refusal.value.hint
     # What an earlier run fetched is untouched by one that could not.
-    assert champion.named(work) == first.record.bundle
+    assert champion.named(work) == first.entry.bundle
 
 
 def test_the_plan_has_a_champion_only_where_a_gate_asks_for_it(tmp_path: Path) -> None:
@@ -429,12 +483,12 @@ def test_only_signals_raised_on_the_live_release_since_it_went_live_count(tmp_pa
         told = {"window": name, "bundle": bundle, "judged": at, "raised": list(raised)}
         (tmp_path / RECORDS / f"{name}.json").write_text(json.dumps(told))
 
-    record("of-another", first.record.bundle, went, "drift")
-    record("before", second.record.bundle, "2020-01-01T00:00:00+00:00", "drift")
-    record("quiet", second.record.bundle, went)
-    record("other", second.record.bundle, went, "slow")
+    record("of-another", first.entry.bundle, went, "drift")
+    record("before", second.entry.bundle, "2020-01-01T00:00:00+00:00", "drift")
+    record("quiet", second.entry.bundle, went)
+    record("other", second.entry.bundle, went, "slow")
     assert raised(tmp_path, second, ("drift",)) == []
-    record("new", second.record.bundle, went, "drift", "slow")
+    record("new", second.entry.bundle, went, "drift", "slow")
     assert [(one.signal, one.window) for one in raised(tmp_path, second, ("drift", "auc"))] == [("drift", "new")]
     assert [one.window for one in raised(tmp_path, first, ("drift",))] == ["of-another"]
     (tmp_path / RECORDS / "broken.json").write_text("[]")
@@ -471,7 +525,7 @@ def test_the_commands_on_a_stopped_project(tmp_path: Path, server: Server) -> No
     back(tmp_path, reason="too slow")
     told = specml("releases", folder=tmp_path).stdout
     lines = [line.split() for line in told.splitlines()]
-    assert lines[2][:2] == ["2", releases.find(tmp_path, "2").record.bundle[7:19]]
+    assert lines[2][:2] == ["2", releases.find(tmp_path, "2").entry.bundle[7:19]]
     assert lines[2][-2:] == ["rolled", "back"]
     assert "Nothing is live now" in told
     assert all(len(line) <= 80 for line in told.splitlines())

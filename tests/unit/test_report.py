@@ -17,11 +17,12 @@ import polars as pl
 import pytest
 from typing_extensions import override
 
-from specml import report
+from specml import admission, ledger, report
+from specml.bundle import RELEASE
 from specml.compile import compile_plan
 from specml.compile.dvc import params_yaml
 from specml.errors import SpecmlError
-from specml.files import read_json
+from specml.files import canonical_json, read_json
 from tests.conftest import run_stages, spec_of
 
 if TYPE_CHECKING:
@@ -165,6 +166,24 @@ def test_the_importance_of_columns_is_drawn(project: Path) -> None:
     importance = report.html(project).partition('id="importance"')[2].partition("</section>")[0]
     assert "not measured" not in importance
     assert "By mean absolute contribution to the log-odds (tree_shap), over 600 rows" in importance
+
+
+def test_who_approved_is_told_as_far_as_the_ledger_tells(project: Path) -> None:
+    path = project / RELEASE
+    told = {**read_json(path), "approval": {"approvers": ["ann@bank", "bob@bank"], "minimum": 1}}
+    whole, known = path.read_bytes(), project / ledger.FILE
+    before = known.read_bytes()
+    try:
+        path.write_bytes(canonical_json(told))
+        assert "by 1 of ann@bank, bob@bank; approved by nobody" in report.html(project)
+        ledger.append(project, "approval", approver="bob@bank", **admission.subject(told))
+        assert "by 1 of ann@bank, bob@bank; approved by bob@bank" in report.html(project)
+        known.write_bytes(before)
+        assert "by 1 of ann@bank, bob@bank; the ledger tells who approved" in report.html(project)
+    finally:
+        path.write_bytes(whole)
+        (project / ledger.HEAD).unlink()
+        known.unlink()
 
 
 def test_a_bundle_that_was_not_judged_is_not_called_released(project: Path) -> None:

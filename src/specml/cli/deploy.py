@@ -36,7 +36,7 @@ def command(arguments: tuple[str, ...], again: bool, quiet: bool, as_json: bool)
 
 def document(live: Live) -> dict[str, Any]:
     """What is live, as JSON values."""
-    return {"schema_version": 1, **asdict(live.deployment), "release": live.release.record.number}
+    return {"schema_version": 1, **asdict(live.deployment), "release": live.release.entry.number}
 
 
 def announce(live: Live, loaded: Loaded) -> str:
@@ -48,11 +48,11 @@ def announce(live: Live, loaded: Loaded) -> str:
     told = announcement(
         live.deployment,
         read_contract(live.release.bundle),
-        release=live.release.record.number,
+        release=live.release.entry.number,
         token_variable=auth.tokens.name if auth else "",
     )
     for one in loaded.spec.obligations:
-        told += f"\nOwed: {one.name}: {one.value} ({one.source})"
+        told += f"\nOwed: {one.name}: {one}"
     if capture is None:
         return told
     share, until = f"{100 * capture.share:.4g} %", f"until `specml watch` finds them {capture.retention} old"

@@ -75,13 +75,11 @@ def _due(loaded: Loaded, outcome: Outcome, out: Console, *, if_raised: bool) -> 
     champion = rollout.current(loaded.spec, loaded.folder)
     found = raised(loaded.folder, champion, wanted.on) if champion is not None else []
     if champion is None or not found:
-        about = (
-            f"release {champion.record.number} since it went live" if champion else "anything: nothing was ever live"
-        )
+        about = f"release {champion.entry.number} since it went live" if champion else "anything: nothing was ever live"
         out.print(f"not retrained: none of {', '.join(wanted.on)} was raised on {about}", markup=False, soft_wrap=True)
         return False
     outcome.cause = _cause(found)
-    out.print(f"retraining: release {champion.record.number}: {outcome.cause}", markup=False, soft_wrap=True)
+    out.print(f"retraining: release {champion.entry.number}: {outcome.cause}", markup=False, soft_wrap=True)
     return True
 
 
@@ -95,7 +93,7 @@ def _retrain(loaded: Loaded, outcome: Outcome, out: Console, way: Way, *, deploy
     from specml.cli.run import carry, deploy, standing
 
     champion = rollout.current(loaded.spec, loaded.folder)
-    live = {"release": champion.record.number, "bundle": champion.record.bundle} if champion else None
+    live = {"release": champion.entry.number, "bundle": champion.entry.bundle} if champion else None
     try:
         with ledger.recorded(loaded.folder, "retrain", cause=outcome.cause, champion=live):
             carry(loaded, outcome, out, way)
@@ -107,7 +105,7 @@ def _retrain(loaded: Loaded, outcome: Outcome, out: Console, way: Way, *, deploy
                 standing(loaded.folder, out, quiet=way.quiet)
     except SpecmlError as error:
         if error.status == GateRefused.status and champion is not None:
-            left = f"release {champion.record.number} stays: the challenger is refused"
+            left = f"release {champion.entry.number} stays: the challenger is refused"
             out.print(left, markup=False, soft_wrap=True)
         raise
 
@@ -120,4 +118,4 @@ def _known(loaded: Loaded, champion: Release | None) -> bool:
     ours = releases.of_bundle(loaded.folder, digest(loaded.folder / "artifacts/bundle/manifest.json"))
     if ours is None or champion is None:
         return False
-    return ours.record.number in {champion.record.number, *releases.withdrawn(loaded.folder)}
+    return ours.entry.number in {champion.entry.number, *releases.withdrawn(loaded.folder)}

@@ -39,7 +39,7 @@ def command(arguments: tuple[str, ...], reason: str, quiet: bool, as_json: bool)
     if as_json:
         print(json.dumps({**document(live), "rolled_back": left}, indent=1))
         return
-    print(f"{loaded.spec.name}: rolled back from release {left} to release {live.release.record.number}.")
+    print(f"{loaded.spec.name}: rolled back from release {left} to release {live.release.entry.number}.")
     print(announce(live, loaded))
 
 

@@ -181,7 +181,7 @@ def _renewed(loaded: Loaded, plan: Plan, stale: set[str], out: Console, way: Way
     judged = set(names[: names.index("validate") + 1])
     champion = rollout.renew(loaded.spec, loaded.folder, stale=bool(judged & stale))
     if champion is not None and not way.quiet:
-        told = f"the champion is release {champion.record.number}, as champion.json now says"
+        told = f"the champion is release {champion.entry.number}, as champion.json now says"
         out.print(told, markup=False, soft_wrap=True)
     return champion is not None
 
@@ -300,5 +300,5 @@ def deploy(loaded: Loaded, outcome: Outcome, out: Console, *, quiet: bool) -> No
             out.print(text, markup=False, soft_wrap=True)
 
     live = rollout.go_live(loaded.spec, loaded.folder, say)
-    outcome.url, outcome.release = live.deployment.url, live.release.record.number
+    outcome.url, outcome.release = live.deployment.url, live.release.entry.number
     say(announce(live, loaded))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ from specml.compile.dvc import Parameters, read_params
 from specml.data import Layout
 from specml.errors import SpecmlError
 from specml.files import digest, read_json
+from specml.ledger import LedgerError
 from specml.load import validate as validated
 from specml.stages import explore, package, prepare, select, train, validate
 
@@ -25,8 +27,6 @@ if TYPE_CHECKING:
     from specml.plan import Stage
     from specml.spec import Spec
 
-CARD = "artifacts/release/card.md"
-PREPARED = "metrics/prepare.json"
 LIBRARIES = ("specml", "dvc", "lightgbm", "numpy", "onnxruntime-gpu", "onnxruntime", "polars", "ray", "scikit-learn")
 
 
@@ -49,6 +49,8 @@ class Facts:
     """By candidate: what its training wrote to ``cross_validation.json``, and the bytes of the model."""
     release: dict[str, Any] | None
     """None when the bundle that was judged has not come to a release."""
+    approved: list[str] | None
+    """Who has approved it so far; None where nobody must, or a ledger that was changed does not tell."""
     importance: dict[str, Any] | None
     bundle: str
     sources: dict[str, tuple[str, str, int]]
@@ -69,7 +71,7 @@ def gather(folder: Path) -> Facts:
         params = read_params((folder / "params.yaml").read_text(encoding="utf-8"))
         evidence, choice = read_json(folder / validate.OUT), read_json(folder / select.OUT)
         layout = Layout.model_validate_json((folder / prepare.LAYOUT).read_bytes())
-        columns, prepared = read_json(folder / explore.OUT), read_json(folder / PREPARED)
+        columns, prepared = read_json(folder / explore.OUT), read_json(folder / prepare.METRICS)
         bundle = digest(folder / package.OUT / "manifest.json")
     except FileNotFoundError as error:
         raise SpecmlError(
@@ -82,6 +84,8 @@ def gather(folder: Path) -> Facts:
     release = _optional(folder / RELEASE)
     if release and release.get("verdicts") == digest(folder / validate.OUT):
         evidence["gates"] = admission.waived(evidence["gates"], release)
+    if release and not release["bundle"] == evidence["bundle"] == bundle:
+        release = None
     locked = _locked(folder)
     names = [row["candidate"] for row in choice["leaderboard"]]
     return Facts(
@@ -96,7 +100,8 @@ def gather(folder: Path) -> Facts:
         prepared=prepared,
         target=_target(folder / explore.TARGET) if layout.task == "regression" else [],
         trained={name: _trained(folder, name) for name in names},
-        release=release if release and release["bundle"] == evidence["bundle"] == bundle else None,
+        release=release,
+        approved=_approved(folder, release),
         importance=_optional(folder / validate.IMPORTANCE),
         bundle=bundle,
         sources=_sources(locked),
@@ -104,6 +109,13 @@ def gather(folder: Path) -> Facts:
         commit=_commit(folder),
         versions=_versions(),
     )
+
+
+def _approved(folder: Path, release: dict[str, Any] | None) -> list[str] | None:
+    if release and "approval" in release:
+        with contextlib.suppress(LedgerError):
+            return admission.approved_by(folder, release)
+    return None
 
 
 def _optional(path: Path) -> dict[str, Any] | None:

@@ -12,8 +12,7 @@ from specml.curves import merged
 from specml.explain import UNITS
 from specml.metrics import TABLE
 from specml.report import svg
-from specml.report.facts import CARD, PREPARED
-from specml.stages import explore, select, train, validate
+from specml.stages import explore, prepare, release, select, train, validate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,10 +58,10 @@ def sections(facts: Facts) -> dict[str, Any]:
             "columns": explore.OUT,
             "curves": validate.CURVES,
             "importance": validate.IMPORTANCE,
-            "prepared": PREPARED,
+            "prepared": prepare.METRICS,
             "target": explore.TARGET,
             "verdicts": validate.OUT,
-            "card": CARD,
+            "card": release.CARD,
         },
     }
 
@@ -409,12 +408,12 @@ def _serving(facts: Facts) -> list[tuple[str, str]]:
 
 
 def _governance(facts: Facts) -> list[tuple[str, str]]:
-    release = facts.release or {}
+    told = facts.release or {}
     rows = [("bundle", facts.bundle), ("spec", facts.params.compiled or "not compiled")]
-    rows += governance(release)
+    rows += governance(told, facts.approved)
     for key in ("obligations", "compliance"):
-        if release.get(key):
-            rows.append((key, _words(release[key])))
+        if told.get(key):
+            rows.append((key, _words(told[key])))
     return rows
 
 

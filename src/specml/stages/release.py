@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from specml import admission, ledger
+from specml.bundle import RELEASE
 from specml.data import Layout
 from specml.errors import GateRefused, SpecmlError
 from specml.files import canonical_json, digest, read_json, write_atomic
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from specml.spec import Spec
     from specml.stages.work import Work
 
-OUT = "artifacts/release/release.json"
+OUT = RELEASE
 CARD = "artifacts/release/card.md"
 PROFILE = "artifacts/release/profile.bin"
 
@@ -31,7 +32,7 @@ def declare(spec: Spec) -> Stage:
             "data.columns",
             "data.sources",
             "data.undeclared",
-            *(f"compliance.{key}" for key in ("rules", *admission.TERMS)),
+            *(f"compliance.{key}" for key in admission.TERMS),
         ),
         deps=(
             *sorted(ingest.columns_files(spec).values()),
@@ -105,7 +106,7 @@ def _ruled(work: Work) -> dict[str, Any]:
     rules = {name: f"{rule.text}; evidence, not legal advice" for name, rule in work.spec.compliance.rules.items()}
     if not rules:
         return {}
-    return {"compliance": rules, "obligations": {one.name: f"{one.value} ({one.source})" for one in work.obligations}}
+    return {"compliance": rules, "obligations": {one.name: str(one) for one in work.obligations}}
 
 
 def _document(work: Work, bundle: str, prepared: dict[str, Any]) -> None:

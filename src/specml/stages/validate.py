@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from specml.spec import Spec
     from specml.stages.work import Work
 
-OUT = "artifacts/validate/verdicts.json"
+OUT = bundle.VERDICTS
 CURVES = "artifacts/validate/curves.json"
 IMPORTANCE = "artifacts/validate/importance.json"
 METRICS = "metrics/holdout.json"

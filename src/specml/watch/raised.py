@@ -33,12 +33,12 @@ def raised(project: Path, release: Release, signals: Collection[str]) -> list[Ra
     Raises:
         SpecmlError: a record of a window is none.
     """
-    went = [event.at for event in releases.history(project) if event.release == release.record.number]
+    went = [event.at for event in releases.history(project) if event.release == release.entry.number]
     found = []
     for path in (project / RECORDS).glob("*.json"):
         try:
             told = json.loads(path.read_bytes())
-            if told["bundle"] == release.record.bundle and (not went or str(told["judged"]) >= went[-1]):
+            if told["bundle"] == release.entry.bundle and (not went or str(told["judged"]) >= went[-1]):
                 names = [name for name in told["raised"] if name in signals]
                 found += [Raised(name, str(told["window"]), str(told["judged"])) for name in names]
         except (ValueError, KeyError, TypeError, AttributeError):

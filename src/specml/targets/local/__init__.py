@@ -164,7 +164,7 @@ class Local(Target):
         """The config with what only this deploy knows: the release, digests of the tokens, the revision."""
         config = self._config(spec)
         args = config["applications"][0]["args"]
-        args["digest"] = release.record.bundle
+        args["digest"] = release.entry.bundle
         # The store's copy: the next run may replace the project's bundle while replicas start or restart.
         args["bundle"] = str(release.bundle)
         if spec.monitoring.capture is not None:
