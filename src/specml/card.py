@@ -148,8 +148,23 @@ def _training(layout: Layout, prepared: dict[str, Any]) -> Iterator[str]:
     classes = prepared.get("train_rows_by_class")
     if classes:
         yield from _table(("class", "training rows"), [(name, f"{n:,}") for name, n in classes.items()], PREPARED)
+    if quarantined := prepared["rows"].get("quarantined"):
+        yield f"{quarantined:,} rows were put aside by checks (`{PREPARED}`)."
+        yield ""
+    if checks := prepared.get("checks"):
+        rows = [
+            (where.removeprefix("data."), _checked(one), one["threshold"], one["reason"])
+            for where, one in sorted(checks.items())
+        ]
+        yield from _table(("check of the data", "verdict", "wanted", "found"), rows, PREPARED)
+    if prepared.get("repaired"):
+        yield from _table(("column repaired", "how"), sorted(prepared["repaired"].items()), PREPARED)
     if prepared.get("set_aside"):
         yield from _table(("column set aside", "why"), sorted(prepared["set_aside"].items()), PREPARED)
+
+
+def _checked(check: dict[str, Any]) -> str:
+    return f"{check['outcome']} (level warn)" if check["level"] == "warn" else str(check["outcome"])
 
 
 def _analyses(choice: dict[str, Any], evidence: dict[str, Any]) -> Iterator[str]:

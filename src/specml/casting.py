@@ -26,23 +26,27 @@ def cast(values: pl.Series, dtype: DType | None) -> pl.Series:
     Raises:
         DataCheckFailed: values can't be read as ``dtype`` without losing something.
     """
+    out, unreadable = read(values, dtype)
+    if unreadable is not None and (lost := int(unreadable.sum())):
+        raise DataCheckFailed(
+            f"{lost} of {len(values)} values can't be read as {dtype}.",
+            hint=HINTS.get(dtype or "", "Declare another dtype, or list the texts that mean missing in the source."),
+            where=f"data.columns.{values.name}.dtype",
+        )
+    return out
+
+
+def read(values: pl.Series, dtype: DType | None) -> tuple[pl.Series, pl.Series | None]:
+    """As ``cast``, what can't be read as missing; and where that is, bool [n], None where everything can be."""
     import polars as pl
 
     if dtype == "category" or (dtype is None and values.dtype in (pl.String, pl.Categorical, pl.Enum)):
-        return as_categories(values)
+        return as_categories(values), None
     if dtype is None:
         wide = values.dtype.is_decimal() or values.dtype in (pl.UInt64, pl.Int128, pl.UInt128)
-        out = values.cast(pl.Float64) if wide else values
-    else:
-        out = _read(values, dtype)
-        lost = int((out.is_null() & values.is_not_null() & ~_not_finite(values)).sum())
-        if lost:
-            raise DataCheckFailed(
-                f"{lost} of {len(values)} values can't be read as {dtype}.",
-                hint=HINTS.get(dtype, "Declare another dtype, or list the texts that mean missing in the source."),
-                where=f"data.columns.{values.name}.dtype",
-            )
-    return finite(out)
+        return finite(values.cast(pl.Float64) if wide else values), None
+    out = _read(values, dtype)
+    return finite(out), out.is_null() & values.is_not_null() & ~_not_finite(values)
 
 
 def finite(values: pl.Series) -> pl.Series:

@@ -23,6 +23,7 @@ def all_of(spec: Spec) -> Iterator[Disagreement]:
         _problem,
         _joins,
         _columns,
+        _table_checks,
         _hash_key,
         _split,
         _features,
@@ -76,6 +77,9 @@ def _columns(spec: Spec) -> Iterator[Disagreement]:
             what = f"is {column.role}, but a datetime can only have the role time or ignore."
             yield Disagreement(key=(*path, "role"), what=what)
         yield from _grouping(column, path)
+        if column.known_after and (role := "target" if name == target else column.role) != "feature":
+            yield Disagreement(key=(*path, "known_after"), what=f"has no effect: the column's role is {role}.")
+        yield from _column_checks(column, path)
         role = "target" if name == target else column.role
         yield from _acted_on(column, role, path) if column.action else _used(column, role, path)
     weights = spec.with_role("weight")
@@ -89,7 +93,7 @@ def _acted_on(column: Column, role: str, path: tuple[str, ...]) -> Iterator[Disa
     if role == "target":
         yield Disagreement(key=(*path, "action"), what=f"is {column.action}, but the column is the target.")
         return
-    without_effect = ["dtype"]
+    without_effect = ["dtype", "known_after"]
     if column.action == "hash" and role != "id":
         what = f"is hash, but the column's role is {role}: the model would be asked about what it has never seen."
         yield Disagreement(key=(*path, "action"), what=what, hint="Say role: id, or action: drop.")
@@ -97,7 +101,7 @@ def _acted_on(column: Column, role: str, path: tuple[str, ...]) -> Iterator[Disa
         if role not in ("feature", "ignore"):
             what = f"is drop, but the column's role is {role}, which needs its values."
             yield Disagreement(key=(*path, "action"), what=what, hint="Leave one of the two out.")
-        without_effect += ["bands", "groups", "nullable", "use"]
+        without_effect += ["bands", "checks", "groups", "nullable", "use"]
     for key in without_effect:
         if getattr(column, key) != type(column).model_fields[key].default:
             what = "hashed as it is written" if column.action == "hash" else "dropped"
@@ -134,6 +138,38 @@ def _grouping(column: Column, path: tuple[str, ...]) -> Iterator[Disagreement]:
         yield Disagreement(key=(*path, "groups"), what="can't stand beside bands: a column has one grouping.")
     if list(column.bands) != sorted(set(column.bands)):
         yield Disagreement(key=(*path, "bands"), what="must rise from edge to edge.")
+
+
+def _column_checks(column: Column, path: tuple[str, ...]) -> Iterator[Disagreement]:
+    checks, path = column.checks, (*path, "checks")
+    if checks is None:
+        return
+    if not checks.validity and checks.invalid != type(checks.invalid)():
+        yield Disagreement(key=(*path, "invalid"), what="has no effect: nothing says what is valid.")
+    if checks.dtype and column.dtype in (None, "category") and column.role != "time":
+        what = "has no effect: no dtype is declared that a value could miss."
+        yield Disagreement(key=(*path, "dtype"), what=what)
+    for key in ("dtype", "missing", "invalid", "unique"):
+        found = getattr(checks, key)
+        if found and found.level == "quarantine" and found.max == 0:
+            yield Disagreement(key=(*path, key, "max"), what="is 0: nothing could be put aside.")
+
+
+def _table_checks(spec: Spec) -> Iterator[Disagreement]:
+    checks, path = spec.data.checks, ("data", "checks")
+    if spec.problem.task == "regression":
+        for key in ("class_balance", "conflicting_labels"):
+            if getattr(checks, key):
+                yield Disagreement(key=(*path, key), what="has no effect on a regression problem.")
+    if checks.row_count and checks.row_count.max is not None and checks.row_count.max < checks.row_count.min:
+        what = f"is {checks.row_count.max}, below min ({checks.row_count.min})."
+        yield Disagreement(key=(*path, "row_count", "max"), what=what)
+    times = spec.with_role("time")
+    if checks.freshness and checks.freshness.column is None and len(times) != 1:
+        what = f"must be said: {len(times)} columns have the role time."
+        yield Disagreement(key=(*path, "freshness", "column"), what=what)
+    if checks.quarantine != type(checks.quarantine)() and not spec.data.quarantines:
+        yield Disagreement(key=(*path, "quarantine"), what="has no effect: no check has level: quarantine.")
 
 
 def _split(spec: Spec) -> Iterator[Disagreement]:

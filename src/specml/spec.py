@@ -29,6 +29,7 @@ from specml.features.numeric import Numeric
 from specml.kinds import Candidate, Feature, Gate, Rule, Signal, Source, Target
 from specml.metrics import PRIMARY
 from specml.plan import Obligation, Plan
+from specml.tables.checks import ColumnChecks, Rows, TableChecks
 from specml.tables.joins import Joins
 from specml.values import Day, Duration, Label, Person, Secret, Slug, at_most
 
@@ -101,6 +102,10 @@ class Column(Block):
     ``compliance.hash_key``."""
     use: Literal["audit_only"] | None = None
     """``audit_only``: a protected column that is kept beside the held-out rows only, for gates."""
+    known_after: Literal["event"] | None = None
+    """``event``: it is written down only when the target is known, so that no model may take it; set aside."""
+    checks: ColumnChecks | None = None
+    """What its values must be."""
 
 
 class Split(Block):
@@ -127,7 +132,19 @@ class Data(Block):
     undeclared: Literal["feature", "drop"] = "feature"
     """What becomes of columns that are neither named under ``columns`` nor the target. ``feature``: features whose
     type is inferred; ``drop``: forgotten as soon as they are read, as ignored ones then are."""
+    checks: TableChecks = TableChecks()
+    """What the rows must be together."""
     split: Split = Split()
+
+    @property
+    def quarantines(self) -> bool:
+        """Whether some check puts rows aside."""
+        checks = self.checks
+        asked: list[Rows | None] = [checks.duplicates, checks.conflicting_labels, *checks.failed_rows.values()]
+        for column in self.columns.values():
+            if one := column.checks:
+                asked += [one.missing, one.invalid if one.validity else None, one.unique, one.dtype]
+        return any(check is not None and check.level == "quarantine" for check in asked)
 
 
 class FeatureDefaults(Block):

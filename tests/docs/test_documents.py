@@ -74,6 +74,16 @@ def test_the_plug_in_of_the_documents_works(tmp_path: Path) -> None:
     assert "gates.humble.max" in specml("check", folder=tmp_path, status=2).stderr
 
 
+def test_the_yaml_of_the_data_page_is_valid(tmp_path: Path) -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/data.md").read_text(), re.DOTALL)
+    head = "name: x\nproblem: {task: binary, target: y}\ncandidates: {line: logistic_regression}\n"
+    for block in blocks:
+        source = "" if "sources:" in block else "  sources: {rows: {type: csv, path: rows.csv}}\n"
+        (tmp_path / "spec.yaml").write_text(head + block.replace("data:\n", f"data:\n{source}", 1))
+        assert load(tmp_path).spec.data.sources
+    assert len(blocks) >= 2
+
+
 def test_the_readme_lists_every_type_and_metric() -> None:
     from specml.component import kinds
     from specml.metrics import TABLE

@@ -159,6 +159,15 @@ def _data(facts: Facts) -> dict[str, Any]:
         "columns": table,
         "left_out": len(facts.layout.features) - len(shown),
         "set_aside": [(svg.cut(name, LONGEST), why) for name, why in set_aside[:COLUMNS]],
+        "repaired": [(svg.cut(name, LONGEST), how) for name, how in sorted(facts.prepared.get("repaired", {}).items())],
+        "joins": [
+            (name, f"{one['matched']:,} of {one['rows']:,} rows match one of its {one['right_rows']:,}")
+            for name, one in sorted(facts.prepared.get("joins", {}).items())
+        ],
+        "checks": [
+            (where.removeprefix("data."), one["outcome"], one["level"], one["reason"], one["threshold"])
+            for where, one in sorted(facts.prepared.get("checks", {}).items())
+        ],
         "sources": [(path, f"{kind}:{found}", size) for path, (kind, found, size) in sorted(facts.sources.items())],
     }
 

@@ -67,7 +67,10 @@ def work(work: Work) -> None:
     texts = {
         joins.own_name(data.joins, work.key, name)
         for name, c in data.columns.items()
-        if c.dtype == "category" or (c.role == "protected" and not c.bands) or c.action == "hash"
+        if c.dtype == "category"
+        or (c.role == "protected" and not c.bands)
+        or c.action == "hash"
+        or (c.checks and c.checks.regex)
     }
     table = data.sources[work.key].read(work.folder, frozenset(texts))
     if not data.joins:  # else a column may stand in another source: the stage that joins them looks

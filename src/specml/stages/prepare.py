@@ -14,7 +14,8 @@ from specml.files import canonical_json, read_json, write_atomic
 from specml.plan import Stage
 from specml.spec import Features
 from specml.stages import ingest
-from specml.tables import joins
+from specml.tables import contract, joins, leakage, repair
+from specml.tables.checks import Findings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 TRAIN = "artifacts/prepare/train.parquet"
 TEST = "artifacts/prepare/test.parquet"
 LAYOUT = "artifacts/prepare/layout.json"
+QUARANTINE = "artifacts/prepare/quarantine.parquet"
+"""Rows that checks have put aside, with the reason; only where the spec has such a check."""
 METRICS = "metrics/prepare.json"
 CATEGORIES_KEPT = 1000
 """Categories that the contract lists for a column; beyond, the list stops being of use to a reader."""
@@ -50,6 +53,7 @@ def declare(spec: Spec) -> Stage:
             "data.joins",
             *(("data.undeclared",) if spec.data.joins else ()),
             "data.columns",
+            "data.checks",
             "data.split",
             "problem.task",
             "problem.target",
@@ -62,7 +66,7 @@ def declare(spec: Spec) -> Stage:
             *(ingest.OUT.replace("${key}", name) for name in spec.data.sources),
             *(ingest.columns_files(spec).values() if spec.data.joins else ()),
         ),
-        outs=(TRAIN, TEST, LAYOUT),
+        outs=(TRAIN, TEST, LAYOUT, *((QUARANTINE,) if spec.data.quarantines else ())),
         metrics=(METRICS,),
     )
 
@@ -71,21 +75,30 @@ def work(work: Work) -> None:
     """Table → train and test tables, and the layout that says how to read them."""
     import numpy as np
 
-    spec = work.spec
-    table, found = _table(work)
-    ingest.refuse_missing({spec.problem.target: "problem.target"}, table.columns)
-    if table.height == 0:
+    spec, findings = work.spec, Findings()
+    written, found = _table(work)
+    ingest.refuse_missing({spec.problem.target: "problem.target"}, written.columns)
+    if written.height == 0:
         raise NotEnoughData("the source has no rows.")
+    table, repaired = _repaired(spec, written)
+    table, apart = contract.judged(spec, written, table, findings)
+    if apart is not None:
+        ingest.write_table(work, QUARANTINE, apart)
+    findings.refuse()
     table, set_aside = _typed(spec, table)
     unlabelled = table[spec.problem.target].null_count()
     table = table.filter(table[spec.problem.target].is_not_null())
     classes = _classes(spec, table[spec.problem.target])
     table = table.with_columns(_target(table[spec.problem.target], classes))
+    contract.balanced(spec, table[spec.problem.target], findings)
     train_rows, test_rows = split(spec, table)
     train, test = table[train_rows], table[test_rows]
     _feasible(spec, train, test, classes)
     features = spec.features if "features" in work.stage.params else Features()
     layout = _layout(spec, features, train, classes, set_aside)
+    leakage.single_columns(spec, layout, train, findings)
+    leakage.across(spec, layout, train, test, findings)
+    findings.refuse()
     kept = [c.name for c in layout.features] + [*layout.protected, *([layout.weight] if layout.weight else [])]
     kept = [*dict.fromkeys([*kept, spec.problem.target])]
     trained_on = [name for name in kept if spec.column(name).use != "audit_only"]
@@ -96,18 +109,40 @@ def work(work: Work) -> None:
         "rows": {"train": train.height, "test": test.height, "unlabelled": unlabelled},
         "features": len(layout.features),
         "set_aside": dict(sorted(set_aside.items())),
+        "checks": findings.told(),
     }
-    if found:
-        told["joins"] = found
+    told |= {key: facts for key, facts in (("joins", found), ("repaired", repaired)) if facts}
+    if apart is not None:
+        told["rows"]["quarantined"] = apart.height
     if classes:
         counts = np.bincount(train[layout.target].to_numpy(), minlength=len(classes))
         told["train_rows_by_class"] = {str(label): int(n) for label, n in zip(classes, counts, strict=True)}
     write_atomic(work.path(METRICS), canonical_json(told))
-    for name, reason in sorted(set_aside.items()):
-        work.say(f"{name} set aside: {reason}", note=True)
+    for note in (
+        *(f"{name}: {what}" for name, what in sorted(repaired.items())),
+        *(f"{name} set aside: {reason}" for name, reason in sorted(set_aside.items())),
+        *findings.warnings(),
+    ):
+        work.say(note, note=True)
     out = f", {unlabelled:,} rows without a label left out" if unlabelled else ""
     aside = f", {len(set_aside)} columns set aside" if set_aside else ""
     work.say(f"train {train.height:,} · test {test.height:,} rows, {len(layout.features)} features{aside}{out}")
+
+
+def _repaired(spec: Spec, table: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, str]]:
+    """Undeclared texts that are numbers as such, and what was done by column."""
+    told: dict[str, str] = {}
+    columns = []
+    for values in table.get_columns():
+        declared = spec.column(values.name)
+        number = declared.role in ("feature", "weight") or (
+            declared.role == "target" and spec.problem.task == "regression"
+        )
+        read, what = repair.repaired(values) if number and declared.dtype is None else (values, "")
+        columns.append(read)
+        if what:
+            told[values.name] = what
+    return table.with_columns(columns), told
 
 
 def _table(work: Work) -> tuple[pl.DataFrame, dict[str, dict[str, int]]]:
@@ -155,6 +190,8 @@ def _typed(spec: Spec, table: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, str
             what = f"{missing} of {len(values)} values are missing, but nullable is false."
             raise DataCheckFailed(what, where=f"data.columns.{name}.nullable")
         reason = _unfit(typed, missing) if declared.role == "feature" else ""
+        if declared.known_after:
+            reason = f"it is known only after the {declared.known_after}"
         if reason:
             set_aside[name] = reason
         else:

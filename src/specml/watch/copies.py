@@ -7,7 +7,7 @@ from pathlib import Path
 
 from specml.stages import ingest, prepare
 
-ROWS = (ingest.OUT.replace("${key}", "*"), prepare.TRAIN, prepare.TEST)
+ROWS = (ingest.OUT.replace("${key}", "*"), prepare.TRAIN, prepare.TEST, prepare.QUARANTINE)
 """Where they lie; the files of the sources themselves are not ours."""
 
 
