@@ -388,23 +388,27 @@ def main() -> int:
     parser.add_argument("--only", type=int, nargs="*", help="The numbers of some moments, to repeat them.")
     parser.add_argument("--folder", type=Path, help="Where projects are made; a temporary folder.")
     told = parser.parse_args()
+    if told.folder:
+        told.folder.mkdir(parents=True, exist_ok=True)
+    numbered = dict(enumerate(moments(told.seed, told.moments), 1))
+    chosen = told.only or list(numbered)
+    if unknown := sorted({*chosen} - {*numbered}):
+        parser.error(f"of {told.moments} moments there is none numbered {', '.join(map(str, unknown))}")
     with tempfile.TemporaryDirectory(prefix="kills-", dir=told.folder) as folder:
         bench = Bench(Path(folder).resolve())
-        chosen = list(enumerate(moments(told.seed, told.moments), 1))
         failed = []
-        for number, moment in chosen:
-            if told.only and number not in told.only:
-                continue
-            started = time.monotonic()
+        for number in chosen:
+            moment, started = numbered[number], time.monotonic()
             try:
                 outcome = f"ok: {bench.endure(moment)}"
             except Failed as error:
                 failed.append(number)
-                outcome = f"FAILED: {error}\n     again: python tests/kills.py --seed {told.seed} --only {number}"
+                again = f"python tests/kills.py --moments {told.moments} --seed {told.seed} --only {number}"
+                outcome = f"FAILED: {error}\n     again: {again}"
             print(
                 f"{number:3} {moment.victim:6} {moment!s:58} {time.monotonic() - started:5.1f}s {outcome}", flush=True
             )
-    count = len(told.only or chosen)
+    count = len(chosen)
     print(f"seed {told.seed}: {count} kills, {count - len(failed)} ok, {len(failed)} failed {failed or ''}")
     return 1 if failed else 0
 

@@ -181,3 +181,8 @@ def system_error(error: BaseException | None) -> OSError | None:
             return error
         error = error.__cause__ or error.__context__
     return None
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of a library says, in one line; its class where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -22,6 +22,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Protocol
 
 from specml.bundle import BundleError, predict
+from specml.errors import first_line
 from specml.shapley import EVALUATIONS, REFERENCES, references, shapley
 
 if TYPE_CHECKING:
@@ -133,8 +134,11 @@ def _linear(bundle: Bundle, _: int) -> Explain:
 
     import numpy as np
 
-    told = json.loads(bundle.native)
-    coef, intercept, center = (np.array(told[name], dtype=np.float64) for name in ("coef", "intercept", "center"))
+    try:
+        told = json.loads(bundle.native)
+        coef, intercept, center = (np.array(told[name], dtype=np.float64) for name in ("coef", "intercept", "center"))
+    except (ValueError, LookupError, TypeError) as error:
+        raise BundleError(f"holds no linear model: {first_line(error)}.", where="linear.json") from None
     contract = bundle.contract
     k, d = len(contract.classes) if contract.task == "multiclass" else 1, sum(contract.explained.widths)
     if (coef.shape, intercept.shape, center.shape) != ((k, d), (k,), (d,)):

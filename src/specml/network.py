@@ -36,9 +36,6 @@ SHAPE = "shape"
 UNSEEN = 0.02
 """Share of categories that training takes for never seen, so that the vector of those is learned too."""
 
-LARGEST = 10_000_000
-"""Pieces of an encoding that are told apart at all."""
-
 NARROWEST = 1e-30
 """Neighbouring edges closer than this are one: the slope between them would overflow float32."""
 
@@ -85,7 +82,8 @@ class Shape(BaseModel):
     @property
     def size(self) -> int:
         """How many numbers the arrays hold, at least."""
-        widths = [len(self.owners) if sum(self.bins) < LARGEST else LARGEST, *self.hidden, self.outputs]
+        encoded = sum(self.bins) + len(self.flags) + self.embedding * len(self.categories)
+        widths = [encoded, *self.hidden, self.outputs]
         vectors = self.embedding * sum(codes + 1 for codes in self.cardinalities if codes)
         return sum(self.bins) + vectors + sum(a * b for a, b in pairwise(widths))
 
@@ -265,7 +263,7 @@ class Network(nn.Module):
                 raise ValueError("its shape is larger than its arrays")
             network = cls(shape)
             network.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in arrays.items()})
-        except (zipfile.BadZipFile, EOFError, KeyError, RuntimeError) as error:
+        except (zipfile.BadZipFile, EOFError, KeyError, RuntimeError, TypeError) as error:
             raise ValueError(str(error).partition("\n")[0]) from None
         return network.eval()
 

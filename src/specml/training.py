@@ -46,7 +46,7 @@ class Fitting(LightningModule):
         self._best: dict[str, torch.Tensor] = {}
 
     def loss(self, batch: Batch) -> torch.Tensor:
-        """Weighted mean over the batch."""
+        """Weighted sum by the number of rows: the weights' mean over all batches is 1, over one it may be 0."""
         X, y, weight = batch
         network = self.network
         score = network.standard_score(network.embed(X))
@@ -56,7 +56,7 @@ class Fitting(LightningModule):
             losses = functional.binary_cross_entropy_with_logits(score[:, 0], y, reduction="none")
         else:
             losses = (score[:, 0] - y) ** 2
-        return (losses * weight).sum() / weight.sum()
+        return (losses * weight).mean()
 
     @override
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
@@ -87,7 +87,7 @@ def batches(
     X: np.ndarray, y: np.ndarray, weight: np.ndarray, size: int, order: torch.Generator | None = None
 ) -> DataLoader[Any]:
     """``Batch`` after ``Batch`` of ``size`` rows: in a random ``order``, another each time, or as they come."""
-    rows = TensorDataset(torch.from_numpy(X), torch.from_numpy(y), torch.from_numpy(weight).float())
+    rows = TensorDataset(torch.from_numpy(X), torch.tensor(y), torch.from_numpy(weight).float())
     sampler = RandomSampler(rows, generator=order) if order else SequentialSampler(rows)
     # A loader without a generator draws from the one that dropout uses: watched rows would change the training.
     own = order or torch.Generator()

@@ -103,6 +103,11 @@ WRONG: dict[str, tuple[Custom, Any, str]] = {
         lambda: filled("binary"),
         "answers beyond 0 and 1",
     ),
+    "a graph that fails without a word": (
+        Custom(estimator="tests.models.trees:Mute"),
+        lambda: filled("binary"),
+        "Mute can't be told in ONNX: NotImplementedError",
+    ),
     "too many columns": (
         Custom(estimator="tests.models.trees:Pair"),
         lambda: filled("regression"),

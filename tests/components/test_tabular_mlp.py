@@ -113,6 +113,20 @@ def test_rows_and_classes_weigh_what_they_are_said_to() -> None:
     assert weighted.predict(data.X) == pytest.approx(balanced.predict(data.X), abs=1e-3)
 
 
+@pytest.mark.parametrize("stop", [False, True])
+def test_rows_of_no_weight_teach_nothing_and_spoil_nothing(stop: bool) -> None:
+    """Also where they make up a whole batch."""
+    data = design("binary", n=65)  # batches of 64 rows, and of 1
+    weight = np.where(np.arange(65) % 3 == 0, 0.0, 1.0)
+    weighted = replace(data, weight=weight)
+    candidate = TabularMlp(**{**QUICK, "epochs": 12})
+    model = candidate.fit(weighted, seed=1, threads=1, stop_on=weighted if stop else None)
+    assert np.isfinite(model.predict(data.X)).all()
+    other = replace(weighted, y=np.where(weight == 0, 1 - data.y, data.y))
+    again = candidate.fit(other, seed=1, threads=1, stop_on=other if stop else None)
+    np.testing.assert_array_equal(again.predict(data.X), model.predict(data.X))
+
+
 def test_it_leaves_no_file_no_word_and_no_state_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from itertools import combinations, permutations
 from math import factorial
 from pathlib import Path
@@ -20,6 +21,7 @@ from specml.candidates.random_forest import RandomForest
 from specml.candidates.ridge import Ridge
 from specml.candidates.tabular_mlp import TabularMlp
 from specml.cli import exit_status
+from specml.cli.explain import lines
 from specml.data import Column
 from specml.explain import explainer
 from specml.files import canonical_json, digest
@@ -175,7 +177,12 @@ def test_a_network_that_is_none_is_refused(tmp_path: Path) -> None:
         shape = json.loads(arrays["shape"].tobytes())
         larger = np.frombuffer(json.dumps({**shape, "hidden": [10**9]}).encode(), dtype=np.uint8)
         np.savez(buffer, **{**{name: arrays[name] for name in arrays.files}, "shape": larger})
-    for raw in (b"", good[:-30], packed.getvalue(), buffer.getvalue()):
+        texts = io.BytesIO()
+        np.savez(texts, **{name: arrays[name] if name == "shape" else np.array(["x"]) for name in arrays.files})
+        wide = io.BytesIO()
+        vectors = {**shape, "embedding": 10**9, "cardinalities": [3, *shape["cardinalities"][1:]]}
+        np.savez(wide, shape=np.frombuffer(json.dumps(vectors).encode(), dtype=np.uint8))
+    for raw in (b"", good[:-30], packed.getvalue(), buffer.getvalue(), texts.getvalue(), wide.getvalue()):
         vouched(folder, "network.npz", raw)
         with pytest.raises(BundleError, match="is no network"):
             explainer(open_bundle(folder))
@@ -259,39 +266,43 @@ end of trees
 """
 
 BROKEN = {
-    "a column that is not there": ("split_feature=0 1", "split_feature=0 2"),
-    "a column below all": ("split_feature=0 1", "split_feature=-1 1"),
-    "a split beyond the list": ("left_child=1 -1", "left_child=2 -1"),
-    "a leaf beyond the list": ("right_child=-2 -3", "right_child=-2 -9"),
-    "a leaf twice": ("right_child=-2 -3", "right_child=-2 -1"),
-    "a split that leads back": ("left_child=1 -1", "left_child=0 -1"),
-    "a list that is short": ("threshold=0.5 -1.5", "threshold=0.5"),
-    "a list that is long": ("leaf_count=10 20 30", "leaf_count=10 20 30 40"),
-    "more leaves": ("num_leaves=3", "num_leaves=4"),
-    "no leaves": ("num_leaves=3", "num_leaves=0"),
-    "huge": ("num_leaves=3", "num_leaves=99999999999"),
-    "categories": ("num_cat=0", "num_cat=1"),
-    "a categorical split": ("decision_type=10 8", "decision_type=1 8"),
-    "linear leaves": ("is_linear=0", "is_linear=1"),
-    "no number": ("leaf_value=0.1", "leaf_value=x"),
-    "another key": ("shrinkage=1", "shrinkage=1\nleaf_const=1"),
-    "a key twice": ("shrinkage=1", "shrinkage=1\nnum_cat=0"),
-    "another version": ("version=v4", "version=v9"),
-    "more classes": ("num_class=1", "num_class=2"),
-    "other names": ("feature_names=x0 x1", "feature_names=x0"),
-    "no end": ("end of trees\n", ""),
-    "no tree": (SMALL[SMALL.index("Tree=0") : SMALL.index("end of")], ""),
-    "another number": ("Tree=0", "Tree=5"),
-    "not ASCII": ("shrinkage=1", "shrinkage=é"),
+    "a column that is not there": (
+        "split_feature=0 1",
+        "split_feature=0 2",
+        "on a column that the design does not have",
+    ),
+    "a column below all": ("split_feature=0 1", "split_feature=-1 1", "on a column that the design does not have"),
+    "a split beyond the list": ("left_child=1 -1", "left_child=2 -1", "its splits form no tree"),
+    "a leaf beyond the list": ("right_child=-2 -3", "right_child=-2 -9", "its splits form no tree"),
+    "a leaf twice": ("right_child=-2 -3", "right_child=-2 -1", "its splits form no tree"),
+    "a split that leads back": ("left_child=1 -1", "left_child=0 -1", "its splits form no tree"),
+    "a list that is short": ("threshold=0.5 -1.5", "threshold=0.5", "threshold has 1 entries"),
+    "a list that is long": ("leaf_count=10 20 30", "leaf_count=10 20 30 40", "leaf_count has 4 entries"),
+    "more leaves": ("num_leaves=3", "num_leaves=4", "split_feature has 2 entries in a tree of 4"),
+    "no leaves": ("num_leaves=3", "num_leaves=0", "of no kind that is known"),
+    "huge": ("num_leaves=3", "num_leaves=99999999999", "is no whole number"),
+    "categories": ("num_cat=0", "num_cat=1", "of no kind that is known"),
+    "a categorical split": ("decision_type=10 8", "decision_type=1 8", "a split is of no kind"),
+    "linear leaves": ("is_linear=0", "is_linear=1", "of no kind that is known"),
+    "no number": ("leaf_value=0.1", "leaf_value=x", "could not convert"),
+    "another key": ("shrinkage=1", "shrinkage=1\nleaf_const=1", "it says 'leaf_const'"),
+    "a key twice": ("shrinkage=1", "shrinkage=1\nnum_cat=0", "it says 'num_cat', or says it twice"),
+    "another version": ("version=v4", "version=v9", "version is not 'v4'"),
+    "more classes": ("num_class=1", "num_class=2", "num_class is not '1'"),
+    "other names": ("feature_names=x0 x1", "feature_names=x0", "feature_names is not"),
+    "no end": ("end of trees\n", "", "does not begin or end as one"),
+    "no tree": (SMALL[SMALL.index("Tree=0") : SMALL.index("end of")], "", "0 trees do not give 1"),
+    "another number": ("Tree=0", "Tree=5", "called 'Tree=5'"),
+    "not ASCII": ("shrinkage=1", "shrinkage=é", "not ASCII text"),
 }
 
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_booster_that_would_lead_lightgbm_astray_is_refused(name: str) -> None:
     booster.audit(SMALL.encode(), 2, 1)
-    before, after = BROKEN[name]
+    before, after, said = BROKEN[name]
     assert before in SMALL
-    with pytest.raises(ValueError, match=r"."):
+    with pytest.raises(ValueError, match=re.escape(said)):
         booster.audit(SMALL.replace(before, after).encode(), 2, 1)
 
 
@@ -329,6 +340,10 @@ def test_numbers_that_do_not_fit_the_design_are_refused(tmp_path: Path) -> None:
     vouched(folder, "linear.json", canonical_json({"coef": [[1.0]], "intercept": [0.0], "center": [0.0]}))
     with pytest.raises(BundleError, match="does not fit"):
         explainer(open_bundle(folder))
+    for raw in (b"{}", b"[]", b"{", b'{"coef": "x", "intercept": [0.0], "center": [0.0]}'):
+        vouched(folder, "linear.json", raw)
+        with pytest.raises(BundleError, match="holds no linear model"):
+            explainer(open_bundle(folder))
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -361,6 +376,21 @@ def test_the_command_line_tells_each_row(tmp_path: Path, capsys: pytest.CaptureF
     )
 
 
+def test_long_labels_and_odd_paths_are_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one = trained_bundle(tmp_path / "bundle", LogisticRegression(), "binary")
+    long = "a label of more than sixty characters, as questionnaires have them"
+    (told,) = [{"prediction": {"label": long, "probabilities": {long: 0.75, "no": 0.25}}, "base": 0.0, "total": 0.0}]
+    head = next(lines(1, {}, {**told, "contributions": []}, "log_odds", "answer"))
+    assert head.endswith("…, with probability 0.750")
+    folder = tmp_path / "year=2018"
+    folder.mkdir()
+    one.table.drop("member")[:1].write_csv(folder / "rows.csv")
+    assert exit_status(["explain", str(folder / "rows.csv"), "--bundle", str(tmp_path / "bundle")]) == 0
+    captured = capsys.readouterr()
+    assert "lacks member: missing in every row" in captured.err
+    assert captured.out.startswith("row 1: ")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -371,6 +401,8 @@ def test_the_command_line_tells_each_row(tmp_path: Path, capsys: pytest.CaptureF
         (("--row", '{"agee": 1}'), "Did you mean 'age'?"),
         (("--row", '{"age": "x"}'), "takes a number"),
         (("--row", "{}", "--class", "x"), "its classes: 0, 1"),
+        (("--row", "{}", "name=other"), "name=other changes a spec"),
+        (("year=2018/none.csv",), "name a file of rows"),
     ],
 )
 def test_what_is_asked_wrongly_is_told(

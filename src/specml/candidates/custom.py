@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from specml import bundle, evidence
 from specml.component import Disagreement
-from specml.errors import SpecmlError, StageFailed
+from specml.errors import SpecmlError, StageFailed, first_line
 from specml.graph import ML_OPSET, OPSET, Graph
 from specml.kinds import Candidate, Model, Preference
 from specml.space import Setting
@@ -265,7 +265,7 @@ def _converted(fitted: Fitted, train: Design, where: str) -> bytes:
     except ImportError:
         raise
     except Exception as error:  # converters raise whatever they like
-        what = f"{fitted.name} can't be told in ONNX: {str(error).strip().splitlines()[0]}"
+        what = f"{fitted.name} can't be told in ONNX: {first_line(error)}"
         hint = "Take another estimator, or give its class a method to_onnx(graph, X): see docs/plugins.md."
         raise StageFailed(what, where=where, hint=hint) from error
     return raw

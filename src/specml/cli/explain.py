@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from specml.cli.arguments import parse, spec_and_overrides
+from specml.cli.arguments import spec_and_overrides
+from specml.cli.predict import client, known, read_rows, spec_beside, tell_lacking
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
-    from specml.bundle import Bundle, Contract
+    from specml.bundle import Bundle
     from specml.load import Loaded
+    from specml.serving.table import Kind
 
 BUNDLE = "artifacts/bundle"
 
@@ -45,35 +49,54 @@ def command(
 
     The project's bundle is explained in this process, unless --live asks the server.
     """
-    from specml.bundle import open_bundle
-    from specml.load import load
-
     file, rest = _file(arguments, row)
-    path, overrides = parse(rest)
-    loaded = load(path, overrides) if folder is None or path is not None else None
+    loaded = spec_beside(folder, rest)
     if live and loaded is None:
         raise click.UsageError("--live asks a project's server; name its spec, or leave --bundle out.")
-    bundle = open_bundle(folder or _known(loaded).folder / BUNDLE)
-    rows = [_parsed(row)] if row is not None else _read(file, loaded, bundle.contract)
-    question = {"rows": rows, "top": top, **({} if label is None else {"class": label})}
-    told = _by_server(_known(loaded), question) if live else _alone(bundle, question)
+    model = _live(known(loaded)) if live else _here(folder or known(loaded).folder / BUNDLE)
+    rows = [_parsed(row)] if row is not None else _read(file, loaded, model.columns)
+    told = model.explain({"rows": rows, "top": top, **({} if label is None else {"class": label})})
     if as_json:
         print(json.dumps(told, ensure_ascii=False, indent=1))
         return
     for number, (given, one) in enumerate(zip(rows, told["explanations"], strict=True)):
-        print("\n".join([*([""] if number else []), *lines(number + 1, given, one, told["space"], bundle.contract)]))
+        print("\n".join([*([""] if number else []), *lines(number + 1, given, one, told["space"], model.target)]))
 
 
-def lines(number: int, row: dict[str, Any], told: dict[str, Any], space: str, contract: Contract) -> Iterator[str]:
+@dataclass(frozen=True)
+class _Asked:
+    """Whoever explains: the live server, or a bundle in this process."""
+
+    columns: Mapping[str, Kind]
+    """The model's columns by name, with their kinds."""
+    target: str
+    explain: Callable[[dict[str, Any]], dict[str, Any]]
+
+
+def _live(loaded: Loaded) -> _Asked:
+    asked = client(loaded)
+    return _Asked(asked.columns()[0], loaded.spec.problem.target, asked.explain)
+
+
+def _here(folder: Path) -> _Asked:
+    from specml.bundle import open_bundle
+
+    bundle = open_bundle(folder)
+    columns = {column.name: column.kind for column in bundle.contract.inputs}
+    return _Asked(columns, bundle.contract.target, partial(_alone, bundle))
+
+
+def lines(number: int, row: dict[str, Any], told: dict[str, Any], space: str, target: str) -> Iterator[str]:
     """What a person reads of one row: the answer, the base, and the columns that move it, largest first."""
+    from specml.data import category
     from specml.explain import UNITS
 
-    prediction, name = told["prediction"], told.get("class", contract.target)
+    prediction, name = told["prediction"], told.get("class", target)
     if "label" in prediction:
-        sure = prediction["probabilities"][_text(prediction["label"])]
-        yield f"row {number}: {contract.target} is {_text(prediction['label'])}, with probability {sure:.3f}"
+        sure = prediction["probabilities"][category(prediction["label"])]
+        yield f"row {number}: {target} is {_text(prediction['label'])}, with probability {sure:.3f}"
     else:
-        yield f"row {number}: {contract.target} is {prediction['prediction']:.6g}"
+        yield f"row {number}: {target} is {prediction['prediction']:.6g}"
     unit = f"{UNITS[space]} of {_text(name)}"
     yield f"  {told['base']:+11.4f}  the usual {unit}"
     for one in told["contributions"]:
@@ -94,27 +117,16 @@ def _text(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:60]}…"
 
 
-def _by_server(loaded: Loaded, question: dict[str, Any]) -> dict[str, Any]:
-    """The answer of the project's live server."""
-    from specml.cli.predict import client
-
-    return client(loaded).explain(question)
-
-
-def _known(loaded: Loaded | None) -> Loaded:
-    assert loaded is not None
-    return loaded
-
-
 def _file(arguments: tuple[str, ...], row: str | None) -> tuple[Path | None, tuple[str, ...]]:
     """The file of rows, and the other arguments."""
     if row is not None:
         return None, arguments
-    if not arguments or "=" in arguments[0]:
-        raise click.UsageError("name a file of rows, or give one row: --row '{\"age\": 39}'.")
+    wanted = "name a file of rows, or give one row: --row '{\"age\": 39}'."
+    if not arguments:
+        raise click.UsageError(wanted)
     file = Path(arguments[0])
     if not file.is_file():
-        raise click.UsageError(f"{file} is no file.")
+        raise click.UsageError(wanted if "=" in arguments[0] else f"{file} is no file.")
     return file, arguments[1:]
 
 
@@ -128,14 +140,13 @@ def _parsed(row: str) -> dict[str, Any]:
     return found
 
 
-def _read(file: Path | None, loaded: Loaded | None, contract: Contract) -> list[dict[str, Any]]:
-    from specml.cli.predict import read_rows
+def _read(file: Path | None, loaded: Loaded | None, columns: Mapping[str, Kind]) -> list[dict[str, Any]]:
     from specml.serving.table import to_rows
 
     assert file is not None
-    texts = frozenset(column.name for column in contract.inputs if column.kind == "categorical")
-    table = read_rows(file, loaded, texts)
-    return to_rows(table, {column.name: column.kind for column in contract.inputs})
+    table = read_rows(file, loaded, frozenset(name for name, kind in columns.items() if kind == "categorical"))
+    tell_lacking(file, table, columns)
+    return to_rows(table, columns)
 
 
 def _alone(bundle: Bundle, question: dict[str, Any]) -> dict[str, Any]:

@@ -41,25 +41,41 @@ def command(file: Path, arguments: tuple[str, ...], folder: Path | None, output:
 
     The live server is asked, unless --bundle names a bundle. Rows go to standard output, or to --output.
     """
-    from specml.load import load
     from specml.serving.table import to_rows, with_predictions
 
-    path, overrides = parse(arguments)
-    loaded = load(path, overrides) if folder is None or path is not None else None
-    model: Asked = ByBundle(folder) if folder is not None else ByServer(_known(loaded))
+    loaded = spec_beside(folder, arguments)
+    model: Asked = ByBundle(folder) if folder is not None else ByServer(known(loaded))
     table = read_rows(file, loaded, frozenset(name for name, kind in model.columns.items() if kind == "categorical"))
     answered = with_predictions(table, model.predict(to_rows(table, model.columns)))
     _write(answered, output, file)
     if not quiet:
         where = f" → {output}" if output else ""
         click.echo(f"{table.height:,} rows predicted{where}", err=True)
-        if lacking := [name for name in model.columns if name not in table.columns]:
-            click.echo(f"{file} lacks {', '.join(lacking)}: missing in every row.", err=True)
+        tell_lacking(file, table, model.columns)
 
 
-def _known(loaded: Loaded | None) -> Loaded:
+def spec_beside(bundle: Path | None, arguments: tuple[str, ...]) -> Loaded | None:
+    """The spec, unless a bundle is named and no spec is."""
+    from specml.load import load
+
+    path, overrides = parse(arguments)
+    if bundle is None or path is not None:
+        return load(path, overrides)
+    if overrides:
+        raise click.UsageError(f"{overrides[0]} changes a spec, and --bundle alone needs none; name the spec, too.")
+    return None
+
+
+def known(loaded: Loaded | None) -> Loaded:
+    """The spec, where no bundle is named."""
     assert loaded is not None
     return loaded
+
+
+def tell_lacking(file: Path, table: pl.DataFrame, columns: Mapping[str, Kind]) -> None:
+    """Say on standard error which of the model's columns the file does not have."""
+    if lacking := [name for name in columns if name not in table.columns]:
+        click.echo(f"{file} lacks {', '.join(lacking)}: missing in every row.", err=True)
 
 
 def read_rows(file: Path, loaded: Loaded | None, texts: frozenset[str]) -> pl.DataFrame:
@@ -87,13 +103,12 @@ def read_rows(file: Path, loaded: Loaded | None, texts: frozenset[str]) -> pl.Da
 def _lines(file: Path) -> pl.DataFrame:
     import polars as pl
 
-    from specml.errors import DataCheckFailed
+    from specml.errors import DataCheckFailed, first_line
 
     try:
         return pl.read_ndjson(file, infer_schema_length=None)
     except pl.exceptions.PolarsError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise DataCheckFailed(f"can't be read as JSON lines: {reason}", where=str(file)) from None
+        raise DataCheckFailed(f"can't be read as JSON lines: {first_line(error)}", where=str(file)) from None
 
 
 class Asked(Protocol):
@@ -171,7 +186,7 @@ def _write(table: pl.DataFrame, output: Path | None, like: Path) -> None:
 
     import polars as pl
 
-    from specml.errors import SpecmlError
+    from specml.errors import SpecmlError, first_line
     from specml.files import write_atomic
 
     kind = output.suffix if output else ".csv" if like.suffix == ".csv" else ".jsonl"
@@ -190,7 +205,7 @@ def _write(table: pl.DataFrame, output: Path | None, like: Path) -> None:
         writers[kind](content)
     except pl.exceptions.PolarsError as error:
         raise SpecmlError(
-            f"the rows can't be written as {kind}: {str(error).strip().splitlines()[0]}.",
+            f"the rows can't be written as {kind}: {first_line(error)}.",
             hint="Name another file: --output rows.parquet takes every type.",
         ) from None
     if output is None:

@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from pathlib import Path as File
 from typing import TYPE_CHECKING, Any
 
-from specml.errors import Problem, SpecError
+from specml.errors import Problem, SpecError, first_line
 from specml.load.document import Path, quoted
 from specml.load.layers import Layer, drop_old_variants, long, marked, nested, values
 from specml.load.overrides import Setting, parse
@@ -171,7 +171,7 @@ def _hydra(scratch: File, lines: list[str]) -> dict[str, Any]:
         try:
             config = compose_by_hydra("spec", lines)
         except (HydraException, OmegaConfBaseException) as error:
-            raise _Uncomposed(str(error).splitlines()[0]) from None
+            raise _Uncomposed(first_line(error)) from None
         found: Any = OmegaConf.to_container(config, resolve=False)
     return {str(key): _textual(item) for key, item in dict(found).items()}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from specml.errors import Problem
+from specml.errors import Problem, first_line
 from specml.load.document import CODE_KEYS, HUSH, MAX_DEPTH, MAX_KEY, Path
 from specml.values import Secret
 
@@ -81,7 +81,7 @@ def _parsed(text: str) -> Override | Problem:
     try:
         return OverridesParser.create().parse_override(text)
     except HydraException as error:
-        reason = str(error.__cause__ or error).splitlines()[0]
+        reason = first_line(error.__cause__ or error)
         hint = "Quote text with special characters: 'a.b=\"x: y\"'."
         return Problem(named(text), "", f"can't be read: {reason}.", hint)
 

@@ -267,7 +267,8 @@ class ExplainReplica:
 
 def _handed_on(explain: DeploymentHandle, seconds: float) -> Explaining:
     """Ask the deployment that explains."""
-    from ray.serve.exceptions import BackPressureError
+    from ray.exceptions import RayActorError
+    from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
     async def ask(body: bytes, identity: str) -> Reply:
         try:
@@ -275,6 +276,10 @@ def _handed_on(explain: DeploymentHandle, seconds: float) -> Explaining:
         except BackPressureError:
             raise Refused(
                 429, "many requests for explanations wait already; try again.", headers={"retry-after": "1"}
+            ) from None
+        except (RayActorError, DeploymentUnavailableError):
+            raise Refused(
+                503, "what explains is being started anew; try again.", headers={"retry-after": "5"}
             ) from None
         except TimeoutError:
             raise Refused(503, f"no explanation came within {seconds:g} s; try again, or send fewer rows.") from None

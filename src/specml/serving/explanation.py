@@ -71,6 +71,10 @@ class Explainer:
         told = []
         for start in range(0, rows.n, AT_ONCE):
             if time.monotonic() > until:
+                if start == 0:  # it waited for others all the time
+                    raise Refused(
+                        503, "others' explanations took all the time; try again.", headers={"retry-after": "1"}
+                    )
                 raise Refused(413, f"only {start} of {rows.n} rows were explained in time. Send them in parts.")
             part = {name: values[start : start + AT_ONCE] for name, values in rows.columns.items()}
             outputs = predict(self._session, part)

@@ -124,9 +124,18 @@ def test_values_beyond_all_bounds_are_refused(tmp_path: Path) -> None:
         explainer.body(question(*[{"area": 1.0}] * 5, {"area": 1e300}), "", max_rows=10)
 
 
-def test_a_request_that_takes_too_long_ends(bundle: Path) -> None:
-    with pytest.raises(Refused, match="only 0 of 1 rows"):
+def test_a_request_that_takes_too_long_ends(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    explainer, clock = Explainer(open_bundle(bundle)), iter([0.0, 2.0])
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    with pytest.raises(Refused, match="only 4 of 5 rows") as refused:
+        explainer.body(question(*[GOOD] * 5), "", max_rows=10, until=1.0)
+    assert refused.value.http == 413
+
+
+def test_a_request_that_waited_for_others_all_its_time_may_come_again(bundle: Path) -> None:
+    with pytest.raises(Refused, match="took all the time") as refused:
         Explainer(open_bundle(bundle)).body(question(GOOD), "", max_rows=10, until=time.monotonic() - 1)
+    assert (refused.value.http, refused.value.headers["retry-after"]) == (503, "1")
 
 
 def test_where_it_is_off_it_is_no_path(service: Service) -> None:
