@@ -8,9 +8,11 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -585,3 +587,50 @@ def test_a_killed_replica_is_replaced(live: Live) -> None:
         time.sleep(0.5)
     assert told["replicas"] == 2
     assert live.ask("POST", "/predict", rows())[0] == 200
+
+
+def test_doctor_and_clean_leave_a_live_server_alone(live: Live) -> None:
+    before = {process.pid for process in marked(live.record["mark"])}
+    found = json.loads(specml("doctor", "--json", folder=live.folder).stdout)
+    assert found["healthy"], [one for one in found["findings"] if one["state"] == "wrong"]
+    told = specml("clean", "--all", "--artifacts", "--yes", folder=live.folder, status=1).stderr
+    assert f"a server is live here, at port {live.port}" in told
+    assert "server process" not in specml("clean", folder=live.folder).stdout
+    shutil.move(live.folder / "artifacts", live.folder / "away")
+    answered = specml("explain", "--live", "--row", json.dumps(GOOD), folder=live.folder).stdout
+    shutil.move(live.folder / "away", live.folder / "artifacts")
+    assert answered.startswith("row 1: ")
+    assert {process.pid for process in marked(live.record["mark"])} == before
+    assert live.ask("POST", "/predict", rows())[0] == 200
+    assert json.loads(specml("status", "--json", folder=live.folder).stdout)["live"]["replicas"] == 2
+
+
+def test_an_interrupted_deploy_leaves_nothing_and_the_next_goes_live(tmp_path: Path) -> None:
+    made = project(tmp_path / "cut", "{replicas: {min: 1, max: 1}, explain: null}")
+    here = str(made.folder.resolve())
+    command = [sys.executable, "-m", "specml", "deploy"]
+    with subprocess.Popen(command, cwd=made.folder, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as cut:
+        until = time.monotonic() + 60
+        while not serving_for(here):
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        time.sleep(2)
+        cut.send_signal(signal.SIGINT)
+        _, said = cut.communicate(timeout=30)
+    assert (cut.returncode, "Traceback" in said) == (130, False), said
+    until = time.monotonic() + 10
+    while serving_for(here) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not serving_for(here)
+    try:
+        specml("deploy", folder=made.folder)
+        assert made.ask("POST", "/predict", rows())[0] == 200
+    finally:
+        specml("stop", folder=made.folder)
+
+
+def serving_for(folder: str) -> list[int]:
+    """The processes of servers of the project in ``folder``."""
+    from specml.targets.local.cluster import servers
+
+    return [process.pid for (project, _), found in servers().items() if project == folder for process in found]
