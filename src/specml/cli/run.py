@@ -156,7 +156,7 @@ def carry(loaded: Loaded, outcome: Outcome, out: Console, way: Way) -> None:
                 if not way.single and _renewed(loaded, result.plan, stale, out, way):
                     stale.add("champion")
                 if stale:
-                    _reproduce(outcome, out, folder, number, _order(result.plan, way), quiet=way.quiet)
+                    _reproduce(outcome, out, folder, number, _order(result.plan, way, stale), quiet=way.quiet)
             finally:
                 ended["stages"] = outcome.stages_run
             if target in (None, LAST):  # DVC may have put back an earlier release, without its stage
@@ -186,8 +186,8 @@ def _renewed(loaded: Loaded, plan: Plan, stale: set[str], out: Console, way: Way
     return champion is not None
 
 
-def _order(plan: Plan, way: Way) -> Order:
-    """What DVC is to do: candidates side by side, where the target needs all of them."""
+def _order(plan: Plan, way: Way, stale: set[str]) -> Order:
+    """What DVC is to do: the candidates that are ``stale`` side by side, where the target needs all of them."""
     from specml.repro import Order
 
     every = tuple(_names(plan.stages))
@@ -196,9 +196,10 @@ def _order(plan: Plan, way: Way) -> Order:
     train = names.index("train")
     if way.single or (way.target and way.target not in names[train:]):
         return Order(targets, single=way.single, every=every)
-    keys = plan.stages[train].keys
-    together = tuple(f"train@{key}" for key in keys)
-    return Order(targets, together=together, before=tuple(names[:train]), every=every)
+    candidates = tuple(f"train@{key}" for key in plan.stages[train].keys)
+    if stale.intersection(every[: every.index("train")]):  # what comes of it may change every candidate
+        return Order(targets, together=candidates, before=tuple(names[:train]), every=every)
+    return Order(targets, together=tuple(one for one in candidates if one in stale), every=every)
 
 
 def _reproduce(outcome: Outcome, out: Console, folder: Path, number: int, order: Order, *, quiet: bool) -> None:

@@ -50,9 +50,9 @@ class Order:
     single: bool = False
     """The targets only, not what they depend on."""
     together: tuple[str, ...] = ()
-    """Stages that don't need each other: done side by side where two or more are out of date and cores allow."""
+    """Stages that are, or may become, out of date and don't need each other: done side by side where cores allow."""
     before: tuple[str, ...] = ()
-    """What those depend on."""
+    """What those depend on, where that is out of date."""
     every: tuple[str, ...] = ()
     """All stages in the plan's order, in which dvc.lock is to have them."""
 
@@ -151,8 +151,9 @@ def _work(parent: int, folder: Path, number: int, order: Order, teller: Connecti
     forks = perform is not None and fork_stages(perform)
     with _telling(teller, folder):
         if len(order.together) > 1 and threads() > 1:
-            _reproduce(order.before)
-            _side_by_side(_stale(order.together), folder, teller, forks=forks)
+            if order.before:
+                _reproduce(order.before)
+            _side_by_side(order.together, folder, teller, forks=forks)
         _reproduce(order.targets, single=order.single)
 
 
@@ -172,8 +173,6 @@ def _telling(teller: Connection, folder: Path) -> Iterator[None]:
 def _side_by_side(stages: Sequence[str], folder: Path, teller: Connection, *, forks: bool) -> None:
     """Each in a process of its own; together they use no more threads than this run may."""
     parallel = min(len(stages), threads())
-    if parallel < 2:
-        return
     share = threads() // parallel
     if forks:
         load_for(stages)  # once for all
@@ -199,13 +198,6 @@ def _one(parent: int, stage: str, share: int, folder: Path, teller: Connection) 
 def _reproduce(targets: Sequence[str], *, single: bool = False) -> None:
     with opened(wait=True) as repo:
         repo.reproduce(list(targets) or None, single_item=single)
-
-
-def _stale(stages: Sequence[str]) -> list[str]:
-    """Those that are out of date."""
-    with opened(wait=True) as repo:
-        changed = repo.status(targets=list(stages))
-    return [stage for stage in stages if stage in changed]
 
 
 def _failure(seen: list[dict[str, Any]], told: Connection, folder: Path) -> SpecmlError:
