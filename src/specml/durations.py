@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from specml.files import canonical_json, read_json, write_atomic
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 FILE = ".specml/durations.json"
@@ -15,13 +16,14 @@ FILE = ".specml/durations.json"
 
 def known(folder: Path) -> dict[str, float]:
     """Seconds by stage."""
-    with contextlib.suppress(FileNotFoundError, ValueError):
+    with contextlib.suppress(OSError, ValueError):
         told = read_json(folder / FILE)
         if isinstance(told, dict):
             return {stage: seconds for stage, seconds in told.items() if isinstance(seconds, int | float)}
     return {}
 
 
-def remember(folder: Path, stage: str, seconds: float) -> None:
-    """Keep what a stage took."""
-    write_atomic(folder / FILE, canonical_json({**known(folder), stage: seconds}))
+def remember(folder: Path, seconds: Mapping[str, float]) -> None:
+    """Keep what stages took, as far as the disk lets; for who holds the project alone."""
+    with contextlib.suppress(OSError):
+        write_atomic(folder / FILE, canonical_json({**known(folder), **seconds}))

@@ -6,11 +6,14 @@ import math
 import re
 from datetime import date
 from decimal import Decimal
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, Field, GetCoreSchemaHandler
+from pydantic import AfterValidator, BaseModel, Field, GetCoreSchemaHandler
 from pydantic_core import PydanticCustomError, core_schema
 from typing_extensions import override
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 Slug = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 """A name that people give to a part: lower case, digits, underscores; it names files, stages and overrides."""
@@ -67,6 +70,21 @@ class Secret:
     @override
     def __str__(self) -> str:
         return self.reference
+
+
+def secrets(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Secret]]:
+    """Every secret in a part of a spec, each with where it stands."""
+    if isinstance(value, Secret):
+        yield path, value
+    elif isinstance(value, BaseModel):
+        for name in type(value).model_fields:
+            yield from secrets(getattr(value, name), (*path, name))
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield from secrets(item, (*path, str(name)))
+    elif isinstance(value, tuple):
+        for index, item in enumerate(value):
+            yield from secrets(item, (*path, str(index)))
 
 
 class Duration(float):

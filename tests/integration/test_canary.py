@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 import pytest
 
+from specml.targets.local.cluster import Cluster
 from tests.conftest import EXAMPLES, specml
 
 if TYPE_CHECKING:
@@ -144,6 +145,8 @@ def test_a_run_a_server_and_its_captures_hold_none_of_it(project: Project) -> No
     ]
     status, answer = project.ask("/v2/models/loans/infer", {"inputs": inputs})
     assert (status, set(answer["parameters"])) == (200, {"automated_decision", "human_review", "contest"})
+    status, answer = project.ask("/explain", {"rows": [row]})
+    assert (status, set(answer["notice"])) == (200, {"automated_decision", "human_review", "contest"})
     for name in ("name", "email", "customer"):
         status, answer = project.ask("/predict", {"rows": [{**row, name: "canary-dropped"}]})
         assert status == 422
@@ -159,6 +162,9 @@ def test_a_run_a_server_and_its_captures_hold_none_of_it(project: Project) -> No
     project.specml("render")
     project.specml("plan")
     record = json.loads((project.folder / ".specml/serving.json").read_bytes())
+    servers = Cluster(**record).processes()
+    assert servers
+    assert not any(KEY in str(process.environ()) for process in servers), "no server needs the key"
     assert holding(Path(record["folder"]), "canary-") == []
     project.nowhere(*FORGOTTEN)
 

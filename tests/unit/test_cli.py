@@ -38,6 +38,18 @@ def test_an_unknown_verb_is_told_its_neighbour() -> None:
     assert "Did you mean 'compile'" in specml("compil", folder=ROOT, status=2).stderr
 
 
+def test_a_folder_that_is_gone_is_one_message(tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    command = 'cd "$1/gone" && rmdir "$1/gone" && exec "$2" -m specml check'
+    done = subprocess.run(
+        ["sh", "-c", command, "sh", str(tmp_path), sys.executable], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert f"{tmp_path}/gone" in done.stderr
+    assert "No such file or directory" in done.stderr
+
+
 def test_no_spec_is_one_message(tmp_path: Path) -> None:
     for verb in ("check", "plan", "compile", "run", "render", "status", "deploy"):
         done = specml(verb, folder=tmp_path, status=2)

@@ -15,8 +15,10 @@ from specml.cli import TELEMETRY_OFF, cli
 from specml.doctor import devices, findings, installed, machine
 from specml.doctor import project as checks
 from specml.doctor.probe import Tried, tried
+from specml.errors import SpecmlError
+from specml.load import load
 from specml.targets.local.cluster import MARK, PROJECT, Cluster
-from tests.conftest import spec_of, specml
+from tests.conftest import EXAMPLES, spec_of, specml
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -167,6 +169,33 @@ def test_a_server_that_nobody_remembers_is_found(tmp_path: Path) -> None:
             assert process.stdout is not None
             process.stdout.close()
     assert "no process of it runs" in state(checks.server(tmp_path, None), "server").what
+
+
+def test_every_secret_of_the_spec_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = load(EXAMPLES / "loans").spec
+    monkeypatch.delenv("LOANS_KEY", raising=False)
+    (found,) = checks.secrets(tmp_path, spec)
+    assert (found.state, found.what) == ("wrong", "the environment variable LOANS_KEY is not set")
+    assert "compliance.hash_key" in str(found)
+    monkeypatch.setenv("LOANS_KEY", "x")
+    assert [one.state for one in checks.secrets(tmp_path, spec)] == ["ok"]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "full", "/x"), ValueError("no number"), SpecmlError("is broken.")])
+def test_a_check_that_fails_is_a_finding_and_the_others_go_on(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A name that the file system refuses stands for a folder that this user may not read: tests may run as root.
+    spec = spec_of(data={"sources": {"rows": {"type": "csv", "path": f"{'x' * 300}.csv"}}})
+
+    def fails() -> Any:
+        raise error
+
+    monkeypatch.setattr(machine, "cores", fails)
+    found = {one.check: one for one in findings(tmp_path, spec, TELEMETRY_OFF)}
+    assert "can't be looked at" in found["disk"].what
+    assert "can't be looked at" in found["cores"].what
+    assert {"memory", "leftovers", "telemetry"} <= set(found)
 
 
 def test_secrets_are_named_and_never_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,6 +85,16 @@ def test_dvc_believes_neither_time_nor_mode(tmp_path: Path, monkeypatch: pytest.
     assert done() == "good\n", "a kill left an entry's folder empty"
 
 
+def test_durations_that_can_not_be_kept_fail_nobody(tmp_path: Path) -> None:
+    durations.remember(tmp_path, {"guard": 0.5})
+    durations.remember(tmp_path, {"train": 1.5})
+    assert durations.known(tmp_path) == {"guard": 0.5, "train": 1.5}
+    (tmp_path / durations.FILE).unlink()
+    (tmp_path / durations.FILE).mkdir()
+    durations.remember(tmp_path, {"guard": 0.5})
+    assert durations.known(tmp_path) == {}
+
+
 def test_durations_that_are_none_are_not_known(tmp_path: Path) -> None:
     for content, known in (("[1, 2]", {}), ('{"guard": "x", "train": 1.5}', {"train": 1.5}), ("\x00", {})):
         write_atomic(tmp_path / ".specml/durations.json", content)

@@ -5,15 +5,19 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pytest
 
+from specml.cli import stage
+from specml.compile import compile_plan
 from specml.errors import DataCheckFailed, SpecmlError
+from specml.load import load
 from specml.stages import ingest, prepare
 from specml.stages.work import Work, narrowed
-from tests.conftest import spec_of, tree
+from tests.conftest import EXAMPLES, spec_of, tree
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -123,6 +127,18 @@ def test_without_a_key_nothing_is_written(
     with pytest.raises(SpecmlError, match=f"ROWS_KEY {what}"):
         run(tmp_path, table(), data=data({"person": {"role": "id", "action": "hash"}}), compliance=HASHED)
     assert not (tmp_path / "artifacts").exists()
+
+
+def test_the_key_is_no_business_of_other_stages(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = load(EXAMPLES / "loans").spec
+    holding = []
+    for one in compile_plan(spec).stages:
+        for key in one.keys or ("",):
+            monkeypatch.setenv("LOANS_KEY", "k" * 32)
+            stage._hide(spec, one, key)
+            if "LOANS_KEY" in os.environ:
+                holding.append(one.name)
+    assert holding == ["ingest"]
 
 
 def test_audit_only_columns_stand_beside_the_held_out_rows_only(tmp_path: Path) -> None:

@@ -82,6 +82,18 @@ def test_a_stage_of_an_older_run_ends_in_one_line(tmp_path: Path) -> None:
     specml("stage", "guard", folder=tmp_path)
 
 
+def test_a_stage_that_did_its_work_has_done_it(tmp_path: Path) -> None:
+    """How long it took is told to people: that it can't be kept fails no stage."""
+    (tmp_path / "spec.yaml").write_text(
+        "name: small\nproblem: {task: binary, target: y}\ndata: {sources: {rows: {type: csv, path: rows.csv}}}\n"
+        "candidates: {line: logistic_regression}\n"
+    )
+    specml("compile", folder=tmp_path)
+    (tmp_path / ".specml/durations.json").mkdir(parents=True)
+    specml("stage", "guard", folder=tmp_path, SPECML_EVENTS=str(tmp_path / "events"))
+    assert json.loads((tmp_path / "events").read_text().splitlines()[-1])["event"] == "done"
+
+
 def test_a_second_run_waits_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code = "import sys, time; from pathlib import Path; from specml.repro import alone\n"
     code += "with alone(Path(sys.argv[1])): print('in', flush=True); time.sleep(1.5)"

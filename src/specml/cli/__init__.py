@@ -116,7 +116,7 @@ def exit_status(arguments: Sequence[str] | None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        print(of_system(error, Path.cwd()), file=sys.stderr)
+        print(of_system(error, _here()), file=sys.stderr)
         return 1
     except ModuleNotFoundError as error:
         print(missing(error), file=sys.stderr)
@@ -127,6 +127,14 @@ def exit_status(arguments: Sequence[str] | None) -> int:
         path = _crash_report()
         print(f"this is a bug in specml; please report it with the file {path}", file=sys.stderr)
         return 1
+
+
+def _here() -> Path:
+    """The current folder; where it was, if it is gone."""
+    try:
+        return Path.cwd()
+    except OSError:
+        return Path(os.environ.get("PWD", "."))
 
 
 def missing(error: ModuleNotFoundError) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from specml import durations, fence, stages
+from specml import fence, stages, values
 from specml.cli import missing
 from specml.compile import compile_plan, ruled_spec
 from specml.compile.dvc import Parameters, compiled_digest, read_params
@@ -24,6 +24,9 @@ from specml.stages.work import Work, narrowed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from specml.plan import Stage
+    from specml.spec import Spec
 
 
 @click.command("stage", hidden=True)
@@ -65,9 +68,7 @@ def command(name: str, key: str) -> None:
         text = f"ended in a {type(error).__name__}, which specml does not know; see {log.relative_to(folder)}"
         events.tell("error", text=text, status=StageFailed.status)
         raise StageFailed(text, where=label) from None
-    seconds = round(time.monotonic() - started, 2)
-    durations.remember(folder, label, seconds)
-    events.tell("done", seconds=seconds)
+    events.tell("done", seconds=round(time.monotonic() - started, 2))
 
 
 def _work(name: str, key: str, folder: Path, events: Events) -> None:
@@ -82,9 +83,19 @@ def _work(name: str, key: str, folder: Path, events: Events) -> None:
     stage = next(stage for stage in plan.stages if stage.name == name)
     if key and key not in stage.keys:
         raise StageFailed(f"params.yaml has no {stage.each}.{key}.", where=name, hint="Run `specml compile`.")
+    _hide(spec, stage, key)
     if name == "guard":
         _compare(folder, params)
     module.work(Work(stage, folder, narrowed(spec, stage, key), events.say, key, plan.obligations))
+
+
+def _hide(spec: Spec, stage: Stage, key: str) -> None:
+    """Take the secrets that the stage does not declare out of its environment: nothing that it starts has them."""
+    declared = [tuple(param.replace("${key}", key).split(".")) for param in stage.params]
+    known = list(values.secrets(spec))
+    needed = {secret.name for path, secret in known if any(path[: len(one)] == one for one in declared)}
+    for name in {secret.name for _, secret in known} - needed:
+        os.environ.pop(name, None)
 
 
 def _where(path: tuple[Any, ...]) -> str:

@@ -30,7 +30,6 @@ def findings(folder: Path, spec: Spec | None, switches: Mapping[str, str]) -> It
         switches: environment variables that turn telemetry off, with the value that does.
     """
     gpus = spec.serving.replicas.gpus if spec is not None else 0.0
-    sources = _bytes(folder, spec)
     checks: dict[str, Callable[[], Iterable[Finding]]] = {
         "python": lambda: [installed.python()],
         "versions": installed.versions,
@@ -38,7 +37,7 @@ def findings(folder: Path, spec: Spec | None, switches: Mapping[str, str]) -> It
         "providers": lambda: devices.providers(gpus),
         "gpu": devices.gpus,
         "writing": lambda: project.writable(folder),
-        "disk": lambda: machine.disk(folder, sources),
+        "disk": lambda: machine.disk(folder, _bytes(folder, spec)),
         "memory": lambda: [machine.memory()],
         "shared memory": lambda: [machine.shared_memory()],
         "cores": lambda: [machine.cores()],
@@ -64,6 +63,9 @@ def _surviving(name: str, check: Callable[[], Iterable[Finding]]) -> Iterator[Fi
     except OSError as error:
         what = f"can't be looked at: {error.filename or ''} {error.strerror or error}".replace("  ", " ")
         yield told(name, what, "What can't be looked at may be wrong.", "Run it as the user who runs specml.")
+    except Exception as error:
+        what = f"can't be looked at: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        yield told(name, what, "What can't be looked at may be wrong.", "Where it is not: please report it.")
 
 
 def _bytes(folder: Path, spec: Spec | None) -> int:

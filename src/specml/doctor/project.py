@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from specml import values
 from specml.doctor.finding import Finding, ok, told, wrong
 from specml.errors import DeployFailed
 from specml.files import leftovers
@@ -62,13 +63,12 @@ def secrets(folder: Path, spec: Spec | None) -> Iterator[Finding]:
     for path in paths:
         if path.exists() and (mode := stat.S_IMODE(path.stat().st_mode)) & 0o077:
             yield wrong("secrets", f"{path} is open to others ({mode:o})", "It guards the server.", f"chmod go= {path}")
-    if spec is not None and spec.serving.auth is not None:
-        name = spec.serving.auth.tokens.name
+    for name, where in sorted({one.name: ".".join(where) for where, one in values.secrets(spec)}.items()):
         if os.environ.get(name, ""):
             yield ok("secrets", f"{name} is set")
         else:
             mend = f'export {name}="$(openssl rand -hex 32)"'
-            yield wrong("secrets", f"the environment variable {name} is not set", "`specml deploy` needs it.", mend)
+            yield wrong("secrets", f"the environment variable {name} is not set", f"{where} needs it.", mend)
 
 
 def server(folder: Path, spec: Spec | None) -> Iterator[Finding]:

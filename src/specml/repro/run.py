@@ -20,7 +20,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from specml import events, fence
+from specml import durations, events, fence
 from specml.errors import SpecmlError, StageFailed, of_system, system_error
 from specml.files import write_atomic
 from specml.processes import die_with_parent, ended_by_signal
@@ -78,6 +78,15 @@ class Running:
         Raises:
             SpecmlError: a stage failed; of the class and with the words of the stage's own error.
         """
+        try:
+            self._followed(tell)
+        finally:
+            took = {event["stage"]: event["seconds"] for event in self.seen if event["event"] == "done"}
+            durations.remember(self.folder, took)
+        if self.process.exitcode:
+            raise _failure(self.seen, self.told, self.folder)
+
+    def _followed(self, tell: Callable[[dict[str, Any]], None]) -> None:
         offset, keeper = 0, Keeper(self.folder)
         while True:
             ended = self.process.exitcode is not None
@@ -87,10 +96,8 @@ class Running:
                 tell(event)
             keeper.look()
             if ended:
-                break
+                return
             time.sleep(0.05)
-        if self.process.exitcode:
-            raise _failure(self.seen, self.told, self.folder)
 
 
 @contextlib.contextmanager

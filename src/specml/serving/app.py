@@ -248,7 +248,7 @@ class ExplainReplica:
     def __init__(self, args: dict[str, Any]) -> None:
         checked = Args.model_validate(args)
         self._limits = checked.explain or ExplainArgs()
-        self._explainer = Explainer(checked.opened())
+        self._explainer = Explainer(checked.opened(), checked.notice)
         # Replicas that predict come first on a busy machine; on Linux, niceness is a thread's.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="explain", initializer=os.nice, initargs=(NICENESS,))
         self._thread.submit(self._explainer.warm_up).result()

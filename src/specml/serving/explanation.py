@@ -19,6 +19,8 @@ from specml.serving.refusal import Refused
 from specml.serving.request import most_values, named, read_object, rows_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from specml.bundle import Bundle, Contract
 
 AT_ONCE = 4
@@ -39,13 +41,16 @@ class Question:
 class Explainer:
     """A bundle that explains its answers.
 
+    ``notice``: what every answer tells, by name: what law obliges to.
+
     Raises:
         BundleError: what explains does not fit the bundle.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, notice: Mapping[str, str] | None = None) -> None:
         self._bundle = bundle
         self._contract = bundle.contract
+        self._told_always = {"notice": dict(notice)} if notice else {}
         self._session = bundle.session()
         self._explain = explainer(bundle)
 
@@ -91,6 +96,7 @@ class Explainer:
             "method": explained.method,
             "space": explained.space,
             "explanations": told,
+            **self._told_always,
         }
 
     def _told(self, prediction: dict[str, Any], found: Explained, place: int | None, top: int | None) -> dict[str, Any]:

@@ -27,35 +27,25 @@ def openapi(
         "properties": {column.name: _column(column) for column in contract.inputs},
         "required": [column.name for column in contract.inputs if not column.nullable],
     }
-    rows = {"type": "array", "minItems": 1, "maxItems": max_rows, "items": row}
-    asked = {
-        "type": "object",
-        "additionalProperties": False,
-        "required": ["rows"],
-        "properties": {"rows": rows},
-        "examples": [{"rows": [example_row(contract)]}],
-    }
-    given: dict[str, Any] = {
-        "type": "object",
-        "required": ["id", "model", "bundle", "predictions"],
-        "properties": {
-            "id": {
-                "type": "string",
-                "description": "Of the request, as the header x-request-id names it; its rows are ID-0, ID-1, …",
-            },
-            "model": {"type": "string"},
-            "bundle": {"type": "string", "description": "Digest of the bundle that answered."},
-            "predictions": {"type": "array", "items": _prediction(contract)},
+    model, anything = f"/v2/models/{contract.name}", {"type": "object"}
+    paths = {
+        "/predict": {"post": _predict(contract, row, max_rows, notice)},
+        "/explain": {"post": _explain(contract, row, explained_rows, notice)},
+        "/openapi.json": {"get": _operation("This document.", anything)},
+        "/metrics": {"get": _operation("What this replica has done, as Prometheus text.", None)},
+        "/healthz": {"get": _operation("What this replica serves.", anything, open_to_all=True)},
+        "/v2": {"get": _operation("The server (Open Inference Protocol v2).", anything)},
+        "/v2/health/live": {"get": _operation("Whether the server is alive.", anything, open_to_all=True)},
+        "/v2/health/ready": {"get": _operation("Whether it answers requests.", anything, open_to_all=True)},
+        model: {"get": _operation("The model's tensors.", anything)},
+        f"{model}/ready": {"get": _operation("Whether the model answers requests.", anything)},
+        f"{model}/infer": {
+            "post": _operation("Predict tensors.", anything, body={"type": "object", "required": ["inputs"]})
         },
     }
-    if notice:
-        given["required"].append("notice")
-        given["properties"]["notice"] = {
-            "type": "object",
-            "required": list(notice),
-            "properties": {name: {"const": text} for name, text in notice.items()},
-        }
-    model = f"/v2/models/{contract.name}"
+    if not explained_rows:
+        del paths["/explain"]
+    error = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
     document: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {
@@ -63,39 +53,34 @@ def openapi(
             "version": version,
             "description": f"Predicts {contract.target} ({contract.task}) with {contract.candidate}.",
         },
-        "paths": {
-            "/predict": {"post": _operation("Predict rows of named columns.", given, body=asked)},
-            "/openapi.json": {"get": _operation("This document.", {"type": "object"})},
-            "/metrics": {"get": _operation("What this replica has done, as Prometheus text.", None)},
-            "/healthz": {"get": _operation("What this replica serves.", {"type": "object"}, open_to_all=True)},
-            "/v2": {"get": _operation("The server (Open Inference Protocol v2).", {"type": "object"})},
-            "/v2/health/live": {
-                "get": _operation("Whether the server is alive.", {"type": "object"}, open_to_all=True)
-            },
-            "/v2/health/ready": {
-                "get": _operation("Whether it answers requests.", {"type": "object"}, open_to_all=True)
-            },
-            model: {"get": _operation("The model's tensors.", {"type": "object"})},
-            f"{model}/ready": {"get": _operation("Whether the model answers requests.", {"type": "object"})},
-            f"{model}/infer": {
-                "post": _operation(
-                    "Predict tensors.", {"type": "object"}, body={"type": "object", "required": ["inputs"]}
-                )
-            },
-        },
-        "components": {
-            "schemas": {"Error": {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}}
-        },
+        "paths": paths,
+        "components": {"schemas": {"Error": error}},
     }
-    if explained_rows:
-        document["paths"]["/explain"] = {"post": _explain(contract, row, explained_rows)}
     if secured:
         document["components"]["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
         document["security"] = [{"bearer": []}]
     return document
 
 
-def _explain(contract: Contract, row: dict[str, Any], most: int) -> dict[str, Any]:
+def _predict(contract: Contract, row: dict[str, Any], most: int, notice: dict[str, str]) -> dict[str, Any]:
+    asked = {
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["rows"],
+        "properties": {"rows": {"type": "array", "minItems": 1, "maxItems": most, "items": row}},
+        "examples": [{"rows": [example_row(contract)]}],
+    }
+    identity = "Of the request, as the header x-request-id names it; its rows are ID-0, ID-1, …"
+    given = {
+        "id": {"type": "string", "description": identity},
+        "model": {"type": "string"},
+        "bundle": {"type": "string", "description": "Digest of the bundle that answered."},
+        "predictions": {"type": "array", "items": _prediction(contract)},
+    }
+    return _operation("Predict rows of named columns.", _answer(given, notice), body=asked)
+
+
+def _explain(contract: Contract, row: dict[str, Any], most: int, notice: dict[str, str]) -> dict[str, Any]:
     space = contract.explained.space
     known: dict[str, Any] = {
         "rows": {"type": "array", "minItems": 1, "maxItems": most, "items": row},
@@ -120,11 +105,17 @@ def _explain(contract: Contract, row: dict[str, Any], most: int) -> dict[str, An
             "total": {**number, "description": f"Base and all contributions together: the {space} of the row."},
         },
     }
-    names = ["id", "model", "bundle", "method", "space", "explanations"]
-    texts = {name: {"type": "string"} for name in names[:-1]}
-    properties = {**texts, "explanations": {"type": "array", "items": told}}
-    given = {"type": "object", "required": names, "properties": properties}
+    texts = {name: {"type": "string"} for name in ("id", "model", "bundle", "method", "space")}
+    given = _answer({**texts, "explanations": {"type": "array", "items": told}}, notice)
     return _operation("Say what moves the answers to rows of named columns.", given, body=asked)
+
+
+def _answer(properties: dict[str, Any], notice: dict[str, str]) -> dict[str, Any]:
+    """The schema of an answer, which always has all of it, and the notice where there is one."""
+    if notice:
+        texts = {name: {"const": text} for name, text in notice.items()}
+        properties = {**properties, "notice": {"type": "object", "required": list(notice), "properties": texts}}
+    return {"type": "object", "required": list(properties), "properties": properties}
 
 
 def _operation(

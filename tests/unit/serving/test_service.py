@@ -10,7 +10,7 @@ import pytest
 
 from specml.bundle import open_bundle
 from specml.errors import DeployFailed
-from specml.serving.app import Args
+from specml.serving.app import Args, ExplainReplica
 from specml.serving.session import CPU, CUDA, Session, gpu_visible
 from tests.bundles import binary_bundle, probability, regression_bundle
 from tests.malformed import GOOD, infer, rows, tensors
@@ -294,6 +294,21 @@ def test_every_answer_tells_the_notice(bundle: Path) -> None:
     document = json.loads(asyncio.run(ask(service, "GET", "/openapi.json")).body)
     answer = document["paths"]["/predict"]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
     assert "notice" in answer["required"]
+    assert answer["properties"]["notice"]["properties"]["contest"] == {"const": "office@example.org"}
+    service.close()
+
+
+def test_an_explanation_tells_the_notice_too(bundle: Path) -> None:
+    notice = {"human_review": "Ask for a person: room 7", "contest": "office@example.org"}
+    args = {"bundle": str(bundle), "notice": notice, "explain": {}}
+    explain = ExplainReplica(args)
+    told = json.loads(asyncio.run(explain(rows(), "r")).body)
+    assert told["explanations"]
+    assert told["notice"] == notice
+    service = Args.model_validate(args).service("r1", explain)
+    document = json.loads(asyncio.run(ask(service, "GET", "/openapi.json")).body)
+    answer = document["paths"]["/explain"]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
+    assert set(answer["required"]) == set(told)
     assert answer["properties"]["notice"]["properties"]["contest"] == {"const": "office@example.org"}
     service.close()
 

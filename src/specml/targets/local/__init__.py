@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 from typing_extensions import override
 
+from specml import values
 from specml.errors import DeployFailed
 from specml.files import canonical_json, digest
 from specml.kinds import Deployment, Target
@@ -69,7 +70,7 @@ class Local(Target):
             cpus = _logical_cpus(spec)
             if live is not None and answering is not None and live.port == self.port and live.cpus >= cpus:
                 say(f"Changing what {spec.name} serves, replica by replica; it goes on answering.")
-                return self._bring_up(live, project, config, say)
+                return self._bring_up(live, spec, project, config, say)
             if live is None or live.port != self.port:
                 refuse_taken(self.port)
             if live is not None:
@@ -80,7 +81,7 @@ class Local(Target):
             cluster = Cluster.new(self.port, cpus)
             cluster.write(state)
             try:
-                return self._bring_up(cluster, project, config, say)
+                return self._bring_up(cluster, spec, project, config, say)
             except BaseException:
                 cluster.stop(state)
                 raise
@@ -100,10 +101,10 @@ class Local(Target):
             return live is not None and live.stop(state)
 
     def _bring_up(
-        self, cluster: Cluster, project: Path, config: dict[str, Any], say: Callable[[str], None]
+        self, cluster: Cluster, spec: Spec, project: Path, config: dict[str, Any], say: Callable[[str], None]
     ) -> Deployment:
         state = project / STATE
-        cluster.launch(config, state, say)
+        cluster.launch(config, state, say, secrets={secret.name for _, secret in values.secrets(spec)})
         cluster.write(state)
         return cluster.answering()
 

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -108,8 +108,12 @@ class Cluster:
             return dict(self.config["applications"][0]["args"])
         return {}
 
-    def launch(self, config: dict[str, Any], state: Path, say: Callable[[str], None]) -> None:
+    def launch(
+        self, config: dict[str, Any], state: Path, say: Callable[[str], None], *, secrets: Collection[str] = ()
+    ) -> None:
         """Bring ``config`` up: in a new cluster, or in the place of what is live.
+
+        ``secrets``: environment variables that the servers have no business with.
 
         Raises:
             DeployFailed: it did not get ready. In a running cluster, what was live before is live again.
@@ -125,10 +129,9 @@ class Cluster:
             "previous": self.config or None,
             "seconds": READY_WITHIN,
         }
-        secret = config["applications"][0]["args"].get("auth", {}).get("tokens_env")
-        # The servers know digests of the tokens; neither they nor another user's Ray settings are passed on.
+        # Of the tokens, the servers know digests. Another user's Ray settings are not passed on either.
         environment = {
-            name: value for name, value in os.environ.items() if name != secret and not name.startswith("RAY_")
+            name: value for name, value in os.environ.items() if name not in secrets and not name.startswith("RAY_")
         }
         launcher = subprocess.Popen(
             [sys.executable, "-m", LAUNCHER],
