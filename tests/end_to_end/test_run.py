@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import socket
 import subprocess
+import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from specml import admission
+from specml.cli import exit_status
 from tests.conftest import specml
 
 if TYPE_CHECKING:
@@ -209,20 +213,45 @@ def test_an_expired_waiver_refuses_again(again: Path) -> None:
     assert "| auc | refused (waiver expired on 2020-02-29) |" in (again / "artifacts/release/card.md").read_text()
 
 
-def test_a_run_waits_for_approval_and_serves_once_it_is_given(again: Path) -> None:
-    import socket
+@pytest.mark.serve
+def test_a_release_is_served_once_it_is_approved_and_while_its_waiver_lives(
+    again: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    approval = "compliance.approval={approvers: [ann@clinic]}"
+    waiver = f"compliance.waivers.pilot={WAIVER % '2999-12-31'}"
+    options = (f"deployment.target.port={port}", "serving.explain=null", STRICT[1], approval, waiver)
+    asked = (*options, STRICT[0])
 
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = f"deployment.target.port={taken.getsockname()[1]}"
-        asked = (port, "compliance.approval={approvers: [ann@clinic]}")
-        waits = specml("run", *asked, folder=again, status=5)
-        assert "specml approve --as ann@clinic" in waits.stderr
-        assert "waits for approval: 0 of 1." in specml("run", "--no-deploy", *asked, folder=again).stderr
-        told = specml("approve", *asked, "--as", "ann@clinic", folder=again).stdout
-        assert "1 of 1 approvals" in told
-        assert "is taken" in specml("run", *asked, folder=again, status=9).stderr  # approved: as far as the port
-        assert "0 of 1" in specml("run", *asked, "gates.auc.min=0.9", folder=again, status=5).stderr  # other verdicts
-    assert [one["status"] for one in recorded(again, "deploy") if one["phase"] == "ended"] == [5, 9, 5]
+    def answers() -> dict[str, Any]:
+        url = f"http://127.0.0.1:{port}"
+        with urllib.request.urlopen(f"{url}/openapi.json", timeout=30) as told:
+            body = json.load(told)["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+        raw = json.dumps(body["examples"][0]).encode()
+        request = urllib.request.Request(f"{url}/predict", raw, {"content-type": "application/json"})
+        with urllib.request.urlopen(request, timeout=30) as told:
+            return dict(json.load(told))
+
+    waits = specml("run", *asked, folder=again, status=5)
+    assert "waits for approval: 0 of 1." in waits.stderr
+    assert "specml approve --as ann@clinic" in waits.stderr
+    assert "waits for approval: 0 of 1." in specml("run", "--no-deploy", *asked, folder=again).stderr
+    assert "nothing is live" in specml("status", *asked, folder=again).stdout
+    assert "1 of 1 approvals" in specml("approve", *asked, "--as", "ann@clinic", folder=again).stdout
+    other_verdicts = (*options, "gates.auc.min=0.9995")
+    assert "0 of 1" in specml("run", *other_verdicts, folder=again, status=5).stderr
+    try:
+        assert "is live at" in specml("run", *asked, folder=again).stderr
+        bundle = recorded(again, "approval")[-1]["bundle"]
+        assert answers()["bundle"] == bundle
+        monkeypatch.setattr(admission, "today", lambda: "3000-01-01")
+        assert exit_status(["deploy", str(again), *asked]) == 4
+        assert "waiver pilot expired on 2999-12-31" in capsys.readouterr().err
+        assert answers()["bundle"] == bundle, "what is live goes on"
+    finally:
+        specml("stop", folder=again)
+    assert [one["status"] for one in recorded(again, "deploy") if one["phase"] == "ended"] == [5, 5, 0, 4]
     assert recorded(again, "run")[-1]["admitted"] is True
 
 
