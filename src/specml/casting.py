@@ -49,6 +49,19 @@ def read(values: pl.Series, dtype: DType | None) -> tuple[pl.Series, pl.Series |
     return finite(out), out.is_null() & values.is_not_null() & ~_not_finite(values)
 
 
+def blank_as_missing(values: pl.Series) -> pl.Series:
+    """Texts that are empty, white space or ``MISSING`` as null: no missing value has another name than that one.
+
+    Anything but texts stays as it is.
+    """
+    import polars as pl
+
+    if values.dtype != pl.String:
+        return values
+    stripped = values.str.strip_chars()
+    return values.set((stripped == "") | (stripped == MISSING), None)
+
+
 def finite(values: pl.Series) -> pl.Series:
     """Floats as Float64 with null for NaN and infinities; anything else as it is."""
     import polars as pl

@@ -7,6 +7,7 @@ Methods are documented here once; implementations carry ``@override``.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -17,7 +18,7 @@ from specml.component import Component, Disagreement
 from specml.space import Dimension
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     import numpy as np
@@ -36,22 +37,58 @@ if TYPE_CHECKING:
     """``np.ndarray`` float64 [n] for numbers, ``pl.Series`` of String for texts: a feature knows which it treats."""
 
 
+Tell = Callable[[str, Any], None]
+"""``tell(what, found)``: says what was not declared and had to be found out."""
+
+
+def untold(what: str, found: Any) -> None:
+    """Tell nobody."""
+
+
 class Source(Component):
     """Where rows come from."""
 
+    remote: ClassVar[bool] = False
+    """Whether rows come from elsewhere than from ``files``: each run then asks for the ``fingerprint`` first."""
+    ordered: ClassVar[bool] = True
+    """Whether rows come in an order of their own; if not, ``ingest`` sorts them."""
+
     @abstractmethod
     def files(self) -> tuple[str, ...]:
-        """The files it reads, relative to the project: DVC re-reads them only when they change."""
+        """The files or folders it reads, relative to the project: DVC re-reads them only when they change."""
 
-    @abstractmethod
-    def read(self, folder: Path, texts: frozenset[str] = frozenset()) -> pl.DataFrame:
-        """All rows, in a stable order.
-
-        ``texts``: columns to be kept as they are written, also when they look like numbers (``02139``).
+    def fingerprint(self, folder: Path) -> dict[str, Any]:
+        """What stays the same as long as the rows do, in a few JSON values; only a remote source is asked.
 
         Raises:
-            DataCheckFailed: a file is missing or can't be read as this type.
+            DataCheckFailed: it can't be reached.
         """
+        raise NotImplementedError
+
+    @abstractmethod
+    def read(self, folder: Path, texts: frozenset[str] = frozenset(), tell: Tell = untold) -> pl.DataFrame:
+        """All rows, in a stable order.
+
+        ``texts``: columns to be kept as they are written, also when they look like numbers (``02139``) or dates.
+        ``tell``: is given what was not declared and had to be found out, as ``tell("encoding", "latin-1")``; it holds
+        no value of the data.
+
+        Raises:
+            DataCheckFailed: it is missing or can't be read as this type; the first line at fault and the count are
+                told.
+            NotEnoughData: it is empty.
+        """
+
+    @property
+    def grows_by(self) -> str | None:
+        """The column by which rows are read on from where they were known; None: they are always read whole."""
+        return None
+
+    def read_on(
+        self, folder: Path, since: Any, texts: frozenset[str] = frozenset(), tell: Tell = untold
+    ) -> tuple[pl.DataFrame, int]:
+        """The rows whose ``grows_by`` is ``since`` or later, and how many rows there are in all at that moment."""
+        raise NotImplementedError
 
 
 class Feature(Component):

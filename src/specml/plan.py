@@ -26,6 +26,12 @@ class Stage:
     each: str = ""
     """The spec's map that the stage is repeated over (``candidates``); ``${key}`` in the paths is its key."""
     keys: tuple[str, ...] = ()
+    items: dict[str, str] = field(default_factory=dict)
+    """By key, what ``${item}`` in the paths stands for; where given, the stage is repeated over these."""
+    always: bool = False
+    """Whether it is done at each run: what it looks at is not DVC's to see."""
+    keeps: bool = False
+    """Whether its outputs are still there when it runs again."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from datetime import date
 from decimal import Decimal
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import AfterValidator, BaseModel, Field, GetCoreSchemaHandler
 from pydantic_core import PydanticCustomError, core_schema
 from typing_extensions import override
+
+from specml.errors import SpecmlError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,6 +41,17 @@ class Secret:
             raise ValueError(reference)
         self.reference = reference
         self.name = match.group(1)
+
+    def value(self, where: str) -> str:
+        """What the environment holds now; for the moment of use only.
+
+        Raises:
+            SpecmlError: it holds nothing; ``where`` is told.
+        """
+        found = os.environ.get(self.name, "")
+        if not found:
+            raise SpecmlError(f"the environment variable {self.name} is not set.", where=where)
+        return found
 
     @override
     def __eq__(self, other: object) -> bool:

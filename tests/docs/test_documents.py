@@ -84,6 +84,26 @@ def test_the_yaml_of_the_data_page_is_valid(tmp_path: Path) -> None:
     assert len(blocks) >= 2
 
 
+def test_the_source_of_the_documents_works(tmp_path: Path) -> None:
+    text = (ROOT / "docs/sources.md").read_text()
+    (tmp_path / "house").mkdir()
+    (tmp_path / "house/__init__.py").write_text(text.rsplit("```python\n", 1)[1].split("```", 1)[0])
+    (tmp_path / "spec.yaml").write_text(
+        "{name: dice, plugins: [house], problem: {task: binary, target: high}, "
+        "data: {sources: {dice: {type: dice}}}, candidates: {line: logistic_regression}}"
+    )
+    told = specml("run", "--until", "prepare", folder=tmp_path).stderr
+    assert "500 rows × 3 columns" in told
+
+
+def test_every_source_has_a_section_in_the_documents() -> None:
+    from specml.kinds import Source
+
+    headings = re.findall(r"^## (.*)$", (ROOT / "docs/sources.md").read_text(), re.MULTILINE)
+    told = set(re.findall(r"`(\w+)`", " ".join(headings)))
+    assert told == {name for name, one in Source.table.items() if one.__module__.startswith("specml.sources.")}
+
+
 def test_the_readme_lists_every_type_and_metric() -> None:
     from specml.component import kinds
     from specml.metrics import TABLE

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 from click.testing import CliRunner, Result
 
-from specml.cli.predict import command
+from specml.cli.predict import command, read_rows
 from specml.errors import SpecmlError
 from tests.bundles import binary_bundle, probability
 
@@ -77,3 +77,10 @@ def test_columns_of_any_type_are_passed_through_or_told(bundle: Path, tmp_path: 
         assert isinstance(done.exception, SpecmlError), done.exception
         assert "can't be written" in str(done.exception)
         assert not (tmp_path / out).exists()
+
+
+def test_dates_are_passed_through_as_they_are_written(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("day;n\n25.11.2026;1,5\n")
+    (tmp_path / "rows.jsonl").write_text('{"day": "2026-11-25", "n": 1.5}\n')
+    assert read_rows(tmp_path / "rows.csv", None, frozenset())["day"].to_list() == ["25.11.2026"]
+    assert read_rows(tmp_path / "rows.jsonl", None, frozenset())["day"].to_list() == ["2026-11-25"]

@@ -137,10 +137,20 @@ def _here() -> Path:
         return Path(os.environ.get("PWD", "."))
 
 
+EXTRAS = {
+    "sql": ("adbc_driver_manager", "adbc_driver_postgresql", "duckdb", "nanoarrow", "sqlalchemy", "sqlglot"),
+    "s3": ("s3fs", "aiobotocore", "botocore"),
+    "stream": ("confluent_kafka", "paho"),
+}
+"""What is installed only where it is asked for."""
+
+
 def missing(error: ModuleNotFoundError) -> str:
     """What to tell when a library that specml stands on is not installed."""
     package = (error.name or "").partition(".")[0]
-    return f"the package {package} can't be imported: {error}\n  Install specml again, which brings it."
+    extra = next((extra for extra, packages in EXTRAS.items() if package in packages), None)
+    how = f"Install what it needs: pip install 'specml[{extra}]'" if extra else "Install specml again, which brings it."
+    return f"the package {package} can't be imported: {error}\n  {how}"
 
 
 def _crash_report() -> Path:

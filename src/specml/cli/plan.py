@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from specml.spec import Spec
 
 
+ASKED = "asked at each run; what follows waits for the answer"
+
+
 @click.command("plan")
 @spec_and_overrides
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
@@ -63,7 +66,7 @@ def outlook(result: Compiled, folder: Path) -> list[dict[str, Any]]:
             label = f"{stage.name}@{key}" if key else stage.name
             why = _why(stage, key, edited, rerun, changed.get(label) if in_place else unknown)
             outs = {out.replace("${key}", key) for out in stage.outs}
-            if why:
+            if why and why != ASKED:
                 rerun |= outs
             rows.append({"stage": label, "runs": bool(why), "why": why or "unchanged"})
     ours = {row["stage"] for row in rows}
@@ -73,11 +76,14 @@ def outlook(result: Compiled, folder: Path) -> list[dict[str, Any]]:
 
 
 def _why(stage: Stage, key: str, edited: list[str], rerun: set[str], told: Any) -> str:
+    if stage.always and told == ["always changed"]:
+        return ASKED
     declared = [name.replace("${key}", key) for name in stage.params]
     touched = [e for e in edited if any(e == d or e.startswith(f"{d}.") or d.startswith(f"{e}.") for d in declared)]
     if touched:
         return f"{', '.join(touched[:3])} changed"
-    upstream = sorted({dep.replace("${key}", key) for dep in stage.deps} & rerun)
+    item = stage.items.get(key, "")
+    upstream = sorted({dep.replace("${key}", key).replace("${item}", item) for dep in stage.deps} & rerun)
     if told:
         return _dvc_reason(told)
     return f"may follow {upstream[0]}" if upstream else ""

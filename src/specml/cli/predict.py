@@ -83,32 +83,32 @@ def read_rows(file: Path, loaded: Loaded | None, texts: frozenset[str]) -> pl.Da
 
     ``texts``: columns to be read as they are written: ``02139`` stays so.
     """
+    from specml.kinds import Source
+    from specml.sources.arrow import Arrow
     from specml.sources.csv import Csv
+    from specml.sources.excel import Excel
+    from specml.sources.jsonl import Jsonl
     from specml.sources.parquet import Parquet
 
-    here, path = Path.cwd(), str(file.resolve())
-    sources = list(loaded.spec.data.sources.values()) if loaded else []
-    if file.suffix == ".parquet":
-        return Parquet(path=path, allow_outside=True).read(here)
-    if file.suffix in (".jsonl", ".ndjson"):
-        return _lines(file)
-    if file.suffix not in (".csv", ".tsv"):
-        raise click.UsageError(f"{file.name}: rows are read from .csv, .tsv, .parquet, .jsonl and .ndjson files.")
-    like = next((source for source in sources if isinstance(source, Csv)), None)
-    if like is not None and file.suffix == ".csv":
-        return like.model_copy(update={"path": path, "allow_outside": True}).read(here, texts)
-    return Csv(path=path, separator="\t" if file.suffix == ".tsv" else ",", allow_outside=True).read(here, texts)
-
-
-def _lines(file: Path) -> pl.DataFrame:
-    import polars as pl
-
-    from specml.errors import DataCheckFailed, first_line
-
-    try:
-        return pl.read_ndjson(file, infer_schema_length=None)
-    except pl.exceptions.PolarsError as error:
-        raise DataCheckFailed(f"can't be read as JSON lines: {first_line(error)}", where=str(file)) from None
+    here, path, ends = Path.cwd(), str(file.resolve()), file.name.lower().removesuffix(".gz").rpartition(".")[2]
+    kinds: dict[str, type[Source]] = {
+        "csv": Csv, "tsv": Csv, "parquet": Parquet, "jsonl": Jsonl, "ndjson": Jsonl, "arrow": Arrow, "xlsx": Excel,
+    }  # fmt: skip
+    if ends not in kinds:
+        known = ", ".join(f".{one}" for one in kinds)
+        raise click.UsageError(f"{file.name}: rows are read from files that end in {known}.")
+    declared: dict[str, Any] = {"path": path, "allow_outside": True}
+    like = (
+        next((one for one in loaded.spec.data.sources.values() if type(one) is kinds[ends]), None) if loaded else None
+    )
+    if like is not None and ends != "tsv":
+        source = like.model_copy(update={**declared, **({"dates": {}} if isinstance(like, Csv) else {})})
+    else:
+        source = kinds[ends].model_validate({**declared, **({"separator": "\t"} if ends == "tsv" else {})})
+    table = source.read(here, texts)
+    dates = frozenset(name for name, kind in table.schema.items() if kind.is_temporal())
+    # No model takes a date: they are passed through as they are written.
+    return source.read(here, texts | dates) if dates and isinstance(source, Csv | Jsonl) else table
 
 
 class Asked(Protocol):

@@ -152,7 +152,7 @@ def carry(loaded: Loaded, outcome: Outcome, out: Console, way: Way) -> None:
         }
         with ledger.recorded(folder, "run", **facts) as ended:
             try:
-                stale = {str(target)} if way.single else set(repro.changes(folder, [target] if target else []))
+                stale = {str(target)} if way.single else _stale(result.plan, folder, number, way, out)
                 if not way.single and _renewed(loaded, result.plan, stale, out, way):
                     stale.add("champion")
                 if stale:
@@ -169,6 +169,30 @@ def carry(loaded: Loaded, outcome: Outcome, out: Console, way: Way) -> None:
         _tell(outcome, out, folder, quiet=way.quiet or not outcome.stages_run)
     elif outcome.stages_run and not way.quiet:
         out.print(f"done up to {target}; go on with `specml run`", markup=False)
+
+
+def _stale(plan: Plan, folder: Path, number: int, way: Way, out: Console) -> set[str]:
+    """The stages that are out of date.
+
+    Where nothing else is, the sources that are no files are asked first whether their rows are others; else that is
+    done as a part of the run.
+    """
+    from specml import repro
+    from specml.cli import exit_status
+
+    targets = [way.target] if way.target else []
+    asking = {f"{stage.name}@{key}" for stage in plan.stages if stage.always for key in stage.keys}
+    stale = set(repro.changes(folder, targets))
+    if not stale or stale - asking:
+        return stale
+    order = repro.Order(tuple(sorted(stale)), single=True, every=tuple(_names(plan.stages)))
+    with repro.started(folder, number, order, exit_status) as running:
+        running.follow(lambda event: None)
+    after = set(repro.changes(folder, targets)) - asking
+    if not (after or way.quiet):
+        asked = ", ".join(name.partition("@")[2] for name in sorted(stale))
+        out.print(f"asked {asked}: the rows are as they were", markup=False, soft_wrap=True)
+    return after
 
 
 def _renewed(loaded: Loaded, plan: Plan, stale: set[str], out: Console, way: Way) -> bool:
@@ -235,7 +259,7 @@ def _present(loaded: Loaded) -> None:
     """Every file of a source is there: DVC would tell it late and in its own words."""
     for name, source in loaded.spec.data.sources.items():
         for file in source.files():
-            if not (loaded.folder / file).is_file():
+            if not (loaded.folder / file).exists():
                 where = loaded.origins.get(("data", "sources", name, "path"), f"data.sources.{name}")
                 raise DataCheckFailed(
                     f"there is no file {file!r}.", where=where, hint=f"Paths start at {loaded.folder}."

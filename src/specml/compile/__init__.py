@@ -29,8 +29,11 @@ def compile_plan(spec: Spec, files: tuple[str, ...] = (), code: tuple[str, ...] 
     """
     plan = spec.ruled(Plan(spec.name, (), spec.model_dump(mode="json")))
     ruled = type(spec).model_validate(plan.params) if spec.compliance.rules else spec
-    compared = any(gate.against_champion for gate in ruled.gates.values())
-    stages = tuple(_stage(name, ruled, files, code) for name in STAGES if compared or name != "champion")
+    asked_for = {
+        "champion": any(gate.against_champion for gate in ruled.gates.values()),
+        "fingerprint": any(source.remote for source in ruled.data.sources.values()),
+    }
+    stages = tuple(_stage(name, ruled, files, code) for name in STAGES if asked_for.get(name, True))
     plan = ruled.ruled(replace(plan, stages=stages))
     return replace(plan, params={VERSION: __version__, **plan.params})
 

@@ -129,15 +129,18 @@ def _entry(stage: Stage) -> dict[str, Any]:
         "cmd": f"exec specml stage {stage.name}" + (" ${key}" if stage.each else ""),
         "deps": list(stage.deps),
         "params": list(stage.params),
-        "outs": list(stage.outs),
+        "outs": [{out: {"persist": True}} for out in stage.outs] if stage.keeps else list(stage.outs),
         "metrics": [{path: {"cache": False}} for path in stage.metrics],
         "plots": [
             {plot.path: {"cache": False, "template": plot.template, "x": plot.x, "y": plot.y, "title": plot.title}}
             for plot in stage.plots
         ],
+        "always_changed": stage.always,
         "meta": dict(MARK),
     }
     content = {key: value for key, value in content.items() if value}
+    if stage.items:
+        return {"foreach": dict(stage.items), "do": content}
     return {"foreach": f"${{{stage.each}}}", "do": content} if stage.each else content
 
 

@@ -71,4 +71,5 @@ def _surviving(name: str, check: Callable[[], Iterable[Finding]]) -> Iterator[Fi
 def _bytes(folder: Path, spec: Spec | None) -> int:
     """The size of the sources' files that are there."""
     files = [folder / file for source in spec.data.sources.values() for file in source.files()] if spec else []
-    return sum(file.stat().st_size for file in files if file.is_file())
+    each = [one for file in files for one in (file.rglob("*") if file.is_dir() else [file])]
+    return sum(file.stat().st_size for file in each if file.is_file())

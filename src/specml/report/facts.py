@@ -149,7 +149,7 @@ def _sources(locked: dict[str, Any]) -> dict[str, tuple[str, str, int]]:
     return {
         dep["path"]: (dep.get("hash", "md5"), dep.get(dep.get("hash", "md5"), ""), dep.get("size", 0))
         for dep in deps
-        if not dep["path"].startswith("artifacts/")
+        if not dep["path"].startswith("artifacts/") or dep["path"].startswith("artifacts/fingerprint/")
     }
 
 

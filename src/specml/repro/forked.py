@@ -38,7 +38,7 @@ SHARED = (
     "threadpoolctl", "lightgbm", "onnx", "onnxruntime",
 )  # fmt: skip
 """What most stages load. What one alone needs, it loads itself."""
-FEW: dict[str, tuple[str, ...]] = {"guard": (), "ingest": ("polars",)}
+FEW: dict[str, tuple[str, ...]] = {"guard": (), "fingerprint": ("polars",), "ingest": ("polars",)}
 """What the other stages load of it."""
 THREADED = ("polars", "torch", "onnxruntime", "lightgbm")
 """Libraries whose threads a fork would lack: they may be loaded, but not used, before."""

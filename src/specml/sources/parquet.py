@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Literal
 
 from typing_extensions import override
 
-from specml.errors import DataCheckFailed
 from specml.files import inside
-from specml.kinds import Source
+from specml.kinds import Source, untold
+from specml.reading import read_parquet
 from specml.values import FilePath
 
 if TYPE_CHECKING:
     import polars as pl
+
+    from specml.kinds import Tell
 
 
 class Parquet(Source):
@@ -30,14 +32,5 @@ class Parquet(Source):
         return (self.path,)
 
     @override
-    def read(self, folder: Path, texts: frozenset[str] = frozenset()) -> pl.DataFrame:
-        import polars as pl
-
-        path = inside(folder, self.path, allow_outside=self.allow_outside)
-        try:
-            return pl.read_parquet(path, glob=False)
-        except FileNotFoundError:
-            raise DataCheckFailed("there is no such file.", where=self.path) from None
-        except pl.exceptions.PolarsError as error:
-            reason = str(error).strip().splitlines()[0]
-            raise DataCheckFailed(f"can't be read as Parquet: {reason}", where=self.path) from None
+    def read(self, folder: Path, texts: frozenset[str] = frozenset(), tell: Tell = untold) -> pl.DataFrame:
+        return read_parquet(inside(folder, self.path, allow_outside=self.allow_outside), self.path)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from specml.stages import (
     champion,
     explore,
+    fingerprint,
     guard,
     ingest,
     package,
@@ -35,6 +36,7 @@ class StageModule(Protocol):
 
 STAGES: dict[str, StageModule] = {
     "guard": guard,
+    "fingerprint": fingerprint,
     "ingest": ingest,
     "prepare": prepare,
     "explore": explore,

@@ -8,46 +8,56 @@ import os
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
-from specml.casting import as_categories
+from specml import __version__
+from specml.casting import as_categories, blank_as_missing
 from specml.data import MISSING
-from specml.errors import DataCheckFailed, SpecmlError
-from specml.files import canonical_json, write_atomic
+from specml.errors import DataCheckFailed, NotEnoughData, SpecmlError
+from specml.files import canonical_json, digest, read_json, write_atomic
 from specml.plan import Stage
-from specml.stages import guard
+from specml.reading.database import in_order
+from specml.stages import fingerprint, guard
 from specml.tables import joins
 
 if TYPE_CHECKING:
     import polars as pl
 
+    from specml.kinds import Source, Tell
     from specml.spec import Data, Spec
     from specml.stages.work import Work
     from specml.values import Secret
 
 OUT = "artifacts/ingest/${key}.parquet"
 COLUMNS = "artifacts/ingest/${key}.json"
-"""Which columns were kept, hashed and dropped; only where the spec has some dropped or hashed."""
+"""Rows, what was inferred of how they are written, and which columns were kept, hashed and dropped."""
+PLAIN = {"encoding": "utf-8", "separator": ","}
+"""What nobody needs to be told."""
 SHORTEST_KEY = 32
 """Characters: with a short key the hashes of all likely ids could be made again."""
 
 
 def declare(spec: Spec) -> Stage:
-    """One for each source; it runs again when a file of a source changes."""
-    files = sorted({file for source in spec.data.sources.values() for file in source.files()})
-    params, outs = ["data.sources.${key}", "data.joins", "data.columns", "data.undeclared"], [OUT]
+    """One for each source; it runs again when a file of it, or the fingerprint of a remote one, changes."""
+    params = ["data.sources.${key}", "data.joins", "data.columns", "data.undeclared"]
     if spec.data.undeclared == "drop":
         params.append("problem.target")
     if _hashed(spec.data):
         params.append("compliance.hash_key")
-    if _forgets(spec.data):
-        outs.append(COLUMNS)
+    watched = {
+        name: [fingerprint.OUT.replace("${key}", name)] if source.remote else list(source.files())
+        for name, source in spec.data.sources.items()
+    }
+    # DVC takes one text for each repetition: sources that are made of several files share theirs.
+    own = len(watched) > 1 and all(len(paths) == 1 for paths in watched.values())
     return Stage(
         name="ingest",
         summary="read the source",
         each="data.sources",
         keys=tuple(spec.data.sources),
+        items={name: paths[0] for name, paths in watched.items()} if own else {},
         params=tuple(params),
-        deps=(guard.OUT, *files),
-        outs=tuple(outs),
+        deps=(guard.OUT, *(["${item}"] if own else sorted({path for paths in watched.values() for path in paths}))),
+        outs=(OUT, COLUMNS),
+        keeps=any(source.grows_by for source in spec.data.sources.values()),
     )
 
 
@@ -61,18 +71,47 @@ def work(work: Work) -> None:
 
     Raises:
         DataCheckFailed: a column that is declared is not there, or can't be hashed.
+        NotEnoughData: there are no rows.
         SpecmlError: the key of the hashes is not in the environment.
     """
+    source, inferred = work.spec.data.sources[work.key], dict[str, Any]()
+    texts, tell = _texts(work), inferred.__setitem__
+    found, known = _read_on(work, source, texts, tell), 0
+    if found is None:
+        inferred.clear()
+        table, told = _kept(work, source.read(work.folder, texts, tell))
+    else:
+        table, told, known = found
+    if not table.height:
+        raise NotEnoughData("the source has no rows.", where=f"data.sources.{work.key}")
+    if not source.ordered:
+        table = in_order(table, source.grows_by)
+    told |= {"rows": table.height, "inferred": inferred}
+    if source.grows_by:
+        told["known"] = {"declared": _declared(work, source), "content": write_table(work, OUT, table)}
+    else:
+        write_table(work, OUT, table)
+    write_atomic(work.path(COLUMNS), canonical_json(told))
+    _say(work, table, told, known)
+
+
+def _texts(work: Work) -> frozenset[str]:
+    """Columns that are kept as they are written, by the source's own names."""
     data = work.spec.data
-    texts = {
+    return frozenset(
         joins.own_name(data.joins, work.key, name)
         for name, c in data.columns.items()
         if c.dtype == "category"
         or (c.role == "protected" and not c.bands)
         or c.action == "hash"
         or (c.checks and c.checks.regex)
-    }
-    table = data.sources[work.key].read(work.folder, frozenset(texts))
+    )
+
+
+def _kept(work: Work, table: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, Any]]:
+    """What is written of the rows, and which columns were kept, hashed and dropped."""
+    data = work.spec.data
+    table = table.with_columns(blank_as_missing(values) for values in table.get_columns())
     if not data.joins:  # else a column may stand in another source: the stage that joins them looks
         refuse_missing({name: f"data.columns.{name}" for name in data.columns}, table.columns)
         if data.undeclared == "drop":
@@ -86,12 +125,62 @@ def work(work: Work) -> None:
         assert work.spec.compliance.hash_key is not None
         key = _key(work.spec.compliance.hash_key)
         table = table.with_columns(pseudonyms(table[name], key) for name in hashed)
-    write_table(work, OUT, table)
-    if _forgets(data):
-        told = {"rows": table.height, "kept": table.columns, "hashed": sorted(hashed), "dropped": dropped}
-        write_atomic(work.path(COLUMNS), canonical_json(told))
-    forgotten = [f"{', '.join(names)} ({why})" for why, names in dropped.items() if names]
-    work.say("; forgotten: ".join([f"{table.height:,} rows × {table.width} columns", *forgotten]))
+    return table, {"kept": table.columns, "hashed": sorted(hashed), "dropped": dropped}
+
+
+def _read_on(
+    work: Work, source: Source, texts: frozenset[str], tell: Tell
+) -> tuple[pl.DataFrame, dict[str, Any], int] | None:
+    """The rows that an earlier run has read and those that came since; None where they must be read whole.
+
+    That is so where nothing is known, what is declared about them is another, or the source now has more or fewer rows
+    than these: an old one was removed, or came late.
+    """
+    import polars as pl
+
+    column, out, facts = source.grows_by, work.path(OUT), work.path(COLUMNS)
+    if column is None or not (out.exists() and facts.exists()):
+        return None
+    told = read_json(facts)
+    same = told.get("known") == {"declared": _declared(work, source), "content": digest(out)}
+    if not same or column in told["hashed"]:
+        return None
+    before = pl.read_parquet(out)
+    if column not in before.columns or (last := before[column].max()) is None:
+        return None
+    fresh, total = source.read_on(work.folder, last, texts, tell)
+    fresh, told = _kept(work, fresh)
+    try:
+        table = pl.concat([before.filter(pl.col(column) < last), fresh], how="vertical_relaxed")
+    except pl.exceptions.PolarsError:  # other columns or types than before
+        return None
+    return (table, told, before.height) if table.height == total else None
+
+
+def _declared(work: Work, source: Source) -> str:
+    """What identifies all that decides which rows are written, and how."""
+    data = work.spec.data
+    told: dict[str, Any] = {
+        "specml": __version__,
+        "source": source.model_dump(mode="json"),
+        "columns": {name: column.model_dump(mode="json") for name, column in sorted(data.columns.items())},
+        "joins": [join.model_dump(mode="json") for join in data.joins],
+        "undeclared": data.undeclared,
+        "target": work.spec.problem.target if data.undeclared == "drop" else "",
+        "hash_key": str(work.spec.compliance.hash_key) if _hashed(data) else "",
+    }
+    return digest(canonical_json(told))
+
+
+def _say(work: Work, table: pl.DataFrame, told: dict[str, Any], known: int) -> None:
+    rows = f"{table.height:,} rows × {table.width} columns"
+    if known:
+        rows += f", of which {known:,} were known"
+    found = [f"{what} {_in_words(one)}" for what, one in told["inferred"].items() if PLAIN.get(what) != one]
+    if found:
+        rows += f"; found out: {', '.join(found)}"
+    forgotten = [f"{', '.join(names)} ({why})" for why, names in told["dropped"].items() if names]
+    work.say("; forgotten: ".join([rows, *forgotten]))
 
 
 def refuse_missing(wanted: dict[str, str], names: list[str]) -> None:
@@ -129,11 +218,19 @@ def pseudonyms(values: pl.Series, key: bytes) -> pl.Series:
     return texts.replace_strict({**made, MISSING: None}, return_dtype=pl.String)
 
 
-def write_table(work: Work, relative: str, table: pl.DataFrame) -> None:
-    """Write a table as Parquet: the same table, the same bytes."""
+def write_table(work: Work, relative: str, table: pl.DataFrame) -> str:
+    """Write a table as Parquet: the same table, the same bytes. Returns their digest."""
     buffer = io.BytesIO()
     table.write_parquet(buffer, compression="zstd", statistics=False)
-    write_atomic(work.path(relative), buffer.getvalue())
+    content = buffer.getvalue()
+    write_atomic(work.path(relative), content)
+    return digest(content)
+
+
+def _in_words(found: Any) -> str:
+    if isinstance(found, dict):
+        return "; ".join(f"{name} ({what})" for name, what in found.items())
+    return repr(found) if isinstance(found, str) and not found.isalnum() else f"{found}"
 
 
 def _hashed(data: Data) -> list[str]:

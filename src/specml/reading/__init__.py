@@ -1,0 +1,34 @@
+"""Bytes of a known format → a table, whichever source they came from.
+
+What was not declared and had to be found out is told to ``tell``; what can't be read is refused by line and count,
+never with a value.
+"""
+
+from specml.reading.csv import CsvText, read_csv
+from specml.reading.formats import (
+    Format,
+    format_of,
+    of_records,
+    of_rows,
+    parse_json,
+    read_arrow,
+    read_format,
+    read_jsonl,
+    read_parquet,
+    read_workbook,
+)
+
+__all__ = [
+    "CsvText",
+    "Format",
+    "format_of",
+    "of_records",
+    "of_rows",
+    "parse_json",
+    "read_arrow",
+    "read_csv",
+    "read_format",
+    "read_jsonl",
+    "read_parquet",
+    "read_workbook",
+]

@@ -1,0 +1,427 @@
+"""Databases: one SELECT, asked in a transaction that can only read, as a table.
+
+PostgreSQL by ADBC, SQLite and DuckDB by their own drivers, any other through SQLAlchemy, which is slower.
+What a database says of an error is told only where it can't quote a value of the data.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import threading
+import time
+from abc import ABC, abstractmethod
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import quote
+
+from typing_extensions import override
+
+from specml.errors import DataCheckFailed
+from specml.reading.formats import of_rows
+from specml.reading.inference import with_dates
+from specml.reading.select import Select
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    import polars as pl
+
+    from specml.kinds import Tell
+
+Value = str | int | float | bool
+
+SCHEMES = {"postgres": "postgresql", "postgresql": "postgresql", "sqlite": "sqlite", "duckdb": "duckdb"}
+DIALECTS = {"postgresql": "postgres", "mariadb": "mysql", "mssql": "tsql"}
+"""sqlglot's names, where they are not SQLAlchemy's."""
+SPEAKING = ("08", "25", "28", "3D", "3F", "42", "53", "54", "55", "57")
+"""Classes of SQLSTATE whose messages name tables, columns and users, not values."""
+
+TYPES = {"numeric": "float8", "money": "numeric::float8"}
+"""PostgreSQL: what a column is cast to as it is read."""
+PLAIN = {
+    "boolean", "smallint", "integer", "bigint", "real", "double precision", "text", "character varying", "character",
+    "name", "date", "timestamp without time zone", "timestamp with time zone", "bytea",
+}  # fmt: skip
+"""PostgreSQL: types that are read as they are; any other is read as text."""
+
+
+def dialect_of(url: str) -> str:
+    """The name by which sqlglot knows the language that the database of a URL speaks; empty: unknown."""
+    import sqlglot
+
+    name = url.partition("://")[0].partition("+")[0]
+    name = SCHEMES.get(name, name)
+    name = DIALECTS.get(name, name)
+    return name if name in sqlglot.Dialects._value2member_map_ else ""
+
+
+@contextmanager
+def database(url: str, folder: Path, timeout: float, where: str, cursor: str | None = None) -> Iterator[Database]:
+    """An open database; paths in a URL of SQLite or DuckDB start at ``folder``.
+
+    ``cursor``: a column that comes as the database has it, so that it can be asked for the rows after it.
+
+    Raises:
+        DataCheckFailed: it can't be reached or opened, or, within the block, refuses what it is asked.
+    """
+    scheme = url.partition("://")[0]
+    kinds: dict[str, type[Database]] = {"postgresql": PostgreSQL, "sqlite": SQLite, "duckdb": DuckDB}
+    kind = kinds.get(SCHEMES.get(scheme, ""), Other)
+    opened = kind(url, folder, timeout, where, cursor)
+    try:
+        with opened.connected():
+            yield opened
+    except DataCheckFailed:
+        raise
+    except Exception as error:
+        told = opened.reason(error)
+        if told is None:
+            raise
+        raise DataCheckFailed(f"the database refused: {_bare(told, url)}", where=where) from None
+
+
+@dataclass
+class Database(ABC):
+    """A connection, and how it is asked."""
+
+    url: str
+    folder: Path
+    timeout: float
+    where: str
+    cursor: str | None = None
+    quote_mark: ClassVar[str] = '"'
+
+    @abstractmethod
+    def connected(self) -> Any:
+        """A context in which it can be asked: a transaction that only reads and is always given up."""
+
+    @abstractmethod
+    def rows(self, query: str, values: Mapping[str, Any], texts: frozenset[str], tell: Tell) -> pl.DataFrame:
+        """All rows of a query as ``written`` gives it."""
+
+    @abstractmethod
+    def written(self, select: Select) -> str:
+        """The query in the database's own way of writing parameters."""
+
+    @abstractmethod
+    def reason(self, error: Exception) -> str | None:
+        """What the database says, without a value of the data; None: the error is none of its own."""
+
+    def one(self, query: str, values: Mapping[str, Any]) -> tuple[Any, ...]:
+        """The single row of a query."""
+        return tuple(self.rows(query, values, frozenset(), lambda *_: None).row(0))
+
+    def identifier(self, name: str) -> str:
+        """A column's name, quoted."""
+        mark = self.quote_mark
+        return f"{mark}{name.replace(mark, mark * 2)}{mark}"
+
+    def parameter(self, name: str) -> str:
+        """How a parameter is written."""
+        return f":{name}"
+
+    def checksum(self, query: str, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The number of rows and what identifies them in any order; all rows are read for it."""
+        from specml.files import digest
+
+        rows = in_order(self.rows(query, values, frozenset(), lambda *_: None))
+        return {"rows": rows.height, "checksum": digest(rows.write_ndjson().encode())}
+
+
+class PostgreSQL(Database):
+    """By ADBC: columns come as Arrow."""
+
+    @override
+    @contextmanager
+    def connected(self) -> Iterator[None]:
+        import adbc_driver_postgresql.dbapi as adbc
+
+        with adbc.connect(self.url, autocommit=False) as connection:
+            try:
+                with connection.cursor() as cursor:
+                    cursor.execute("set transaction isolation level repeatable read, read only")
+                    cursor.execute(f"set local statement_timeout = {round(self.timeout * 1000)}")
+                self._connection = connection
+                yield
+            finally:
+                connection.rollback()
+
+    @override
+    def written(self, select: Select) -> str:
+        self._names = list(dict.fromkeys(name for *_, name in select.places))
+        return select.written(self.parameter)
+
+    @override
+    def parameter(self, name: str) -> str:
+        if name not in self._names:
+            self._names.append(name)
+        return f"${self._names.index(name) + 1}"
+
+    @override
+    def rows(self, query: str, values: Mapping[str, Any], texts: frozenset[str], tell: Tell) -> pl.DataFrame:
+        names = self._columns(query, values)
+        kinds = self._asked(
+            "select "
+            + ", ".join(f'pg_typeof(q.{self.identifier(name)})::text as "{i}"' for i, name in enumerate(names))
+            + f" from (select 1) one left join ({query}\n) q on false",
+            values,
+        ).row(0)
+        wanted = []
+        for name, kind in zip(names, kinds, strict=True):
+            read = self.identifier(name)
+            if kind == "interval":
+                wanted.append(f"extract(epoch from {read})::float8 as {read}")
+                tell(f"{name}", "an interval, in seconds")
+            elif kind in PLAIN:
+                wanted.append(read)
+            else:
+                wanted.append(f"{read}::{TYPES.get(kind, 'text')} as {read}")
+        return self._asked(f"select {', '.join(wanted)} from ({query}\n) q", values)
+
+    @override
+    def checksum(self, query: str, values: Mapping[str, Any]) -> dict[str, Any]:
+        total = "coalesce(sum(hashtextextended(q::text, 0)::numeric), 0)::text"
+        rows, checksum = self._asked(f"select count(*) as n, {total} as c from ({query}\n) q", values).row(0)
+        return {"rows": rows, "checksum": checksum}
+
+    @override
+    def reason(self, error: Exception) -> str | None:
+        from adbc_driver_manager import Error
+        from polars.exceptions import PolarsError
+
+        text = str(error)
+        if isinstance(error, PolarsError) and "statement timeout" in text:  # it comes while rows do
+            return f"it took longer than {self.timeout:g} s."
+        if isinstance(error, PolarsError):
+            return "it broke off, while it computed the rows."
+        if not isinstance(error, Error):
+            return None
+        state = error.sqlstate or (re.findall(r"SQLSTATE:? (\w{5})", text) or [""])[0]
+        if state == "57014":
+            return f"it took longer than {self.timeout:g} s."
+        if state and not state.startswith(SPEAKING):
+            return f"SQLSTATE {state}, while it computed the rows."
+        found = re.search(r"(?:ERROR|FATAL): +(.*)", text)
+        return found[1] if found else text.partition("\n")[0]
+
+    def _columns(self, query: str, values: Mapping[str, Any]) -> list[str]:
+        import nanoarrow
+
+        with self._connection.cursor() as cursor:
+            cursor.execute(f"select * from ({query}\n) q limit 0", self._bound(values))
+            # Not by polars: an interval makes it panic.
+            schema = nanoarrow.c_array_stream(cursor.fetch_arrow()).get_schema()
+            return _distinct([str(column.name) for column in schema.children], self.where)
+
+    def _asked(self, query: str, values: Mapping[str, Any]) -> pl.DataFrame:
+        with self._connection.cursor() as cursor:
+            cursor.execute(query, self._bound(values))
+            return cursor.fetch_polars()  # type: ignore[no-any-return]
+
+    def _bound(self, values: Mapping[str, Any]) -> list[Any] | None:
+        return [values[name] for name in self._names] or None
+
+
+class SQLite(Database):
+    """By Python's own driver: the file is opened read-only, and nothing but reading is authorised."""
+
+    ALLOWED: ClassVar[set[int]] = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, 33}
+    """33: SQLITE_RECURSIVE, which the module does not name."""
+
+    @override
+    @contextmanager
+    def connected(self) -> Iterator[None]:
+        path = _path(self.url, self.folder, self.where)
+        connection = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None)
+        try:
+            connection.execute("begin")
+            connection.set_authorizer(
+                lambda action, *_: sqlite3.SQLITE_OK if action in self.ALLOWED else sqlite3.SQLITE_DENY
+            )
+            end = time.monotonic() + self.timeout
+            connection.set_progress_handler(lambda: int(time.monotonic() > end), 10_000)
+            self._connection = connection
+            yield
+        finally:
+            connection.close()
+
+    @override
+    def written(self, select: Select) -> str:
+        return select.text
+
+    @override
+    def rows(self, query: str, values: Mapping[str, Any], texts: frozenset[str], tell: Tell) -> pl.DataFrame:
+        cursor = self._connection.execute(query, dict(values))
+        names = _distinct([one[0] for one in cursor.description], self.where)
+        return with_dates(of_rows(names, cursor.fetchall(), texts, self.where), {}, texts | {self.cursor or ""}, tell)
+
+    @override
+    def reason(self, error: Exception) -> str | None:
+        if not isinstance(error, sqlite3.Error):
+            return None
+        return f"it took longer than {self.timeout:g} s." if str(error) == "interrupted" else f"{error}."
+
+
+class DuckDB(Database):
+    """By its own driver: the file is opened read-only, and no other file or server can be reached."""
+
+    @override
+    @contextmanager
+    def connected(self) -> Iterator[None]:
+        import duckdb
+
+        path = _path(self.url, self.folder, self.where)
+        config: dict[str, str | bool | int | float | list[str]] = {
+            "enable_external_access": "false",
+            "lock_configuration": "true",
+        }
+        connection = duckdb.connect(str(path), read_only=True, config=config)
+        stop = threading.Timer(self.timeout, connection.interrupt)
+        stop.start()
+        try:
+            connection.execute("begin transaction read only")
+            self._connection = connection
+            yield
+        finally:
+            stop.cancel()
+            connection.close()
+
+    @override
+    def written(self, select: Select) -> str:
+        return select.written(self.parameter)
+
+    @override
+    def parameter(self, name: str) -> str:
+        return f"${name}"
+
+    @override
+    def rows(self, query: str, values: Mapping[str, Any], texts: frozenset[str], tell: Tell) -> pl.DataFrame:
+        import polars as pl
+
+        found = self._connection.sql(query, params=dict(values) or None)
+        _distinct(found.columns, self.where)
+        table = pl.DataFrame(found)
+        return table.with_columns(pl.col(pl.Decimal).cast(pl.Float64))
+
+    @override
+    def reason(self, error: Exception) -> str | None:
+        import duckdb
+
+        if not isinstance(error, duckdb.Error):
+            return None
+        if isinstance(error, duckdb.InterruptException):
+            return f"it took longer than {self.timeout:g} s."
+        speaking = (duckdb.CatalogException, duckdb.BinderException, duckdb.ParserException, duckdb.IOException)
+        if isinstance(error, (*speaking, duckdb.PermissionException)):
+            return str(error).partition("\n")[0]
+        return f"{type(error).__name__}, while it computed the rows."
+
+
+class Other(Database):
+    """Through SQLAlchemy: rows come one by one as Python's values."""
+
+    @override
+    @contextmanager
+    def connected(self) -> Iterator[None]:
+        import sqlalchemy
+
+        try:
+            engine = sqlalchemy.create_engine(self.url)
+        except (sqlalchemy.exc.ArgumentError, ModuleNotFoundError) as error:
+            hint = "It is a URL of SQLAlchemy: dialect+driver://user:password@host/database."
+            what = (
+                f"needs the package {error.name}."
+                if isinstance(error, ModuleNotFoundError)
+                else "is no URL of a database."
+            )
+            raise DataCheckFailed(what, hint=hint, where=self.where) from None
+        self._mark = engine.dialect.identifier_preparer.initial_quote
+        with engine.connect() as connection:
+            transaction = connection.begin()
+            try:
+                self._only_read(connection, engine.dialect.name)
+                self._connection = connection
+                yield
+            finally:
+                transaction.rollback()
+                engine.dispose()
+
+    def _only_read(self, connection: Any, name: str) -> None:
+        import sqlalchemy
+
+        said = {
+            "postgresql": "set transaction isolation level repeatable read, read only",
+            "mysql": "set session transaction read only",
+            "mariadb": "set session transaction read only",
+            "oracle": "set transaction read only",
+            "sqlite": "pragma query_only = on",
+        }
+        if name in said:
+            connection.execute(sqlalchemy.text(said[name]))
+
+    @override
+    def written(self, select: Select) -> str:
+        return select.written(self.parameter, r"\:")
+
+    @override
+    def identifier(self, name: str) -> str:
+        return f"{self._connection.dialect.identifier_preparer.quote_identifier(name)}".replace(":", r"\:")
+
+    @override
+    def rows(self, query: str, values: Mapping[str, Any], texts: frozenset[str], tell: Tell) -> pl.DataFrame:
+        import sqlalchemy
+
+        found = self._connection.execute(sqlalchemy.text(query), dict(values))
+        names = _distinct(list(found.keys()), self.where)
+        return with_dates(
+            of_rows(names, [tuple(row) for row in found], texts, self.where), {}, texts | {self.cursor or ""}, tell
+        )
+
+    @override
+    def reason(self, error: Exception) -> str | None:
+        import sqlalchemy
+
+        if isinstance(error, sqlalchemy.exc.DBAPIError):
+            state = getattr(error.orig, "sqlstate", None) or ""
+            quiet = isinstance(error, sqlalchemy.exc.DataError | sqlalchemy.exc.IntegrityError)
+            if quiet or (state and not state.startswith(SPEAKING)):
+                return f"{type(error).__name__}, while it computed the rows."
+            return str(error.orig).partition("\n")[0]
+        return str(error).partition("\n")[0] if isinstance(error, sqlalchemy.exc.SQLAlchemyError) else None
+
+
+def in_order(table: pl.DataFrame, first: str | None = None) -> pl.DataFrame:
+    """The rows sorted by ``first``, then by every column that has an order: a database's rows come in none."""
+    names = [name for name, kind in table.schema.items() if not kind.is_nested()]
+    if first in names:
+        names = [first, *(name for name in names if name != first)]
+    return table.sort(names, nulls_last=True, maintain_order=True) if names else table
+
+
+def _path(url: str, folder: Path, where: str) -> Path:
+    from specml.files import inside
+
+    name = url.partition("://")[2]
+    path = inside(folder, name.removeprefix("/"), allow_outside=name.startswith("//"))
+    if not path.is_file():
+        raise DataCheckFailed(f"there is no file {name.removeprefix('/')!r}.", where=where)
+    return path
+
+
+def _distinct(names: list[str], where: str) -> list[str]:
+    twins = sorted({repr(name) for name in names if names.count(name) > 1})
+    if twins:
+        hint = "Name one of them otherwise: `select a.id, b.id as other_id`."
+        raise DataCheckFailed(f"gives more than one column called {', '.join(twins)}.", hint=hint, where=where)
+    return names
+
+
+def _bare(told: str, url: str) -> str:
+    """Without what stands in the URL: it may be a secret, whole or in parts."""
+    password = re.search(r"://[^/@]*?:([^@/]+)@", url)
+    for part in (url, *([password[1]] if password else [])):
+        told = told.replace(part, "…")
+    return told

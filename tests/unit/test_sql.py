@@ -1,0 +1,263 @@
+"""One SELECT of real databases: what comes, what is refused, and that nothing is ever changed."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+import pytest
+
+from specml.errors import DataCheckFailed, SpecmlError
+from specml.reading.select import parse_select
+from specml.sources.sql import Sql
+from tests import servers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+ATTACK = "'; DROP TABLE flights; --"
+MAKE = (
+    "create table flights (id int, carrier varchar(40), delay float, day timestamp, late boolean)",
+    "insert into flights values (2, 'UA', 7.5, '2013-01-02 10:00:00', true)",
+    "insert into flights values (1, 'AA', -3, '2013-01-01 09:30:00', false)",
+    f"insert into flights values (3, '{ATTACK.replace(chr(39), chr(39) * 2)}', null, null, null)",
+)
+Run = "Callable[[str], None]"
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[str]:
+    with servers.postgresql() as url:
+        yield url
+
+
+def _run_postgres(url: str) -> Callable[[str], None]:
+    import adbc_driver_postgresql.dbapi as adbc
+
+    def run(statement: str) -> None:
+        with adbc.connect(url, autocommit=True) as connection, connection.cursor() as cursor:
+            cursor.execute(statement)
+
+    return run
+
+
+@pytest.fixture(params=["postgresql", "sqlite", "duckdb", "sqlalchemy"])
+def base(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[dict[str, Any], Callable[[str], None]]:
+    """The source's connection for each kind of database, and what runs a statement in it."""
+    if request.param == "postgresql":
+        url = request.getfixturevalue("postgres")
+        run = _run_postgres(url)
+        run("drop table if exists flights")
+        monkeypatch.setenv("FLIGHTS_URL", url)
+    elif request.param == "duckdb":
+        import duckdb
+
+        def run(statement: str) -> None:
+            with duckdb.connect(str(tmp_path / "flights.duckdb")) as connection:
+                connection.execute(statement)
+
+    else:
+
+        def run(statement: str) -> None:
+            with contextlib.closing(sqlite3.connect(tmp_path / "flights.db")) as connection, connection:
+                connection.execute(statement)
+
+        monkeypatch.setenv("FLIGHTS_URL", f"sqlite+pysqlite:///{tmp_path}/flights.db")
+    for statement in MAKE:
+        run(statement)
+    plain = {"sqlite": "sqlite:///flights.db", "duckdb": "duckdb:///flights.duckdb"}
+    return {"connection": plain.get(request.param, "${secret:FLIGHTS_URL}")}, run
+
+
+Base = tuple[dict[str, Any], "Callable[[str], None]"]
+
+
+def source(base: Base, query: str = "select * from flights", **more: Any) -> Sql:
+    return Sql.model_validate({**base[0], "query": query, **more})
+
+
+def counted(base: Base, folder: Path) -> int:
+    return source(base).read(folder).height
+
+
+def test_rows_come_with_their_types(base: Base, tmp_path: Path) -> None:
+    table = source(base, "select * from flights where delay is not null;").read(tmp_path).sort("id")
+    assert table.columns == ["id", "carrier", "delay", "day", "late"]
+    assert table["id"].to_list() == [1, 2]
+    assert table["delay"].to_list() == [-3.0, 7.5]
+    assert table["day"].to_list()[0] == datetime(2013, 1, 1, 9, 30)
+    assert [bool(one) for one in table["late"]] == [False, True]
+
+
+@pytest.mark.parametrize("name", ["carrier", "a_b"])
+def test_values_are_bound_never_written_into_the_query(base: Base, tmp_path: Path, name: str) -> None:
+    query = f"select id, ':not_me' as x from flights where carrier = :{name} and (id > :least or ':{name}' = 'a')"
+    found = source(base, query, params={name: ATTACK, "least": 0}).read(tmp_path)
+    assert found.rows() == [(3, ":not_me")]
+    assert counted(base, tmp_path) == 3
+
+
+INJECTED = (
+    "select 1; drop table flights",
+    "drop table flights",
+    "select * from flights; --",
+    "insert into flights values (4)",
+    "update flights set id = 0",
+    "delete from flights",
+    "with gone as (delete from flights returning *) select * from gone",
+    "select * into other from flights",
+    "select * from flights for update",
+    "create table x as select * from flights",
+    "explain analyze delete from flights",
+    "copy flights to '/tmp/out'",
+    "attach 'other.db' as other",
+    "pragma user_version = 7",
+    "call gone()",
+    "set role owner",
+    "vacuum",
+    "",
+    "select",
+    "select * from flights where id = $1",
+    "select * from flights where id = ?",
+)
+
+
+@pytest.mark.parametrize("query", INJECTED)
+def test_anything_but_one_select_is_refused_before_the_database_sees_it(query: str) -> None:
+    for dialect in ("postgres", "sqlite", "duckdb", ""):
+        with pytest.raises(DataCheckFailed):
+            parse_select(query, dialect, (), "query")
+
+
+@pytest.mark.parametrize("name", ["carrier'; drop table flights; --", "A", "1", ""])
+def test_names_of_parameters_are_plain(name: str) -> None:
+    with pytest.raises(ValueError, match="params"):
+        Sql.model_validate({"connection": "sqlite:///x.db", "query": "select 1", "params": {name: 1}})
+
+
+@pytest.mark.parametrize("wrong", [{"cursor": 'id"; drop table flights; --'}, {"params": {"x": 1}}])
+def test_a_cursor_or_parameter_that_is_not_there_is_told(base: Base, tmp_path: Path, wrong: dict[str, Any]) -> None:
+    asked = source(base, **wrong)
+    with pytest.raises(DataCheckFailed):
+        asked.read(tmp_path)
+    with pytest.raises(DataCheckFailed):
+        asked.fingerprint(tmp_path)
+    if asked.cursor:
+        with pytest.raises(DataCheckFailed):
+            asked.read_on(tmp_path, ATTACK)
+    assert counted(base, tmp_path) == 3
+
+
+def passed(opened: Any, statement: str) -> None:
+    """Give a statement to the driver itself."""
+    if hasattr(opened._connection, "dialect"):
+        opened._connection.exec_driver_sql(statement)
+    else:
+        opened._connection.cursor().execute(statement)
+
+
+def test_a_transaction_only_reads_even_when_the_parser_is_passed(base: Base, tmp_path: Path) -> None:
+    from specml.reading.database import database
+
+    connection = source(base).connection
+    url = connection if isinstance(connection, str) else connection.value("connection")
+    for statement in ("delete from flights", "create table other (x int)"):
+        with pytest.raises(DataCheckFailed, match="the database refused"), database(url, tmp_path, 9, "c") as opened:
+            passed(opened, statement)
+    assert counted(base, tmp_path) == 3
+
+
+def test_files_of_the_machine_are_out_of_reach(tmp_path: Path) -> None:
+    import duckdb
+
+    duckdb.connect(str(tmp_path / "x.duckdb")).close()
+    (tmp_path / "secret.csv").write_text("a\n1\n")
+    asked = Sql(connection="duckdb:///x.duckdb", query=f"select * from read_csv('{tmp_path}/secret.csv')")
+    with pytest.raises(DataCheckFailed, match="the database refused"):
+        asked.read(tmp_path)
+    with pytest.raises(DataCheckFailed, match="outside the project"):
+        Sql(connection="sqlite:///../x.db", query="select 1").read(tmp_path)
+
+
+def test_the_fingerprint_is_the_same_as_long_as_the_rows_are(base: Base, tmp_path: Path) -> None:
+    by_cursor, whole = source(base, cursor="id"), source(base)
+    first = by_cursor.fingerprint(tmp_path), whole.fingerprint(tmp_path)
+    assert first == (by_cursor.fingerprint(tmp_path), whole.fingerprint(tmp_path))
+    assert first[0] == {"rows": 3, "cursor": "3"}
+    base[1]("update flights set delay = 8 where id = 2")
+    assert by_cursor.fingerprint(tmp_path) == first[0]  # as the documents say: a cursor tells of new rows
+    assert whole.fingerprint(tmp_path) != first[1]
+    base[1]("insert into flights values (4, 'DL', 1, null, true)")
+    assert by_cursor.fingerprint(tmp_path) == {"rows": 4, "cursor": "4"}
+
+
+def test_only_later_rows_are_read_on(base: Base, tmp_path: Path) -> None:
+    for cursor in ("id", "day"):
+        asked = source(base, "select id, day from flights", cursor=cursor)
+        known = asked.read(tmp_path)[cursor].max()
+        later, total = asked.read_on(tmp_path, known)
+        assert (later.height, total) == (1, 3)
+        assert later[cursor].to_list() == [known]
+
+
+def test_errors_tell_no_value_and_no_secret(postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLIGHTS_URL", postgres.replace("owner@", "owner:hunter2@"))
+    secret = "${secret:FLIGHTS_URL}"
+    for query, told in (
+        ("select cast('Zaphod' as int) as x", "SQLSTATE 22P02"),
+        ("select nothing from nowhere", 'relation "nowhere" does not exist'),
+        ("select 1 as x, 2 as x", "more than one column called 'x'"),
+        ("select pg_sleep(5)::text as x", "longer than 0.2 s"),
+    ):
+        with pytest.raises(DataCheckFailed) as refused:
+            Sql.model_validate({"connection": secret, "query": query, "timeout": "200ms"}).read(tmp_path)
+        assert told in str(refused.value)
+        assert "Zaphod" not in str(refused.value)
+    monkeypatch.setenv("FLIGHTS_URL", "postgresql://owner:hunter2@127.0.0.1:1/none")
+    with pytest.raises(DataCheckFailed, match="refused") as refused:
+        Sql.model_validate({"connection": secret, "query": "select 1"}).read(tmp_path)
+    assert "hunter2" not in str(refused.value)
+    monkeypatch.delenv("FLIGHTS_URL")
+    with pytest.raises(SpecmlError, match="the environment variable FLIGHTS_URL is not set"):
+        Sql.model_validate({"connection": secret, "query": "select 1"}).read(tmp_path)
+    with pytest.raises(ValueError, match="must be a reference like"):
+        Sql.model_validate({"connection": "postgresql://owner:hunter2@h/d", "query": "select 1"})
+
+
+def test_every_type_of_postgresql_comes_as_something_usable(
+    postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = _run_postgres(postgres)
+    run("create type mood as enum ('fine', 'bad')")
+    run(
+        "create table kinds as select 1.50::numeric n, 'fine'::mood m, '{\"a\": 1}'::jsonb j, '36 hours'::interval i,"
+        " '2024-01-02'::date d, '2024-01-02 10:00+02'::timestamptz tz, '{1,2}'::int[] a, '1.2.3.4'::inet ip,"
+        " 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'::uuid u, 'x'::char(3) c, 5::bigint b, 12.5::money as cash"
+    )
+    monkeypatch.setenv("FLIGHTS_URL", postgres)
+    told: dict[str, Any] = {}
+    asked = Sql.model_validate({"connection": "${secret:FLIGHTS_URL}", "query": "select * from kinds"})
+    row = asked.read(tmp_path, frozenset(), told.__setitem__).row(0, named=True)
+    assert told == {"i": "an interval, in seconds"}
+    assert row == {
+        "n": 1.5, "m": "fine", "j": '{"a": 1}', "i": 129600.0, "d": date(2024, 1, 2),
+        "tz": datetime(2024, 1, 2, 8, tzinfo=UTC), "a": "{1,2}", "ip": "1.2.3.4/32",
+        "u": "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", "c": "x  ", "b": 5, "cash": 12.5,
+    }  # fmt: skip
+
+
+def test_a_column_of_sqlite_that_holds_several_types_is_counted(tmp_path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / "x.db")) as connection, connection:
+        connection.execute("create table t (a)")
+        connection.execute("insert into t values (1), (2.5), ('Zaphod'), (null)")
+    asked = Sql(connection="sqlite:///x.db", query="select a from t")
+    with pytest.raises(DataCheckFailed, match="1 float, 1 int, 1 str") as refused:
+        asked.read(tmp_path)
+    assert "Zaphod" not in str(refused.value)
+    assert isinstance(asked.read(tmp_path, frozenset({"a"})), pl.DataFrame)

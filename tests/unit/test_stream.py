@@ -1,0 +1,170 @@
+"""Messages of real brokers (librdkafka's own cluster, Mosquitto), and the arithmetic of windows."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import defaultdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from specml.errors import DataCheckFailed, NotEnoughData
+from specml.reading.windows import windows
+from specml.sources.stream import Stream
+from tests import servers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+EVENTS = [
+    {"t": 1000.0, "machine": "a", "heat": 20.0},
+    {"t": 1009.0, "machine": "b", "heat": 30.0},
+    {"t": 1004.0, "machine": "a", "heat": 22.0},  # out of order, not late
+    {"t": 1016.0, "machine": "a", "heat": 40.0},  # the watermark is 1011: the first window is over
+    {"t": 1008.0, "machine": "b", "heat": 99.0},  # late
+    {"t": 1026.0, "machine": "a", "heat": 50.0},  # its window is never over
+]
+
+
+@given(st.lists(st.integers(0, 60), min_size=1, max_size=40), st.integers(1, 20), st.integers(0, 15))
+def test_windows_are_what_a_plain_loop_says(times: list[int], every: int, lateness: int) -> None:
+    watermark, late = float("-inf"), 0
+    sums: dict[int, list[int]] = defaultdict(list)
+    for at in times:
+        begin = at // every * every
+        if begin + every <= watermark:
+            late += 1
+        else:
+            sums[begin].append(at)
+        watermark = max(watermark, at - lateness)
+    over = {begin: values for begin, values in sums.items() if begin + every <= watermark}
+    told: dict[str, Any] = {}
+    stamps = pl.Series("time", [at * 1_000_000 for at in times], dtype=pl.Int64)
+    asked = pl.DataFrame({"v": times}), stamps, every, lateness
+    if not over:
+        with pytest.raises(NotEnoughData):
+            windows(*asked, by=(), tell=told.__setitem__)
+        return
+    table = windows(*asked, by=(), tell=told.__setitem__)
+    assert table["count"].to_list() == [len(over[begin]) for begin in sorted(over)]
+    assert table["v_max"].to_list() == [max(over[begin]) for begin in sorted(over)]
+    assert told.get("late messages left out", 0) == late
+
+
+@pytest.fixture(scope="module")
+def kafka() -> Iterator[tuple[str, Any]]:
+    """Address of a cluster within this process, and a producer."""
+    from confluent_kafka import Producer
+
+    producer = Producer({"bootstrap.servers": "none", "test.mock.num.brokers": 1, "log_level": 0})
+    found = producer.list_topics(timeout=10).brokers.values()
+    yield "kafka://" + ",".join(f"{one.host}:{one.port}" for one in found), producer
+    producer.flush()
+
+
+def send(producer: Any, topic: str, events: list[Any]) -> None:
+    for number, event in enumerate(events):
+        content = event if isinstance(event, bytes) else json.dumps(event).encode()
+        producer.produce(topic, content, partition=number % 3, timestamp=1_700_000_000_000 + number * 1000)
+    producer.flush()
+
+
+def source(broker: str, topic: str, **more: Any) -> Stream:
+    return Stream.model_validate({"broker": broker, "topic": topic, "timeout": "20s", **more})
+
+
+def test_kafka_gives_all_that_a_topic_holds_in_one_order(kafka: tuple[str, Any], tmp_path: Path) -> None:
+    broker, producer = kafka
+    send(producer, "heat", EVENTS)
+    table = source(broker, "heat").read(tmp_path)
+    assert table.columns == ["topic", "t", "machine", "heat"]
+    assert table["heat"].to_list() == [event["heat"] for event in EVENTS]
+    asked = source(broker, "heat").fingerprint(tmp_path)
+    assert asked == source(broker, "heat").fingerprint(tmp_path)
+    send(producer, "heat", EVENTS[:1])
+    assert source(broker, "heat").fingerprint(tmp_path) != asked
+    with pytest.raises(DataCheckFailed, match="holds 7 messages, more than 6"):
+        source(broker, "heat", max_messages=6).read(tmp_path)
+
+
+def test_windows_are_made_of_the_messages_own_time(kafka: tuple[str, Any], tmp_path: Path) -> None:
+    broker, producer = kafka
+    send(producer, "windowed", EVENTS)
+    told: dict[str, Any] = {}
+    asked = source(broker, "windowed", time="t", every="10s", lateness="5s", by=["machine"])
+    table = asked.read(tmp_path, frozenset(), told.__setitem__)
+    first, second = (datetime.fromtimestamp(at, UTC).replace(tzinfo=None) for at in (1000, 1010))
+    assert table.select("window", "machine", "count", "heat_mean", "heat_max").rows() == [
+        (first, "a", 2, 21.0, 22.0),
+        (first, "b", 1, 30.0, 30.0),
+        (second, "a", 1, 40.0, 40.0),
+    ]
+    assert told == {"late messages left out": 1, "messages of windows that are not over left out": 1}
+    by_kafka = source(broker, "windowed", every="2s").read(tmp_path)
+    assert by_kafka["count"].to_list() == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("events", "more", "told"),
+    [
+        ([], {}, "no message came|Unknown topic"),
+        ([{"t": 1}, b"Zaphod", [1]], {}, "2 of 3 messages hold no JSON object; the first is number 2"),
+        ([{"t": "soon"}, {"t": "2026-01-02T00:00:00"}], {"time": "t", "every": "1s"}, "1 of 2 messages hold no time"),
+        ([{"t": 1}], {"time": "when", "every": "1s"}, "hold no 'when'"),
+        ([{"t": 1}], {"by": ["who"], "every": "1s"}, "hold no 'who'"),
+        ([{"t": 1}], {"every": "1s"}, "no window of 1 s is over"),
+    ],
+)
+def test_what_can_not_be_used_is_said(
+    kafka: tuple[str, Any], tmp_path: Path, events: list[Any], more: dict[str, Any], told: str
+) -> None:
+    broker, producer = kafka
+    topic = f"bad{abs(hash(told)) % 10**9}"
+    send(producer, topic, events)
+    with pytest.raises((DataCheckFailed, NotEnoughData), match=told) as refused:
+        source(broker, topic, **more).read(tmp_path)
+    assert "Zaphod" not in str(refused.value)
+
+
+@pytest.fixture(scope="module")
+def mosquitto() -> Iterator[int]:
+    with servers.mosquitto() as port:
+        yield port
+
+
+def test_mqtt_is_listened_to_for_a_while(mosquitto: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from paho.mqtt import publish
+
+    monkeypatch.setenv("MQTT_USER", "reader")
+    monkeypatch.setenv("MQTT_PASSWORD", "a word")
+    auth: Any = {"username": "reader", "password": "a word"}
+
+    def send() -> None:
+        time.sleep(0.5)
+        for event in EVENTS:
+            topic = f"plant/{event['machine']}/heat"
+            publish.single(topic, json.dumps(event), qos=1, port=mosquitto, hostname="127.0.0.1", auth=auth)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    named = {"user": "${secret:MQTT_USER}", "password": "${secret:MQTT_PASSWORD}"}
+    asked = source(f"mqtt://127.0.0.1:{mosquitto}", "plant/+/heat", listen="10s", max_messages=len(EVENTS), **named)
+    table = asked.read(tmp_path)
+    sender.join()
+    assert table["heat"].to_list() == [event["heat"] for event in EVENTS]
+    assert set(table["topic"]) == {"plant/a/heat", "plant/b/heat"}
+    assert asked.fingerprint(tmp_path) != asked.fingerprint(tmp_path)
+    with pytest.raises(DataCheckFailed, match=r"[Nn]ot authori[sz]ed"):
+        source(f"mqtt://127.0.0.1:{mosquitto}", "plant/#", listen="2s").read(tmp_path)
+
+
+def test_a_broker_that_is_not_there_is_said(tmp_path: Path) -> None:
+    with pytest.raises(DataCheckFailed, match="can't be reached"):
+        source(f"mqtt://127.0.0.1:{servers.free_port()}", "x", listen="1s").read(tmp_path)
