@@ -80,44 +80,33 @@ def refuse_misshapen(text: bytes, separator: str, where: str) -> Shape:
 
 
 def _shape(text: bytes, separator: str) -> Shape:
+    """Positions are looked at, not bytes: of line ends, separators and quotation marks there are far fewer."""
     import numpy as np
 
     shape, line, inside, open_line = Shape(), 1, False, 0
-    before, values, length = NEWLINE, 0, 0  # the byte before, and what is known of the record at hand
-    started = line
+    before, values, length, started = NEWLINE, 0, 0, 1  # the byte before, and what is known of the record at hand
     for chunk in _chunks(text):
-        newlines = chunk == NEWLINE
-        lines = line + np.cumsum(newlines, dtype=np.int64) - newlines  # the line of each byte
-        zeros = np.flatnonzero(chunk == 0)
-        shape.zeros.add(len(zeros), int(lines[zeros[0]]) if len(zeros) else 0)
-        within = _within(chunk, inside=inside)
-        if within is not None:
-            previous = np.concatenate((np.array([before], np.uint8), chunk[:-1]))
-            begins = np.isin(previous, np.array([ord(separator), NEWLINE, QUOTE], np.uint8))
-            strays = np.flatnonzero((chunk == QUOTE) & within & ~begins)  # one after another is a doubled one
-            shape.strays.add(len(strays), int(lines[strays[0]]) if len(strays) else 0)
-            opened = np.flatnonzero(within & (chunk == QUOTE))
-            open_line = int(lines[opened[-1]]) if len(opened) else open_line
-            inside = bool(within[-1])
-        outside = slice(None) if within is None else ~within
-        ends = np.flatnonzero(newlines if within is None else newlines & outside)
-        separators = chunk == ord(separator)
-        if within is not None:
-            separators &= outside
-        seen = np.cumsum(separators, dtype=np.int64)
-        counts = np.diff(seen[ends], prepend=0) + 1
-        lengths = np.diff(ends, prepend=-1) - 1
-        starts = np.concatenate(([started], lines[ends[:-1]] + 1)) if len(ends) else np.empty(0, np.int64)
+        breaks, quotes, zeros = (np.flatnonzero(chunk == one) for one in (NEWLINE, QUOTE, 0))
+        shape.zeros.add(len(zeros), _line(line, breaks, zeros))
+        opening = quotes[int(inside) :: 2]
+        previous = np.where(opening > 0, chunk[opening - 1], np.uint8(before))
+        strays = opening[~np.isin(previous, (ord(separator), NEWLINE, QUOTE))]  # one after another is a doubled one
+        shape.strays.add(len(strays), _line(line, breaks, strays))
+        open_line = _line(line, breaks, opening[-1:]) or open_line
+        ends = _outside(breaks, quotes, inside=inside)
+        separators = _outside(np.flatnonzero(chunk == ord(separator)), quotes, inside=inside)
+        seen = np.searchsorted(separators, ends)
         if len(ends):
-            returns = _returns(chunk, ends, before)
+            returns = np.where(ends > 0, chunk[ends - 1], np.uint8(before)) == RETURN
+            counts, lengths = np.diff(seen, prepend=0) + 1, np.diff(ends, prepend=-1) - 1
             counts[0] += values
             lengths[0] += length
-            _records(shape, counts, lengths - returns, starts)
-            values, length = int(seen[-1] - seen[ends[-1]]), len(chunk) - int(ends[-1]) - 1
-            started = int(lines[ends[-1]]) + 1
+            after = line + np.searchsorted(breaks, ends) + 1  # the line that follows each
+            _records(shape, counts, lengths - returns, np.concatenate(([started], after[:-1])))
+            values, length, started = len(separators) - int(seen[-1]), len(chunk) - int(ends[-1]) - 1, int(after[-1])
         else:
-            values, length = values + int(seen[-1]), length + len(chunk)
-        line, before = int(lines[-1] + newlines[-1]), int(chunk[-1])
+            values, length = values + len(separators), length + len(chunk)
+        inside, line, before = inside != len(quotes) % 2, line + len(breaks), int(chunk[-1])
     if length and not inside:
         _records(shape, np.array([values + 1]), np.array([length]), np.array([started]))
     shape.open_line = open_line if inside else 0
@@ -132,25 +121,17 @@ def _chunks(text: bytes) -> Iterator[np.ndarray]:
         yield whole[start : start + CHUNK]
 
 
-def _within(chunk: np.ndarray, *, inside: bool) -> np.ndarray | None:
-    """Whether each byte stands in a quotation (its opening mark does, its closing one doesn't); None: none does."""
-    import numpy as np
-
-    quotes = chunk == QUOTE
-    if not (inside or quotes.any()):
-        return None
-    parity: np.ndarray = (np.cumsum(quotes, dtype=np.uint8) + inside) & 1
-    return parity.astype(bool)
+def _line(line: int, breaks: np.ndarray, places: np.ndarray) -> int:
+    """The line of the first of ``places`` in a chunk that begins in ``line``; 0 where there is none."""
+    return line + int(breaks.searchsorted(places[0])) if len(places) else 0
 
 
-def _returns(chunk: np.ndarray, ends: np.ndarray, before: int) -> np.ndarray:
-    """Whether a carriage return stands before each end of a record."""
-    import numpy as np
-
-    last = chunk[ends - 1]
-    if ends[0] == 0:
-        last[0] = before
-    return np.asarray(last == RETURN)
+def _outside(places: np.ndarray, quotes: np.ndarray, *, inside: bool) -> np.ndarray:
+    """Those of ``places`` that stand in no quotation; ``inside``: whether the chunk begins in one."""
+    if not (inside or len(quotes)):
+        return places
+    kept: np.ndarray = places[(quotes.searchsorted(places) + inside) % 2 == 0]
+    return kept
 
 
 def _records(shape: Shape, counts: np.ndarray, lengths: np.ndarray, starts: np.ndarray) -> None:
