@@ -19,7 +19,7 @@ HINTS = {"datetime": "Write times as in ISO 8601: 2026-11-23 or 2026-11-23T14:30
 
 
 def cast(values: pl.Series, dtype: DType | None) -> pl.Series:
-    """``values`` as Float64, Int64, Boolean, String (categories), Datetime, or as they are when nothing is declared.
+    """``values`` as Float64, Int64, Boolean, String (categories and texts) or Datetime; as they are when none is said.
 
     Numbers that are not finite are missing.
 
@@ -40,7 +40,7 @@ def read(values: pl.Series, dtype: DType | None) -> tuple[pl.Series, pl.Series |
     """As ``cast``, what can't be read as missing; and where that is, bool [n], None where everything can be."""
     import polars as pl
 
-    if dtype == "category" or (dtype is None and values.dtype in (pl.String, pl.Categorical, pl.Enum)):
+    if dtype in ("category", "text") or (dtype is None and values.dtype in (pl.String, pl.Categorical, pl.Enum)):
         return as_categories(values), None
     if dtype is None:
         wide = values.dtype.is_decimal() or values.dtype in (pl.UInt64, pl.Int128, pl.UInt128)

@@ -73,9 +73,15 @@ def _columns(spec: Spec) -> Iterator[Disagreement]:
             yield Disagreement(key=(*path, "role"), what=f"is {column.role}, but problem.target names this column.")
         if column.role == "ignore" and column.dtype is not None:
             yield Disagreement(key=(*path, "dtype"), what="has no effect: the column is ignored.")
-        if column.dtype == "datetime" and column.role not in ("time", "ignore"):
+        idle = column.role == "feature" and not spec.features.takes_times(name)
+        if column.dtype == "datetime" and (idle or column.role not in ("feature", "time", "ignore")):
             what = f"is {column.role}, but a datetime can only have the role time or ignore."
-            yield Disagreement(key=(*path, "role"), what=what)
+            hint = f"Or make it a feature: features.columns.{name}: date" if idle else ""
+            yield Disagreement(key=(*path, "role"), what=what, hint=hint)
+        wanted = spec.features.dtype(name)
+        if wanted and column.dtype not in (None, wanted):
+            what = f"is {column.dtype}, but features.columns.{name} treats {wanted} columns."
+            yield Disagreement(key=(*path, "dtype"), what=what)
         yield from _grouping(column, path)
         if column.known_after and (role := "target" if name == target else column.role) != "feature":
             yield Disagreement(key=(*path, "known_after"), what=f"has no effect: the column's role is {role}.")
@@ -191,7 +197,7 @@ def _features(spec: Spec) -> Iterator[Disagreement]:
     features = spec.features
     for name, feature in features.columns.items():
         path, role = ("features", "columns", name), spec.column(name).role
-        if role != "feature":
+        if role != "feature" and not (role == "time" and features.dtype(name) == "datetime"):
             yield Disagreement(key=path, what=f"has no effect: the column's role is {role}.")
         elif not features.takes(name):
             yield Disagreement(key=path, what="has no effect: features.include and exclude leave the column out.")

@@ -5,8 +5,11 @@ A table is a polars frame; a *design* is what a candidate sees of it.
 
 from __future__ import annotations
 
+import contextlib
 import math
+import re
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
@@ -18,10 +21,21 @@ if TYPE_CHECKING:
 
 Task = Literal["binary", "multiclass", "regression"]
 Role = Literal["feature", "target", "id", "protected", "weight", "time", "ignore"]
-DType = Literal["float", "int", "bool", "category", "datetime"]
+DType = Literal["float", "int", "bool", "category", "datetime", "text"]
+
+Kind = Literal["numeric", "boolean", "categorical", "datetime", "text"]
+TEXTS: tuple[Kind, ...] = ("categorical", "text")
+"""The kinds of column that are strings to the graph."""
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_ISO = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}([T ].*)?")
 
 MISSING = "__missing__"
 """What a missing category is called, everywhere: in the stored tables, the graph and a request."""
+
+
+TEXT_READ = 10_000
+"""Characters of a text that are read; a longer one is cut, in training and in a request alike."""
 
 
 def category(value: str | float | bool) -> str:
@@ -38,19 +52,40 @@ def category(value: str | float | bool) -> str:
     return str(value)
 
 
+def seconds(time: str) -> float:
+    """Seconds since 1970 (UTC) of a date or time as in ISO 8601; without a zone it is of UTC.
+
+    Raises:
+        ValueError: it is none.
+    """
+    with contextlib.suppress(ValueError):
+        if _ISO.fullmatch(time):
+            moment = datetime.fromisoformat(time)
+            since = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - EPOCH
+            return float((since.days * 86400 + since.seconds) * 1_000_000 + since.microseconds) / 1e6
+    raise ValueError("is no time as in ISO 8601, such as 2026-11-23 or 2026-11-23T14:30:00Z")
+
+
+def iso(time: float) -> str:
+    """The same time as text."""
+    return (EPOCH + timedelta(seconds=time)).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
 class Column(BaseModel):
     """One feature as the model knows it: the same facts in the tables, the contract and the server."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    kind: Literal["numeric", "boolean", "categorical"]
+    kind: Kind
+    """Times (``datetime``) are numbers to the graph: seconds since 1970 (UTC), from ISO 8601 in the tables and in a
+    request. Of a ``text`` at most ``TEXT_READ`` characters are read, and a missing one is empty."""
     integral: bool = False
     """Whole numbers only in the data that the model was trained on."""
     nullable: bool = False
     """Whether a value may be missing."""
     minimum: float | None = None
-    """Smallest value in the training rows; None for categories and empty columns."""
+    """Smallest value in the training rows, of times in seconds; None for categories, texts and empty columns."""
     maximum: float | None = None
     categories: tuple[str, ...] = ()
     """Categories in the training rows, sorted, without the missing one; at most ``max_categories`` of them."""
@@ -58,7 +93,7 @@ class Column(BaseModel):
     @property
     def tensor(self) -> Literal["float64", "string"]:
         """What it is in the graph, [rows, 1]."""
-        return "string" if self.kind == "categorical" else "float64"
+        return "string" if self.kind in TEXTS else "float64"
 
 
 class Layout(BaseModel):
@@ -128,7 +163,24 @@ def feature_values(table: pl.DataFrame, column: Column) -> np.ndarray | pl.Serie
     values = table[column.name]
     if column.kind == "categorical":
         return values.fill_null(MISSING)
+    if column.kind == "text":
+        return values.replace({MISSING: None}).fill_null("").str.slice(0, TEXT_READ)
+    if column.kind == "datetime":
+        times = values.cast(pl.Datetime("us", getattr(values.dtype, "time_zone", None))).dt.epoch("us")
+        # Divided by numpy, as a request's times are by Python: polars multiplies by the reciprocal.
+        return times.cast(pl.Float64).fill_null(float("nan")).to_numpy() / 1e6
     return values.cast(pl.Float64).fill_null(float("nan")).to_numpy().astype(np.float64)
+
+
+def watched(values: pl.Series, column: Column) -> pl.Series:
+    """What is described of a column and watched for drift: times in seconds, and of texts no more than their length."""
+    import polars as pl
+
+    if column.kind == "text":
+        return values.replace({MISSING: None}).str.len_chars().cast(pl.Float64)
+    if column.kind == "datetime":
+        return pl.Series(column.name, feature_values(pl.DataFrame([values]), column)).fill_nan(None)
+    return values
 
 
 def feature_array(table: pl.DataFrame, column: Column) -> np.ndarray:

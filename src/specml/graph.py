@@ -28,6 +28,7 @@ class Graph:
         self._outputs: list[onnx.ValueInfoProto] = []
         self._nodes: list[onnx.NodeProto] = []
         self._constants: list[onnx.TensorProto] = []
+        self._told: list[onnx.ValueInfoProto] = []
         self._count = 0
 
     def input(self, name: str, dtype: DType, width: int = 1) -> str:
@@ -52,6 +53,12 @@ class Graph:
         """Add an operator with one output; returns the output's name."""
         name = self._fresh("v")
         self._nodes.append(_node(op, inputs, [name], domain, **attributes))
+        return name
+
+    def foreign(self, op: str, value: str, domain: str, dtype: DType, shape: list[str | int], **attributes: Any) -> str:
+        """Add an operator that ONNX does not know: it is told what comes out, which it could not infer."""
+        name = self.node(op, value, domain=domain, **attributes)
+        self._told.append(_value_info(name, dtype, shape))
         return name
 
     def inline(self, model: onnx.ModelProto, value: str, output: str) -> str:
@@ -96,19 +103,73 @@ class Graph:
         import onnx
         from onnx import helper
 
-        graph = helper.make_graph(self._nodes, self.name, self._inputs, self._outputs, initializer=self._constants)
+        graph = helper.make_graph(
+            self._nodes, self.name, self._inputs, self._outputs, initializer=self._constants, value_info=self._told
+        )
         model = helper.make_model(
             graph,
             ir_version=IR_VERSION,
             producer_name="specml",
             opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", ML_OPSET)],
         )
+        for domain in sorted({node.domain for node in self._nodes} - {"", "ai.onnx.ml"}):
+            model.opset_import.append(helper.make_opsetid(domain, 1))
         onnx.checker.check_model(model, full_check=True)
         return bytes(model.SerializeToString(deterministic=True))
 
     def _fresh(self, prefix: str) -> str:
         self._count += 1
         return f"_{prefix}{self._count}"
+
+
+class Number:
+    """A float64 value of a graph, computed with as one computes with an array: the same formula serves both."""
+
+    def __init__(self, graph: Graph, name: str) -> None:
+        self.graph = graph
+        self.name = name
+
+    def __add__(self, other: Number | float) -> Number:
+        return self.call("Add", other)
+
+    def __sub__(self, other: Number | float) -> Number:
+        return self.call("Sub", other)
+
+    def __mul__(self, other: Number | float) -> Number:
+        return self.call("Mul", other)
+
+    def __truediv__(self, other: Number | float) -> Number:
+        return self.call("Div", other)
+
+    def call(self, op: str, *others: Number | float) -> Number:
+        """The value of an operator on this value and others."""
+        import numpy as np
+
+        names = (
+            one.name if isinstance(one, Number) else self.graph.constant(np.array(one, np.float64)) for one in others
+        )
+        return Number(self.graph, self.graph.node(op, self.name, *names))
+
+
+def floor(x: Any) -> Any:
+    """The largest whole number that is at most ``x``, an array or a ``Number``."""
+    import numpy as np
+
+    return x.call("Floor") if isinstance(x, Number) else np.floor(x)
+
+
+def sine(x: Any) -> Any:
+    """Of an array or a ``Number``."""
+    import numpy as np
+
+    return x.call("Sin") if isinstance(x, Number) else np.sin(x)
+
+
+def cosine(x: Any) -> Any:
+    """Of an array or a ``Number``."""
+    import numpy as np
+
+    return x.call("Cos") if isinstance(x, Number) else np.cos(x)
 
 
 def _needed(makers: dict[str, onnx.NodeProto], output: str) -> set[str]:

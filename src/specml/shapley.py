@@ -50,6 +50,9 @@ def references(columns: Sequence[Column], described: dict[str, Any]) -> Columns:
                 where="reference.json",
                 hint="Without explanations it can be served: serving.explain=null.",
             )
+        if column.kind == "text":  # a row's text is compared with an empty one
+            found[column.name] = np.full(REFERENCES, "", dtype=object)
+            continue
         spread = _categories(told, ranks) if column.kind == "categorical" else _numbers(column, told, ranks)
         found[column.name] = spread[generator.permutation(REFERENCES)]
     return found

@@ -25,7 +25,9 @@ from specml.component import Block, ByType, Disagreement
 from specml.data import DType, Role, Task
 from specml.features.boolean import Boolean
 from specml.features.categorical import Categorical
+from specml.features.date import Date
 from specml.features.numeric import Numeric
+from specml.features.text import Text
 from specml.kinds import Candidate, Feature, Gate, Rule, Signal, Source, Target
 from specml.metrics import PRIMARY
 from specml.plan import Obligation, Plan
@@ -84,7 +86,7 @@ class Column(Block):
     """What is declared about one column; everything left out is inferred from the data and said."""
 
     dtype: DType | None = None
-    """``float``, ``int``, ``bool``, ``category`` or ``datetime``."""
+    """``float``, ``int``, ``bool``, ``category``, ``datetime`` or ``text`` (words rather than a category)."""
     role: Role = "feature"
     """``feature``, ``target``, ``id``, ``protected`` (kept for gates, never shown to a model), ``weight``,
     ``time`` or ``ignore``."""
@@ -153,6 +155,9 @@ class FeatureDefaults(Block):
     numeric: Numeric = Numeric()
     categorical: Categorical = Categorical()
     boolean: Boolean = Boolean()
+    datetime: Date | None = None
+    """Unless it is named, columns of times are no features, but for those that ``features.columns`` names."""
+    text: Text = Text()
 
 
 class Features(Block):
@@ -170,8 +175,20 @@ class Features(Block):
 
     @property
     def chooses(self) -> bool:
-        """Whether it says which columns are features, and not only how they become numbers."""
-        return (self.include, self.exclude, self.derive) != (("*",), (), {})
+        """Whether it says which columns are features, or what they hold, and not only how they become numbers."""
+        chosen = (self.include, self.exclude, self.derive) != (("*",), (), {})
+        return chosen or self.defaults.datetime is not None or any(self.dtype(name) for name in self.columns)
+
+    def dtype(self, name: str) -> DType | None:
+        """The dtype that a column must have for its own treatment, where that treats times or texts alone."""
+        treats = self.columns[name].treats if name in self.columns else ()
+        if treats == ("datetime",):
+            return "datetime"
+        return "text" if treats == ("text",) else None
+
+    def takes_times(self, name: str) -> bool:
+        """Whether a column of times is a feature, or read by one."""
+        return self.defaults.datetime is not None or self.dtype(name) == "datetime" or name in self.read
 
     def takes(self, name: str) -> bool:
         """Whether ``include`` and ``exclude`` let a column be a feature."""

@@ -12,13 +12,14 @@ import click
 
 from specml.cli.arguments import spec_and_overrides
 from specml.cli.predict import client, known, read_rows, spec_beside, tell_lacking
+from specml.data import TEXTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from specml.bundle import Bundle
     from specml.load import Loaded
-    from specml.serving.table import Kind
+    from specml.data import Kind
 
 BUNDLE = "artifacts/bundle"
 
@@ -144,7 +145,7 @@ def _read(file: Path | None, loaded: Loaded | None, columns: Mapping[str, Kind])
     from specml.serving.table import to_rows
 
     assert file is not None
-    table = read_rows(file, loaded, frozenset(name for name, kind in columns.items() if kind == "categorical"))
+    table = read_rows(file, loaded, frozenset(name for name, kind in columns.items() if kind in TEXTS))
     tell_lacking(file, table, columns)
     return to_rows(table, columns)
 

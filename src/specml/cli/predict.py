@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 import click
 
 from specml.cli.arguments import parse, spec_and_overrides
+from specml.data import TEXTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     import polars as pl
 
+    from specml.data import Kind
     from specml.load import Loaded
     from specml.serving.client import Client
-    from specml.serving.table import Kind
 
 ROWS_AT_ONCE = 1024
 
@@ -45,7 +46,7 @@ def command(file: Path, arguments: tuple[str, ...], folder: Path | None, output:
 
     loaded = spec_beside(folder, arguments)
     model: Asked = ByBundle(folder) if folder is not None else ByServer(known(loaded))
-    table = read_rows(file, loaded, frozenset(name for name, kind in model.columns.items() if kind == "categorical"))
+    table = read_rows(file, loaded, frozenset(name for name, kind in model.columns.items() if kind in TEXTS))
     answered = with_predictions(table, model.predict(to_rows(table, model.columns)))
     _write(answered, output, file)
     if not quiet:

@@ -76,7 +76,7 @@ def _of_file(loaded: Loaded, file: Path, by: str | None) -> Iterator[Judged]:
 
     champion = rollout.current(loaded.spec, loaded.folder)
     bundle = champion.open() if champion else open_bundle(loaded.folder / "artifacts/bundle")
-    texts = frozenset(column.name for column in bundle.contract.inputs if column.kind == "categorical")
+    texts = frozenset(column.name for column in bundle.contract.inputs if column.tensor == "string")
     for part, rows in parts(read_rows(file, loaded, texts), by):
         origin = {"file": file.name, "rows": digest(content(rows)), **({"part": part} if part else {})}
         name = f"file-{digest(json.dumps([bundle.digest, origin]).encode())[7:19]}"

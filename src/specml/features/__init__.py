@@ -1,5 +1,5 @@
 """Features, one a file."""
 
-from specml.features import boolean, categorical, expression, numeric
+from specml.features import boolean, categorical, date, expression, numeric, text
 
-__all__ = ["boolean", "categorical", "expression", "numeric"]
+__all__ = ["boolean", "categorical", "date", "expression", "numeric", "text"]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from specml.admission import stops
 from specml.card import governance, interval, number, outcome, settings
 from specml.curves import merged
+from specml.data import iso
 from specml.explain import UNITS
 from specml.metrics import TABLE
 from specml.report import svg
@@ -203,7 +204,7 @@ def _column(name: str, kind: str, told: dict[str, Any], rows: int) -> dict[str, 
         drawn = [share for _, share in shares[:24]]
     else:
         quantiles = told["quantiles"]
-        words = f"{svg.told(quantiles[1])} to {svg.told(quantiles[-2])}" if quantiles else "no value"
+        words = f"{_end(quantiles[1], kind)} to {_end(quantiles[-2], kind)}" if quantiles else "no value"
         drawn = _density(quantiles[1:-1])
     return {
         "name": svg.cut(name, LONGEST),
@@ -213,6 +214,13 @@ def _column(name: str, kind: str, told: dict[str, Any], rows: int) -> dict[str, 
         "words": words or "no category of ten rows or more",
         "spark": svg.spark(drawn),
     }
+
+
+def _end(value: float, kind: str) -> str:
+    """A value as a person reads it; a text is described by its length."""
+    if kind == "datetime":
+        return iso(value)[:10]
+    return f"{value:.0f} characters" if kind == "text" else svg.told(value)
 
 
 def _density(quantiles: list[float], bins: int = 24) -> list[float]:

@@ -6,6 +6,8 @@ import json
 import shlex
 from typing import TYPE_CHECKING, Any
 
+from specml.data import iso
+
 if TYPE_CHECKING:
     from specml.bundle import Contract
     from specml.data import Column
@@ -21,8 +23,12 @@ def example(column: Column) -> Any:
     """A plausible value of a column."""
     if column.kind == "boolean":
         return True
+    if column.kind == "text":
+        return "any text"
     if column.kind == "categorical":
         return column.categories[0] if column.categories else "any"
+    if column.kind == "datetime":
+        return iso(((column.minimum or 0) + (column.maximum or 0)) / 2)
     if column.minimum is None or column.maximum is None:
         return 0 if column.integral else 0.0
     middle = column.minimum / 2 + column.maximum / 2

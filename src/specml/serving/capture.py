@@ -240,6 +240,12 @@ class Capture:
             if column.kind == "categorical":
                 texts = pl.Series(column.name, values.tolist(), dtype=pl.String)
                 inputs.append(texts.set(texts == MISSING, None))
+            elif column.kind == "text":
+                texts = pl.Series(column.name, values.tolist(), dtype=pl.String)
+                inputs.append(texts.set(texts == "", None))
+            elif column.kind == "datetime":
+                micro = (pl.Series(column.name, values, dtype=pl.Float64).fill_nan(None) * 1e6).round().cast(pl.Int64)
+                inputs.append(micro.cast(pl.Datetime("us", "UTC")))
             else:
                 numbers = pl.Series(column.name, values, dtype=pl.Float64).fill_nan(None)
                 inputs.append(numbers.cast(pl.Boolean) if column.kind == "boolean" else numbers)

@@ -13,7 +13,7 @@ from specml.errors import SpecmlError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from specml.serving.table import Kind
+    from specml.data import Kind
 
 MOST_ROWS = 500
 """Rows in one request: enough to be fast, few enough to leave room for others."""
@@ -36,7 +36,7 @@ class Client:
         rows = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["schema"][
             "properties"
         ]["rows"]
-        return {name: _kind(schema["type"]) for name, schema in rows["items"]["properties"].items()}, rows["maxItems"]
+        return {name: _kind(schema) for name, schema in rows["items"]["properties"].items()}, rows["maxItems"]
 
     def predict(self, rows: list[dict[str, Any]], most: int) -> Iterator[dict[str, Any]]:
         """A prediction for each row, in order, and the ``id`` by which late labels find it.
@@ -93,7 +93,10 @@ def _read(raw: bytes) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _kind(types: str | list[str]) -> Kind:
+def _kind(schema: dict[str, Any]) -> Kind:
+    types: str | list[str] = schema["type"]
+    if schema.get("format") == "date-time":
+        return "datetime"
     if "string" in types:
         return "categorical"
     return "boolean" if "boolean" in types else "numeric"

@@ -15,7 +15,7 @@ import orjson
 from specml.data import MISSING
 from specml.serving.answer import refuse_not_finite
 from specml.serving.refusal import Refused
-from specml.serving.request import Rows, did_you_mean, most_values, read_object, too_many_rows
+from specml.serving.request import Rows, did_you_mean, most_values, read_object, text_array, too_many_rows
 
 if TYPE_CHECKING:
     from specml.bundle import Contract
@@ -114,7 +114,7 @@ def metadata(contract: Contract, version: str) -> dict[str, Any]:
         for name, dtype in contract.outputs().items()
     ]
     inputs = [
-        {"name": column.name, "datatype": "BYTES" if column.kind == "categorical" else "FP64", "shape": [-1, 1]}
+        {"name": column.name, "datatype": "BYTES" if column.tensor == "string" else "FP64", "shape": [-1, 1]}
         for column in contract.inputs
     ]
     return {
@@ -197,7 +197,7 @@ def _rows(tensor: dict[str, Any], name: str) -> int:
 def _tensor(tensor: dict[str, Any], column: Column, n: int, binary: memoryview) -> tuple[np.ndarray, memoryview]:
     """The column's values, and what is left of the binary part."""
     kind = tensor.get("datatype")
-    texts = column.kind == "categorical"
+    texts = column.tensor == "string"
     allowed = {"BYTES"} if texts else set(NUMBERS)
     if not isinstance(kind, str) or kind not in allowed:
         raise Refused(
@@ -218,7 +218,7 @@ def _tensor(tensor: dict[str, Any], column: Column, n: int, binary: memoryview) 
     else:
         array = _from_json(tensor.get("data"), column, n, kind)
     _refuse_missing(array, column)
-    return array, binary
+    return (text_array(array.tolist()) if column.kind == "text" else array), binary
 
 
 def _numbers_from_bytes(part: memoryview, n: int, name: str, kind: str) -> np.ndarray:
@@ -280,9 +280,9 @@ def _objects(texts: list[str], n: int, name: str) -> np.ndarray:
 
 
 def _refuse_missing(array: np.ndarray, column: Column) -> None:
-    if column.kind != "categorical" and np.isinf(array).any():
+    if column.tensor != "string" and np.isinf(array).any():
         raise Refused(400, f"the input {column.name!r} has an infinite value in row {int(np.isinf(array).argmax())}.")
-    missing = array == MISSING if column.kind == "categorical" else np.isnan(array)
+    missing = array == MISSING if column.tensor == "string" else np.isnan(array)
     if not column.nullable and missing.any():
         raise Refused(
             400,
@@ -291,8 +291,8 @@ def _refuse_missing(array: np.ndarray, column: Column) -> None:
 
 
 def _all_missing(column: Column, n: int) -> np.ndarray:
-    if column.kind == "categorical":
-        return _objects([MISSING] * n, n, column.name)
+    if column.tensor == "string":
+        return _objects([MISSING if column.kind == "categorical" else ""] * n, n, column.name)
     return np.full(n, np.nan)
 
 

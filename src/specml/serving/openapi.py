@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from specml.data import TEXT_READ, iso
 from specml.serving.announce import example, example_row
 
 if TYPE_CHECKING:
@@ -139,8 +140,19 @@ def _operation(
 
 
 def _column(column: Column) -> dict[str, Any]:
-    types = {"numeric": ["number"], "boolean": ["boolean"], "categorical": ["string", "number", "boolean"]}[column.kind]
+    types = {
+        "numeric": ["number"],
+        "boolean": ["boolean"],
+        "categorical": ["string", "number", "boolean"],
+        "datetime": ["string"],
+        "text": ["string"],
+    }[column.kind]
     about = []
+    if column.kind == "datetime":
+        seen = f" Seen in training: {iso(column.minimum or 0)} to {iso(column.maximum or 0)}."
+        about.append("A date or time as in ISO 8601; without a zone it is UTC." + seen)
+    if column.kind == "text":
+        about.append(f"Of a text, {TEXT_READ:,} characters are read.")
     if column.kind == "numeric" and column.minimum is not None and column.maximum is not None:
         whole = " whole numbers" if column.integral else ""
         about.append(f"Seen in training:{whole} from {column.minimum:g} to {column.maximum:g}.")
@@ -151,6 +163,8 @@ def _column(column: Column) -> dict[str, Any]:
         types.append("null")
         about.append("May be left out or null when missing.")
     schema: dict[str, Any] = {"type": types[0] if len(types) == 1 else types, "examples": [example(column)]}
+    if column.kind == "datetime":
+        schema["format"] = "date-time"
     if about:
         schema["description"] = " ".join(about)
     return schema

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import orjson
 
-from specml.data import MISSING, category
+from specml.data import MISSING, TEXT_READ, category, seconds
 from specml.serving.refusal import Refused
 
 if TYPE_CHECKING:
@@ -156,10 +156,43 @@ def _categories(column: Column, values: list[Any]) -> np.ndarray:
     return array
 
 
+def _times(column: Column, values: list[Any]) -> np.ndarray:
+    if not set(map(type, values)) <= {str, type(None)}:
+        raise _wrong(column, values, (str,), "a time as in ISO 8601")
+    read = []
+    for row, value in enumerate(values):
+        try:
+            read.append(np.nan if value is None else seconds(value))
+        except ValueError as error:
+            raise Refused(422, f"rows[{row}].{column.name} {error}.") from None
+    if not column.nullable and None in values:
+        raise _missing(column, values.index(None))
+    return np.array(read, dtype=np.float64)
+
+
+def _texts(column: Column, values: list[Any]) -> np.ndarray:
+    if not set(map(type, values)) <= {str, type(None)}:
+        raise _wrong(column, values, (str,), "a text")
+    if not column.nullable:
+        missing = [row for row, value in enumerate(values) if value in (None, MISSING)]
+        if missing:
+            raise _missing(column, missing[0])
+    return text_array(values)
+
+
+def text_array(values: list[str | None]) -> np.ndarray:
+    """Texts as the graph takes them: a missing one is empty, a long one cut."""
+    array = np.empty(len(values), dtype=object)
+    array[:] = ["" if value in (None, MISSING) else value[:TEXT_READ] for value in values]
+    return array
+
+
 _READ: dict[str, Callable[[Column, list[Any]], np.ndarray]] = {
     "numeric": _numbers,
     "boolean": _booleans,
     "categorical": _categories,
+    "datetime": _times,
+    "text": _texts,
 }
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from specml.data import MISSING, category
+from specml.data import MISSING, category, seconds
 from specml.errors import DataCheckFailed
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-    Kind = Literal["numeric", "boolean", "categorical"]
+    from specml.data import Kind
 
 BOOLEANS = {"true": True, "false": False, "yes": True, "no": False, "1": True, "0": False, "1.0": True, "0.0": False}
 
@@ -54,15 +54,18 @@ def with_predictions(table: pl.DataFrame, predictions: Iterable[Mapping[str, Any
 
 
 def _values(values: pl.Series, kind: Kind) -> list[Any]:
-    if kind == "categorical":
+    if kind in ("categorical", "text"):
         return _categories(values)
-    read = _number if kind == "numeric" else _boolean
+    read, wanted = {
+        "numeric": (_number, "a number"),
+        "boolean": (_boolean, "true or false"),
+        "datetime": (_time, "a time as in ISO 8601"),
+    }[kind]
     answer = []
     for index, value in enumerate(values.to_list()):
         try:
             answer.append(None if _missing(value) else read(value))
-        except (ValueError, KeyError, TypeError, OverflowError):
-            wanted = "a number" if kind == "numeric" else "true or false"
+        except (ValueError, KeyError, TypeError, OverflowError, AttributeError):
             raise DataCheckFailed(
                 f"row {index + 1} has {str(value)[:80]!r}, not {wanted}.", where=values.name
             ) from None
@@ -94,6 +97,12 @@ def _number(value: Any) -> float | int | None:
         return value
     number = float(value)
     return number if math.isfinite(number) else None
+
+
+def _time(value: Any) -> str:
+    text = value if isinstance(value, str) else value.isoformat()
+    seconds(text)
+    return str(text)
 
 
 def _boolean(value: Any) -> bool:

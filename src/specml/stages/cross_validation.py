@@ -158,10 +158,12 @@ def treatment(spec: Spec, layout: Layout) -> Mapping[str, Feature]:
         DataCheckFailed: a feature is named for a column that is none, or that it can't treat.
     """
     default = spec.features.defaults
-    by_kind: dict[str, Feature] = {
+    by_kind: dict[str, Feature | None] = {
         "numeric": default.numeric,
         "boolean": default.boolean,
         "categorical": default.categorical,
+        "datetime": default.datetime,
+        "text": default.text,
     }
     columns = [column for column in layout.features if spec.features.takes(column.name)]
     names = [column.name for column in columns]
@@ -170,10 +172,12 @@ def treatment(spec: Spec, layout: Layout) -> Mapping[str, Feature]:
             close = get_close_matches(name, names, 1)
             hint = f"Did you mean {close[0]!r}?" if close else ""
             raise DataCheckFailed("there is no such feature.", where=f"features.columns.{name}", hint=hint)
-    chosen = {c.name: spec.features.columns.get(c.name, by_kind[c.kind]) for c in columns}
+    found = {c.name: spec.features.columns.get(c.name, by_kind[c.kind]) for c in columns}
+    # Times without a treatment are there for derived features to read.
+    chosen = {name: feature for name, feature in found.items() if feature is not None}
     for column in columns:
-        feature = chosen[column.name]
-        if column.kind not in feature.treats:
+        feature = chosen.get(column.name)
+        if feature and column.kind not in feature.treats:
             raise DataCheckFailed(
                 f"treats {' and '.join(feature.treats)} columns; {column.name!r} is {column.kind}.",
                 where=f"features.columns.{column.name}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from specml.data import MISSING, Layout
+from specml.data import MISSING, Layout, watched
 from specml.files import canonical_json, write_atomic
 from specml.plan import Plot, Stage
 from specml.stages import prepare
@@ -42,7 +42,7 @@ def work(work: Work) -> None:
 
     layout = Layout.model_validate_json(work.path(prepare.LAYOUT).read_bytes())
     train = pl.read_parquet(work.path(prepare.TRAIN))
-    columns = {column.name: describe(train[column.name]) for column in layout.features}
+    columns = {column.name: describe(watched(train[column.name], column)) for column in layout.features}
     write_atomic(work.path(OUT), canonical_json(columns))
     write_atomic(work.path(TARGET), _target(layout, train))
     gaps = [name for name, told in columns.items() if told["missing"] > 0]

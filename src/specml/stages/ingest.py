@@ -101,7 +101,7 @@ def _texts(work: Work) -> frozenset[str]:
     return frozenset(
         joins.own_name(data.joins, work.key, name)
         for name, c in data.columns.items()
-        if c.dtype == "category"
+        if c.dtype in ("category", "text")
         or (c.role == "protected" and not c.bands)
         or c.action == "hash"
         or (c.checks and c.checks.regex)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from specml.casting import as_groups, cast, declared_groups
-from specml.data import MISSING, Column, Layout, category
+from specml.data import MISSING, Column, Layout, category, watched
 from specml.errors import DataCheckFailed, NotEnoughData
 from specml.files import canonical_json, read_json, write_atomic
 from specml.plan import Stage
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     import polars as pl
 
+    from specml.data import DType
     from specml.spec import Spec
     from specml.stages.work import Work
 
@@ -80,12 +81,13 @@ def work(work: Work) -> None:
     ingest.refuse_missing({spec.problem.target: "problem.target"}, written.columns)
     if written.height == 0:
         raise NotEnoughData("the source has no rows.")
-    table, repaired = _repaired(spec, written)
+    features = spec.features if "features" in work.stage.params else Features()
+    table, repaired = _repaired(spec, features, written)
     table, apart = contract.judged(spec, written, table, findings)
     if apart is not None:
         ingest.write_table(work, QUARANTINE, apart)
     findings.refuse()
-    table, set_aside = _typed(spec, table)
+    table, set_aside = _typed(spec, features, table)
     unlabelled = table[spec.problem.target].null_count()
     table = table.filter(table[spec.problem.target].is_not_null())
     classes = _classes(spec, table[spec.problem.target])
@@ -94,7 +96,6 @@ def work(work: Work) -> None:
     train_rows, test_rows = split(spec, table)
     train, test = table[train_rows], table[test_rows]
     _feasible(spec, train, test, classes)
-    features = spec.features if "features" in work.stage.params else Features()
     layout = _layout(spec, features, train, classes, set_aside)
     leakage.single_columns(spec, layout, train, findings)
     leakage.across(spec, layout, train, test, findings)
@@ -129,7 +130,7 @@ def work(work: Work) -> None:
     work.say(f"train {train.height:,} · test {test.height:,} rows, {len(layout.features)} features{aside}{out}")
 
 
-def _repaired(spec: Spec, table: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, str]]:
+def _repaired(spec: Spec, features: Features, table: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, str]]:
     """Undeclared texts that are numbers as such, and what was done by column."""
     told: dict[str, str] = {}
     columns = []
@@ -138,7 +139,8 @@ def _repaired(spec: Spec, table: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, 
         number = declared.role in ("feature", "weight") or (
             declared.role == "target" and spec.problem.task == "regression"
         )
-        read, what = repair.repaired(values) if number and declared.dtype is None else (values, "")
+        undeclared = declared.dtype is None and features.dtype(values.name) is None
+        read, what = repair.repaired(values) if number and undeclared else (values, "")
         columns.append(read)
         if what:
             told[values.name] = what
@@ -171,7 +173,7 @@ def _table(work: Work) -> tuple[pl.DataFrame, dict[str, dict[str, int]]]:
     return table, told
 
 
-def _typed(spec: Spec, table: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, str]]:
+def _typed(spec: Spec, features: Features, table: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, str]]:
     """Columns in their declared or inferred types; what is set aside, and why."""
     import polars as pl
 
@@ -184,12 +186,12 @@ def _typed(spec: Spec, table: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, str
         if not name:
             set_aside["(unnamed)"] = "it has no name"
             continue
-        typed = _column_typed(spec, values)
+        typed = _column_typed(spec, values, features.dtype(name))
         missing = int((typed == MISSING).sum()) if typed.dtype == pl.String else typed.null_count()
         if missing and not declared.nullable:
             what = f"{missing} of {len(values)} values are missing, but nullable is false."
             raise DataCheckFailed(what, where=f"data.columns.{name}.nullable")
-        reason = _unfit(typed, missing) if declared.role == "feature" else ""
+        reason = _unfit(typed, missing, times=features.takes_times(name)) if declared.role == "feature" else ""
         if declared.known_after:
             reason = f"it is known only after the {declared.known_after}"
         if reason:
@@ -199,8 +201,8 @@ def _typed(spec: Spec, table: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, str
     return pl.DataFrame(columns), set_aside
 
 
-def _column_typed(spec: Spec, values: pl.Series) -> pl.Series:
-    """One column, by its role."""
+def _column_typed(spec: Spec, values: pl.Series, wanted: DType | None) -> pl.Series:
+    """One column, by its role; ``wanted``: the dtype that its feature needs."""
     import polars as pl
 
     declared = spec.column(values.name)
@@ -210,7 +212,7 @@ def _column_typed(spec: Spec, values: pl.Series) -> pl.Series:
         return cast(values, "datetime")
     if declared.role == "target" and declared.dtype != "category" and values.dtype == pl.String:
         return values if declared.dtype is None else cast(values, declared.dtype)
-    typed = cast(values, declared.dtype)
+    typed = cast(values, declared.dtype or wanted)
     if declared.role == "target" and typed.dtype == pl.String:
         return typed.replace({MISSING: None})
     if declared.role == "weight":
@@ -229,12 +231,16 @@ def _refuse_bad_weights(values: pl.Series) -> None:
         raise DataCheckFailed("every weight is 0.", where=where)
 
 
-def _unfit(values: pl.Series, missing: int) -> str:
+def _unfit(values: pl.Series, missing: int, *, times: bool) -> str:
     """Why a column can't be a feature; empty when it can."""
     import polars as pl
 
     if missing == len(values):
         return "every value is missing"
+    if times and values.dtype in (pl.Date, pl.Datetime):
+        return ""
+    if values.dtype in (pl.Date, pl.Datetime):
+        return f"it holds {values.dtype} values; say features.columns.{values.name}: date, or its role: time or ignore"
     if values.dtype.is_temporal():
         return f"it holds {values.dtype} values; declare its role: time or ignore"
     if not (values.dtype.is_numeric() or values.dtype in (pl.String, pl.Boolean)):
@@ -406,7 +412,7 @@ def _layout(
     features, read = [], chosen.read
     _refuse_idle_patterns(chosen, [*train.columns, *set_aside])
     for name in train.columns:
-        if spec.column(name).role != "feature" or name == spec.problem.target:
+        if not _may_be_feature(spec, chosen, name):
             continue
         if not chosen.takes(name) and name not in read:
             set_aside[name] = "features.include and exclude leave it out"
@@ -415,12 +421,13 @@ def _layout(
             set_aside[name] = "it has one value only in the training rows"
             continue
         distinct = train[name].n_unique()
-        if _is_text(train[name]) and spec.column(name).dtype is None and distinct > ALL_DIFFERENT * train.height:
+        dtype = spec.column(name).dtype or chosen.dtype(name)
+        if _is_text(train[name]) and dtype is None and distinct > ALL_DIFFERENT * train.height:
             set_aside[name] = (
-                f"{distinct:,} of its {train.height:,} texts are distinct; an id? Declare its role or dtype"
+                f"{distinct:,} of its {train.height:,} texts are distinct; an id? Declare its role or dtype, as text"
             )
             continue
-        features.append(_column(name, train[name], nullable=spec.column(name).nullable))
+        features.append(_column(name, train[name], dtype, nullable=spec.column(name).nullable))
     for column in features:
         if column.name in OUTPUTS or re.fullmatch(r"_[cv]\d+", column.name):
             raise DataCheckFailed(
@@ -470,15 +477,29 @@ def _refuse_underivable(features: Features, kinds: dict[str, str], set_aside: di
                 )
 
 
+def _may_be_feature(spec: Spec, chosen: Features, name: str) -> bool:
+    """Whether its role lets a model see a column; one that orders the rows only where a feature asks for it."""
+    role = spec.column(name).role
+    if role == "time":
+        return chosen.dtype(name) == "datetime" or name in chosen.read
+    return role == "feature" and name != spec.problem.target
+
+
 def _is_text(values: pl.Series) -> bool:
     import polars as pl
 
     return values.dtype == pl.String
 
 
-def _column(name: str, values: pl.Series, *, nullable: bool) -> Column:
+def _column(name: str, values: pl.Series, dtype: DType | None, *, nullable: bool) -> Column:
     import polars as pl
 
+    if dtype == "text":
+        return Column(name=name, kind="text", nullable=nullable)
+    if values.dtype.is_temporal():
+        times = watched(values, Column(name=name, kind="datetime"))
+        ends = {"minimum": _number(times.min()), "maximum": _number(times.max())}
+        return Column(name=name, kind="datetime", nullable=nullable, **ends)
     if values.dtype == pl.String:
         counts = values.filter(values != MISSING).value_counts(sort=True).head(CATEGORIES_KEPT)
         return Column(

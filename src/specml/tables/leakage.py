@@ -79,7 +79,7 @@ def alone(column: Column, values: np.ndarray, y: np.ndarray, layout: Layout) -> 
     groups = _groups(column, values)
     if layout.task == "regression":
         found = [_r_squared(_out_of_half(groups, y), y)]
-        if column.kind != "categorical":
+        if column.tensor != "string":
             found += [_correlation(values, y) ** 2, _correlation(_ranks(values), _ranks(y)) ** 2]
         return float(max(found))
     labels = [1] if len(layout.classes) == 2 else range(len(layout.classes))
@@ -87,7 +87,7 @@ def alone(column: Column, values: np.ndarray, y: np.ndarray, layout: Layout) -> 
     for label in labels:
         positive = (y == label).astype(np.float64)
         found = [0.5, _auc(_out_of_half(groups, positive), positive)]
-        if column.kind != "categorical":
+        if column.tensor != "string":
             ranked = [_auc(np.nan_to_num(values, nan=end), positive) for end in (-np.inf, np.inf)]
             found += [max(one, 1 - one) for one in ranked]
         worst = min(worst, max(found))
@@ -98,8 +98,8 @@ def _groups(column: Column, values: np.ndarray) -> np.ndarray:
     """int64 [n], the category or bin of each value; missing ones have their own."""
     import numpy as np
 
-    if column.kind == "categorical":
-        return np.unique(values.astype(str), return_inverse=True)[1]
+    if column.tensor == "string":
+        return np.unique(values, return_inverse=True)[1]
     known = values[~np.isnan(values)]
     edges = np.unique(known)
     if len(edges) > BINS:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from specml import ledger
 from specml.casting import cast
+from specml.data import watched
 from specml.errors import DataCheckFailed
 from specml.files import canonical_json, write_atomic
 from specml.kinds import Window
@@ -27,7 +28,13 @@ if TYPE_CHECKING:
 RECORDS = ".specml/watch"
 """A record for each judged window (NAME.json), and the profile of its rows (NAME.profile)."""
 
-DTYPES: dict[str, DType] = {"numeric": "float", "boolean": "bool", "categorical": "category"}
+DTYPES: dict[str, DType] = {
+    "numeric": "float",
+    "boolean": "bool",
+    "categorical": "category",
+    "datetime": "datetime",
+    "text": "text",
+}
 
 
 @dataclass(frozen=True)
@@ -108,7 +115,12 @@ def inputs(table: pl.DataFrame, contract: Contract) -> pl.DataFrame:
         raise DataCheckFailed(f"the rows have none of the model's columns: {', '.join(names)}.", hint=hint)
     return pl.DataFrame(
         [
-            cast(table[one.name] if one.name in table.columns else _nothing(one.name, table.height), DTYPES[one.kind])
+            watched(
+                cast(
+                    table[one.name] if one.name in table.columns else _nothing(one.name, table.height), DTYPES[one.kind]
+                ),
+                one,
+            )
             for one in contract.inputs
         ]
     )
