@@ -177,7 +177,7 @@ def watched(values: pl.Series, column: Column) -> pl.Series:
     import polars as pl
 
     if column.kind == "text":
-        return values.replace({MISSING: None}).str.len_chars().cast(pl.Float64)
+        return values.replace({MISSING: None, "": None}).str.slice(0, TEXT_READ).str.len_chars().cast(pl.Float64)
     if column.kind == "datetime":
         return pl.Series(column.name, feature_values(pl.DataFrame([values]), column)).fill_nan(None)
     return values

@@ -240,3 +240,17 @@ def test_nothing_is_captured_unless_the_spec_says_so() -> None:
     assert Spec.model_validate(tree()).monitoring.capture is None
     with pytest.raises(ValidationError):
         Spec.model_validate(tree(monitoring={"capture": {"share": 0}}))
+
+
+def test_time_moves_on_and_that_is_no_drift() -> None:
+    from specml.kinds import Window
+    from specml.profile import Profile, profile
+    from specml.signals.data_drift import DataDrift
+
+    then, now = pl.Series("at", np.arange(1000.0)), pl.Series("at", np.arange(1000.0) + 5000)
+    reference = {"columns": {"at": {**describe(then), "kind": "datetime"}, "x": describe(then.alias("x"))}}
+    window = Window(1000, profile=Profile.read(profile(pl.DataFrame([now, then.alias("x")]))))
+    assert DataDrift().judge(reference, window).outcome == "holds"
+    assert DataDrift(columns=("at",)).judge(reference, window).outcome == "refused"
+    alone = {"columns": {"at": reference["columns"]["at"]}}
+    assert DataDrift().judge(alone, window).outcome == "not measured"

@@ -54,7 +54,8 @@ class DataDrift(Signal):
     min_rows: Annotated[int, Field(ge=50)] = 500
     """Fewer rows in a window are not measured: chance alone makes a large index there."""
     columns: tuple[str, ...] = ()
-    """Which of the model's columns are watched; all when none is named."""
+    """Which of the model's columns are watched; all but the times when none is named: those move on by themselves.
+    Of a text it is the length that is watched."""
 
     @override
     def disagreements(self, spec: Spec) -> Iterable[Disagreement]:
@@ -76,7 +77,11 @@ class DataDrift(Signal):
         if window.profile is None or window.rows < self.min_rows:
             reason = f"{window.rows:,} rows, fewer than {self.min_rows:,}."
             return Verdict(outcome="not measured", reason=reason, n=window.rows, threshold=threshold)
-        bins = {name: binned(known[name], window.profile, name) for name in self.columns or sorted(known)}
+        named = self.columns or sorted(name for name, told in known.items() if told["kind"] != "datetime")
+        if not named:
+            reason = "every column of the model is a time, and none is named."
+            return Verdict(outcome="not measured", reason=reason, n=window.rows, threshold=threshold)
+        bins = {name: binned(known[name], window.profile, name) for name in named}
         chances = false_discovery_control([chance(one, known[name]["rows"]) for name, one in bins.items()])
         slices = [
             self._slice(name, one, float(p), known[name]) for (name, one), p in zip(bins.items(), chances, strict=True)
@@ -111,7 +116,7 @@ def binned(known: dict[str, Any], profile: Profile, name: str) -> Bins:
     """A column in the bins that its training rows give; a column that the window lacks is missing in every row."""
     import numpy as np
 
-    if known["kind"] == "numeric":
+    if known["kind"] != "categorical":
         edges, shares = zip(*known["cumulative"], strict=True) if known["cumulative"] else ((), ())
         filled = profile.rows(name) - profile.missing(name)
         counts = np.diff([0.0, *profile.up_to(name, list(edges)), filled])

@@ -43,6 +43,9 @@ def work(work: Work) -> None:
     layout = Layout.model_validate_json(work.path(prepare.LAYOUT).read_bytes())
     train = pl.read_parquet(work.path(prepare.TRAIN))
     columns = {column.name: describe(watched(train[column.name], column)) for column in layout.features}
+    for column in layout.features:
+        if column.kind == "datetime":  # time moves on: that it does is no drift
+            columns[column.name]["kind"] = "datetime"
     write_atomic(work.path(OUT), canonical_json(columns))
     write_atomic(work.path(TARGET), _target(layout, train))
     gaps = [name for name, told in columns.items() if told["missing"] > 0]
