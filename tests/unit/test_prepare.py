@@ -272,3 +272,44 @@ def test_prepare_depends_on_features_only_where_they_choose_columns() -> None:
     assert not any(key.startswith("features") for key in prepare.declare(spec_of()).params)
     chosen = spec_of(**features(exclude=("x",)))
     assert "features" in prepare.declare(chosen).params
+
+
+def test_times_and_texts_become_features_where_a_treatment_asks_for_them(tmp_path: Path) -> None:
+    table = {
+        **rows(),
+        "at": [f"2024-{1 + i % 11:02}-01T0{i % 9}:00:00" for i in range(200)],
+        "built": [f"20{i % 19:02}-03-04" for i in range(200)],
+        "seen": [f"2024-01-{1 + i % 28:02}" for i in range(200)],
+        "message": [f"text {i}, of its own" for i in range(200)],
+        "code": [i % 49 for i in range(200)],
+    }
+    columns = {"at": {"role": "time"}, "built": {"dtype": "datetime"}, "seen": {"dtype": "datetime"}, "code": {}}
+    chosen = {
+        "columns": {"at": {"type": "date"}, "message": {"type": "text"}, "code": {"type": "text"}},
+        "derive": {"age": {"type": "expression", "expr": "(at - built) / 86400"}},
+    }
+    columns["seen"] = {"role": "ignore"}
+    train, _, layout = prepared(tmp_path, table, data=data(columns=columns), **features(**chosen))
+    kinds = {c.name: c.kind for c in layout.features}
+    assert {name: kinds[name] for name in ("at", "built", "message", "code")} == {
+        "at": "datetime",
+        "built": "datetime",
+        "message": "text",
+        "code": "text",
+    }
+    at = next(c for c in layout.features if c.name == "at")
+    assert (at.minimum, at.categories) == (1704067200.0, ())
+    assert train["code"].dtype == pl.String
+    assert "text 1, of its own" not in (tmp_path / prepare.LAYOUT).read_text()
+
+
+def test_times_are_no_features_of_themselves(tmp_path: Path) -> None:
+    table = pl.DataFrame(rows()).with_columns(at=pl.Series(["2024-01-01", "2024-02-01"] * 100).str.to_date())
+    table.write_parquet(tmp_path / "rows.parquet")
+    source = {"rows": {"type": "parquet", "path": "rows.parquet"}}
+    _, _, layout = prepared(tmp_path, rows(), data=data(sources=source))
+    assert "at" not in {c.name for c in layout.features}
+    assert "features.columns.at: date" in json.loads((tmp_path / prepare.METRICS).read_text())["set_aside"]["at"]
+    everything = features(defaults={"datetime": {"type": "date"}})
+    _, _, layout = prepared(tmp_path, rows(), data=data(sources=source), **everything)
+    assert "at" in {c.name for c in layout.features}

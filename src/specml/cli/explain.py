@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from specml.bundle import Bundle
-    from specml.load import Loaded
     from specml.data import Kind
+    from specml.load import Loaded
 
 BUNDLE = "artifacts/bundle"
 
