@@ -304,7 +304,9 @@ def test_times_and_texts_become_features_where_a_treatment_asks_for_them(tmp_pat
 
 
 def test_times_are_no_features_of_themselves(tmp_path: Path) -> None:
-    table = pl.DataFrame(rows()).with_columns(at=pl.Series(["2024-01-01", "2024-02-01", "2024-02-01", "2024-01-01"] * 50).str.to_date())
+    table = pl.DataFrame(rows()).with_columns(
+        at=pl.Series(["2024-01-01", "2024-02-01", "2024-02-01", "2024-01-01"] * 50).str.to_date()
+    )
     table.write_parquet(tmp_path / "rows.parquet")
     source = {"rows": {"type": "parquet", "path": "rows.parquet"}}
     _, _, layout = prepared(tmp_path, rows(), data=data(sources=source))
