@@ -104,6 +104,20 @@ def test_every_source_has_a_section_in_the_documents() -> None:
     assert told == {name for name, one in Source.table.items() if one.__module__.startswith("specml.sources.")}
 
 
+def test_the_features_of_their_page_are_valid_and_every_option_is_told(tmp_path: Path) -> None:
+    from specml.kinds import Feature
+
+    page = (ROOT / "docs/features.md").read_text()
+    (block,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    head = "name: x\nproblem: {task: binary, target: y}\ncandidates: {gbm: lightgbm}\n"
+    (tmp_path / "spec.yaml").write_text(f"{head}data: {{sources: {{rows: {{type: csv, path: rows.csv}}}}}}\n{block}")
+    assert len(load(tmp_path).spec.features.columns) == 4
+    for name in ("boolean", "categorical", "date", "expression", "numeric", "text"):
+        assert f"**{name}**" in page
+        options = Feature.table[name].model_fields.keys() - {"type", "expr", "missing", "encode"}
+        assert [option for option in options if option not in page] == []
+
+
 def test_the_readme_lists_every_type_and_metric() -> None:
     from specml.component import kinds
     from specml.metrics import TABLE
