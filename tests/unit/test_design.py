@@ -10,8 +10,9 @@ import pytest
 
 from specml.data import Column, Layout
 from specml.stages.cross_validation import design, fit_design
-from tests.conftest import spec_of
+from tests.conftest import spec_of, tree
 
+DATA = tree()["data"]
 N = 400
 GENERATOR = np.random.default_rng(4)
 TABLE = pl.DataFrame(
@@ -73,6 +74,13 @@ def test_lightgbm_keeps_a_direction_against_the_data(direction: str) -> None:
         ({"features": {"derive": {"d": {"type": "expression", "expr": "y + 1"}}}}, "role is target"),
         ({"features": {"exclude": ("income",), "columns": {"income": {"type": "numeric"}}}}, "leave the column out"),
         ({"features": {"columns": {"town": {"type": "categorical", "smooth": 3.0}}}}, "has no effect"),
+        ({"features": {"columns": {"at": {"type": "date", "parts": ()}}}}, "nothing is left of the time"),
+        ({"features": {"columns": {"at": {"type": "text", "words": None}}}}, "nothing is left of the text"),
+        (
+            {"features": {"columns": {"at": {"type": "date"}}}, "data": {**DATA, "columns": {"at": {"dtype": "int"}}}},
+            "treats datetime columns",
+        ),
+        ({"data": {**DATA, "columns": {"at": {"dtype": "datetime"}}}}, "a datetime can only have the role"),
     ],
 )
 def test_what_contradicts_is_told(changes: Any, says: str) -> None:

@@ -10,18 +10,20 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 from typing_extensions import override
 
+from specml.component import Disagreement
 from specml.features.numeric import FittedNumeric, Numeric
 from specml.graph import Number, cosine, floor, sine
 from specml.kinds import Feature, FittedFeature, Training
 from specml.values import Day
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     import numpy as np
 
     from specml.data import Column
     from specml.graph import Graph
+    from specml.spec import Spec
 
 DAY = 86400.0
 FIRST, LAST = -62135596800.0, 253402300799.0
@@ -67,6 +69,11 @@ class Date(Feature):
         named = {name: column.model_copy(update={"name": f"{column.name}: {name}"}) for name in kept}
         fitted = tuple(numeric.fit(named[name], raw[name], training) for name in kept)
         return FittedDate(column.name, self.parts, cyclic, since, tuple(kept), fitted)
+
+    @override
+    def disagreements(self, spec: Spec) -> Iterable[Disagreement]:
+        if not self.parts and self.since is None:
+            yield Disagreement(key=("parts",), what="is empty, and since is not said: nothing is left of the time.")
 
     @classmethod
     @override

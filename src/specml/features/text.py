@@ -147,11 +147,11 @@ class Terms:
         """float32 [n, terms]."""
         import numpy as np
         from sklearn.feature_extraction.text import CountVectorizer
+        from sklearn.preprocessing import normalize
 
         counter = CountVectorizer(analyzer=self.of, vocabulary={term: i for i, term in enumerate(self.terms)})
-        weighed = counter.transform(texts).toarray() * np.array(self.weights)
-        length = np.sqrt((weighed**2).sum(axis=1, keepdims=True))
-        return np.asarray(weighed / np.maximum(length, 1e-12), dtype=np.float32)
+        weighed = counter.transform(texts).multiply(np.array(self.weights)).tocsr()
+        return np.asarray(normalize(weighed).astype(np.float32).toarray())
 
     def to_onnx(self, graph: Graph, value: str) -> str:
         """The same of a string value [n]: float32 [n, terms]."""
