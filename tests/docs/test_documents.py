@@ -96,6 +96,22 @@ def test_the_source_of_the_documents_works(tmp_path: Path) -> None:
     assert "500 rows × 3 columns" in told
 
 
+def test_the_yaml_of_the_page_of_sources_is_valid() -> None:
+    from ruamel.yaml import YAML
+
+    from specml.kinds import Source
+
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/sources.md").read_text(), re.DOTALL)
+    shown: set[str] = set()
+    for block in blocks:
+        value = YAML(typ="safe").load(block)
+        for source in value.get("data", {}).get("sources", value).values():
+            options = {key: tuple(one) if isinstance(one, list) else one for key, one in source.items()}
+            Source.table[source["type"]].model_validate(options)
+            shown.add(source["type"])
+    assert shown == {name for name, one in Source.table.items() if one.__module__.startswith("specml.sources.")}
+
+
 def test_every_source_has_a_section_in_the_documents() -> None:
     from specml.kinds import Source
 

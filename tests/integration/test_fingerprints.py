@@ -135,9 +135,14 @@ def test_each_source_waits_for_its_own_file() -> None:
 
 
 @pytest.mark.slow
-def test_a_run_asks_first_and_does_nothing_where_nothing_is_new(tmp_path: Path) -> None:
+def test_a_run_asks_first_and_does_nothing_where_nothing_is_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fill(tmp_path, *range(300))
     (tmp_path / "more.csv").write_text("id,z\n" + "".join(f"{i},{i % 5}\n" for i in range(900)))
+    base = tmp_path / "canary-of-a-password"  # stands in the database's URL, and nowhere else
+    base.symlink_to(tmp_path / "rows.db")
+    monkeypatch.setenv("ROWS_URL", f"sqlite+pysqlite:///{base}")
     spec = {
         "name": "asked",
         "problem": {"task": "binary", "target": "y"},
@@ -145,7 +150,7 @@ def test_a_run_asks_first_and_does_nothing_where_nothing_is_new(tmp_path: Path) 
             "sources": {
                 "rows": {
                     "type": "sql",
-                    "connection": "sqlite:///rows.db",
+                    "connection": "${secret:ROWS_URL}",
                     "query": "select * from rows",
                     "cursor": "id",
                 },
@@ -175,3 +180,5 @@ def test_a_run_asks_first_and_does_nothing_where_nothing_is_new(tmp_path: Path) 
     for expected in ("Running stage 'prepare'", "Stage 'prepare' didn't change"):
         done = subprocess.run(dvc, cwd=tmp_path, capture_output=True, text=True, check=True)
         assert expected in done.stdout + done.stderr
+    holding = [path for path in tmp_path.rglob("*") if path.is_file() and b"canary-of" in path.read_bytes()]
+    assert holding == []

@@ -173,6 +173,21 @@ def test_size_is_bounded_announced_or_not(web: servers.Web, tmp_path: Path) -> N
     assert len(fetch.Fetch(10, 5, True, {}).get(f"{web.url}/rows").content) == 9
 
 
+def test_what_is_cut_off_or_not_packed_as_it_says_is_refused(web: servers.Web, tmp_path: Path) -> None:
+    packed = {"Content-Encoding": "gzip"}
+    web.pages["/rows"] = (200, {"Content-Length": "100", "Connection": "close"}, CSV)
+    with pytest.raises(DataCheckFailed, match="it breaks off"):
+        source(web).read(tmp_path)
+    web.pages["/rows"] = (200, packed, b"junk")
+    with pytest.raises(DataCheckFailed, match="not packed as it says"):
+        source(web).read(tmp_path)
+    web.pages["/rows"] = (200, packed, gzip.compress(CSV))
+    assert source(web).read(tmp_path).equals(TABLE)
+    web.pages["/rows"] = (200, packed, gzip.compress(b"0" * 10_000_000))
+    with pytest.raises(DataCheckFailed, match="more than 1,000,000 bytes"):
+        source(web, max_bytes=1_000_000).read(tmp_path)
+
+
 def test_time_is_bounded(web: servers.Web, tmp_path: Path) -> None:
     def slow(query: dict[str, str], headers: dict[str, str]) -> servers.Answer:
         time.sleep(0.5)

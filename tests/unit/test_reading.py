@@ -97,6 +97,13 @@ def test_decimal_commas_and_thousands_are_read_where_every_value_is_a_number() -
     assert numbers(pl.Series(["1 00", "20"]), ".", " ") is None
 
 
+def test_dashes_are_missing_among_numbers_only() -> None:
+    table, told = read("n,strand,code\n1,-,-\n-,+,a\n2.5,-,-\n")
+    assert [None if one is None else float(one) for one in table["n"]] == [1.0, None, 2.5]
+    assert table["strand"].to_list() == ["-", "+", "-"]
+    assert told["dashes among numbers, taken as missing"] == {"n": "1"}
+
+
 def test_codes_are_kept_as_they_are_written() -> None:
     kept, _ = read("zip\n02139\n 00501\n", texts=frozenset({"zip"}))
     assert kept["zip"].to_list() == ["02139", " 00501"]

@@ -14,6 +14,7 @@ from specml.errors import DataCheckFailed, SpecmlError
 from specml.reading.select import parse_select
 from specml.sources.sql import Sql
 from tests import servers
+from tests.conftest import spec_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -261,3 +262,28 @@ def test_a_column_of_sqlite_that_holds_several_types_is_counted(tmp_path: Path) 
         asked.read(tmp_path)
     assert "Zaphod" not in str(refused.value)
     assert isinstance(asked.read(tmp_path, frozenset({"a"})), pl.DataFrame)
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        ({"columns": {"id": {"action": "drop"}}}, "is dropped"),
+        ({"columns": {"id": {"role": "ignore"}}, "undeclared": "drop"}, "is forgotten"),
+        ({"undeclared": "drop"}, "is forgotten"),
+        ({"columns": {"id": {"role": "id"}}, "undeclared": "drop"}, ""),
+        ({}, ""),
+    ],
+)
+def test_a_cursor_that_is_not_kept_is_told(data: dict[str, Any], told: str) -> None:
+    asked = {"type": "sql", "connection": "sqlite:///x.db", "query": "select * from t", "cursor": "id"}
+    spec = spec_of(data={"sources": {"rows": asked}, **data})
+    found = [one.what for one in spec.contradictions() if one.key[-1] == "cursor"]
+    assert found == ([f"'id' {told}: nobody would know its last value."] if told else [])
+
+
+@pytest.mark.parametrize("query", ["drop table t", "select * from t where a = :a", "select 1; select 2", "select from"])
+def test_what_is_no_select_is_a_fault_of_the_spec(query: str) -> None:
+    for connection in ("sqlite:///x.db", "${secret:X_URL}"):
+        asked = {"type": "sql", "connection": connection, "query": query}
+        found = [one for one in spec_of(data={"sources": {"rows": asked}}).contradictions() if one.key[-1] == "query"]
+        assert found or query == "select from"

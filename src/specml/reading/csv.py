@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 SEPARATORS = (",", ";", "\t", "|")
 LOOKED_AT = 100
 """Records that the separator is inferred from."""
-MISSING_TEXTS = ("", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "null", "NULL", "?", "-")
+MISSING_TEXTS = ("", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "null", "NULL", "?")
+DASH = "-"
+"""Missing among numbers; among words it may be one, as the strand of a gene is."""
 
 
 def _encoding(name: str) -> str:
@@ -91,7 +93,7 @@ def read_csv(content: bytes | Path, how: CsvText, where: str, texts: frozenset[s
     if shape.blank:
         table = _without(table, shape)
         tell("blank lines left out", len(shape.blank))
-    table = _numbers(table, how, texts)
+    table = _numbers(_without_dashes(table, how, texts, tell), how, texts)
     return with_dates(_declared_dates(table, how, where), how.dates, texts, tell)
 
 
@@ -147,6 +149,25 @@ def _without(table: pl.DataFrame, shape: Shape) -> pl.DataFrame:
 
     rows = pl.int_range(table.height, eager=True)
     return table.filter(~rows.is_in(shape.blank)) if table.height == shape.records else table
+
+
+def _without_dashes(table: pl.DataFrame, how: CsvText, texts: frozenset[str], tell: Tell) -> pl.DataFrame:
+    """Dashes as missing in columns whose other texts are numbers, every one."""
+    import polars as pl
+
+    found: dict[str, str] = {}
+    columns = []
+    for values in table.get_columns():
+        if values.dtype == pl.String and values.name not in texts and values.name not in how.dates:
+            dashes = (values.str.strip_chars() == DASH).fill_null(value=False)
+            rest = values.filter(~dashes)
+            if dashes.any() and numbers(rest, how.decimal, how.thousands) is not None:
+                found[values.name] = f"{int(dashes.sum()):,}"
+                values = values.set(dashes, None)  # noqa: PLW2901
+        columns.append(values)
+    if found:
+        tell("dashes among numbers, taken as missing", found)
+    return pl.DataFrame(columns)
 
 
 def _numbers(table: pl.DataFrame, how: CsvText, texts: frozenset[str]) -> pl.DataFrame:

@@ -119,7 +119,7 @@ class Fetch:
         except urllib3.exceptions.ReadTimeoutError:
             raise self._late(url) from None
         except urllib3.exceptions.HTTPError as error:
-            raise DataCheckFailed(f"can't be reached: {_reason(error)}.", where=shown(url)) from None
+            raise DataCheckFailed(f"can't be read: {_reason(error)}.", where=shown(url)) from None
         return found.status, headers, content
 
     def _read(self, found: urllib3.BaseHTTPResponse, headers: Mapping[str, str], url: str) -> bytes:
@@ -225,4 +225,6 @@ def _reason(error: Exception) -> str:
         return "nothing listens there"
     if isinstance(error, urllib3.exceptions.ConnectTimeoutError):
         return "it does not answer"
+    if isinstance(error, urllib3.exceptions.DecodeError):
+        return "what it sends is not packed as it says"
     return "it breaks off" if isinstance(error, urllib3.exceptions.ProtocolError) else type(error).__name__

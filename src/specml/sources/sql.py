@@ -72,6 +72,19 @@ class Sql(Source):
             # What can't be parsed may be right in the language of a database that only its secret URL names.
             if dialect or not refused.what.startswith("can't be parsed"):
                 yield Disagreement(key=("query",), what=refused.what, hint=refused.hint)
+        if self.cursor is not None and (lost := self._lost(spec)):
+            hint = "Keep it as it is, with role: ignore, or read all rows each time: without a cursor."
+            yield Disagreement(
+                key=("cursor",), what=f"{self.cursor!r} {lost}: nobody would know its last value.", hint=hint
+            )
+
+    def _lost(self, spec: Spec) -> str:
+        """Why the cursor does not come through ``ingest``; empty where it does."""
+        declared = spec.data.columns.get(self.cursor or "")
+        if declared is not None and declared.action:
+            return "is dropped" if declared.action == "drop" else "is hashed"
+        forgets = spec.data.undeclared == "drop" and not spec.data.joins
+        return "is forgotten" if forgets and (declared is None or declared.role == "ignore") else ""
 
     @override
     def read(self, folder: Path, texts: frozenset[str] = frozenset(), tell: Tell = untold) -> pl.DataFrame:
