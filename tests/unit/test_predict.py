@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 
 from specml.cli.predict import command, read_rows
 from specml.errors import SpecmlError
+from specml.serving.table import to_rows
 from tests.bundles import binary_bundle, probability
 
 if TYPE_CHECKING:
@@ -84,3 +85,5 @@ def test_dates_are_passed_through_as_they_are_written(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text('{"day": "2026-11-25", "n": 1.5}\n')
     assert read_rows(tmp_path / "rows.csv", None, frozenset())["day"].to_list() == ["25.11.2026"]
     assert read_rows(tmp_path / "rows.jsonl", None, frozenset())["day"].to_list() == ["2026-11-25"]
+    taken = read_rows(tmp_path / "rows.csv", None, frozenset(), frozenset({"day"}))
+    assert to_rows(taken, {"day": "datetime"}) == [{"day": "2026-11-25T00:00:00"}]

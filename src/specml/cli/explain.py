@@ -145,7 +145,10 @@ def _read(file: Path | None, loaded: Loaded | None, columns: Mapping[str, Kind])
     from specml.serving.table import to_rows
 
     assert file is not None
-    table = read_rows(file, loaded, frozenset(name for name, kind in columns.items() if kind in TEXTS))
+    texts, times = (
+        frozenset(name for name, kind in columns.items() if kind in kinds) for kinds in (TEXTS, ("datetime",))
+    )
+    table = read_rows(file, loaded, texts, times)
     tell_lacking(file, table, columns)
     return to_rows(table, columns)
 

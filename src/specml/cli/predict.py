@@ -46,7 +46,10 @@ def command(file: Path, arguments: tuple[str, ...], folder: Path | None, output:
 
     loaded = spec_beside(folder, arguments)
     model: Asked = ByBundle(folder) if folder is not None else ByServer(known(loaded))
-    table = read_rows(file, loaded, frozenset(name for name, kind in model.columns.items() if kind in TEXTS))
+    texts, times = (
+        frozenset(name for name, kind in model.columns.items() if kind in kinds) for kinds in (TEXTS, ("datetime",))
+    )
+    table = read_rows(file, loaded, texts, times)
     answered = with_predictions(table, model.predict(to_rows(table, model.columns)))
     _write(answered, output, file)
     if not quiet:
@@ -79,10 +82,13 @@ def tell_lacking(file: Path, table: pl.DataFrame, columns: Mapping[str, Kind]) -
         click.echo(f"{file} lacks {', '.join(lacking)}: missing in every row.", err=True)
 
 
-def read_rows(file: Path, loaded: Loaded | None, texts: frozenset[str]) -> pl.DataFrame:
+def read_rows(
+    file: Path, loaded: Loaded | None, texts: frozenset[str], times: frozenset[str] = frozenset()
+) -> pl.DataFrame:
     """The file's rows, read as the spec's source reads its own where that is of the same type.
 
     ``texts``: columns to be read as they are written: ``02139`` stays so.
+    ``times``: columns that the model takes as times; any other date is passed through as it is written.
     """
     from specml.kinds import Source
     from specml.sources.arrow import Arrow
@@ -102,14 +108,15 @@ def read_rows(file: Path, loaded: Loaded | None, texts: frozenset[str]) -> pl.Da
     like = (
         next((one for one in loaded.spec.data.sources.values() if type(one) is kinds[ends]), None) if loaded else None
     )
+    if isinstance(like, Csv):
+        declared["dates"] = {name: form for name, form in like.dates.items() if name in times}
     if like is not None and ends != "tsv":
-        source = like.model_copy(update={**declared, **({"dates": {}} if isinstance(like, Csv) else {})})
+        source = like.model_copy(update=declared)
     else:
         source = kinds[ends].model_validate({**declared, **({"separator": "\t"} if ends == "tsv" else {})})
     table = source.read(here, texts)
-    dates = frozenset(name for name, kind in table.schema.items() if kind.is_temporal())
-    # No model takes a date: they are passed through as they are written.
-    return source.read(here, texts | dates) if dates and isinstance(source, Csv | Jsonl) else table
+    others = frozenset(name for name, kind in table.schema.items() if kind.is_temporal()) - times
+    return source.read(here, texts | others) if others and isinstance(source, Csv | Jsonl) else table
 
 
 class Asked(Protocol):
