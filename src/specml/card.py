@@ -157,8 +157,9 @@ def _training(layout: Layout, prepared: dict[str, Any]) -> Iterator[str]:
             for where, one in sorted(checks.items())
         ]
         yield from _table(("check of the data", "verdict", "wanted", "found"), rows, PREPARED)
-    if prepared.get("repaired"):
-        yield from _table(("column repaired", "how"), sorted(prepared["repaired"].items()), PREPARED)
+    for key, head in (("repaired", "column repaired"), ("odd", "column that is odd")):
+        if prepared.get(key):
+            yield from _table((head, "how"), sorted(prepared[key].items()), PREPARED)
     if prepared.get("set_aside"):
         yield from _table(("column set aside", "why"), sorted(prepared["set_aside"].items()), PREPARED)
 

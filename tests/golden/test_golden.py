@@ -12,6 +12,7 @@ from specml.compile import compile_plan
 from specml.compile.dvc import dvc_yaml, params_yaml
 from specml.compile.write import compiled
 from specml.load import load
+from tests import bad_data
 from tests.conftest import EXAMPLES, ROOT
 
 FILES = Path(__file__).parent
@@ -63,3 +64,10 @@ def test_what_the_rule_gdpr_changes() -> None:
 @pytest.mark.parametrize("name", sorted(PROJECTS))
 def test_the_committed_files_are_current(name: str) -> None:
     assert compiled(load(PROJECTS[name])).changed == ()
+
+
+def test_the_page_about_bad_data() -> None:
+    golden = ROOT / "docs" / "bad-data.md"
+    if os.environ.get("SPECML_GOLDEN") == "write":
+        golden.write_text(bad_data.page())
+    assert bad_data.page() == golden.read_text(), f"{golden}: `make golden` rewrites it"

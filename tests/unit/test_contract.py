@@ -153,6 +153,20 @@ def test_what_breaks_the_contract_of_the_table(
     assert any(note.startswith(f"data.checks.{key}: ") for note in notes)
 
 
+def test_a_condition_finds_missing_values_only_where_it_asks_for_them(tmp_path: Path) -> None:
+    table = put("kind", None, None, "odd") | {"age": [None, *rows()["age"][1:]]}
+    asked = {
+        "none": "kind IS NULL",
+        "other": "kind NOT IN ('new', 'old')",
+        "young": "age < 20",
+        "both": "age IS NULL AND kind IS NULL",
+    }
+    checks = {name: {"expression": text, "level": "warn"} for name, text in asked.items()}
+    found = prepared(tmp_path, table, checks={"failed_rows": checks})[0]["checks"]
+    counts = {name: found[f"data.checks.failed_rows.{name}"]["value"] for name in asked}
+    assert counts == {"none": 2, "other": 1, "young": 0, "both": 1}
+
+
 def test_a_contract_that_holds_says_so(tmp_path: Path) -> None:
     columns = {
         "id": {"checks": {"unique": {}, "regex": "^c"}},

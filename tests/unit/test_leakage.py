@@ -10,12 +10,12 @@ import polars as pl
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from specml.data import Column, Layout
+from specml.data import Layout
 from specml.errors import DataCheckFailed
 from specml.stages import ingest, prepare
 from specml.stages.work import Work, narrowed
 from specml.tables.leakage import alone
-from specml.tables.repair import repaired
+from specml.tables.repair import as_written, lossy
 from tests.conftest import spec_of
 
 if TYPE_CHECKING:
@@ -122,11 +122,10 @@ def test_a_columns_score_is_the_area_under_its_curve(missing: float) -> None:
     x = Y + 1.5 * NOISE
     x = np.where(G.random(N) < missing, np.nan, x)
     ends = [roc_auc_score(Y, np.nan_to_num(x, nan=end)) for end in (-1e9, 1e9)]
-    assert alone(Column(name="x", kind="numeric"), x, Y, layout) >= max(ends) - 1e-12
-    assert alone(Column(name="x", kind="numeric"), -x, Y, layout) == pytest.approx(
-        alone(Column(name="x", kind="numeric"), x, Y, layout), abs=0.02
-    )
-    assert alone(Column(name="x", kind="numeric"), np.full(N, np.nan), Y, layout) == 0.5
+    found = alone(pl.Series(x).fill_nan(None), Y, layout)
+    assert found >= max(ends) - 1e-12
+    assert alone(pl.Series(-x).fill_nan(None), Y, layout) == pytest.approx(found, abs=0.02)
+    assert alone(pl.Series([None] * N, dtype=pl.Float64), Y, layout) == 0.5
 
 
 def people(shift: int) -> dict[str, Any]:
@@ -170,8 +169,15 @@ TEXTS: list[Any] = [
     (
         ["1", " 2 ", "", " ", None],
         [1, 2, None, None, None],
-        "2 numbers that stood as text are read as numbers, 2 blank",
+        "2 numbers that stood as text are read as such, 3 are missing",
     ),
+    (
+        ["True", "false", " ", None],
+        [True, False, None, None],
+        "2 booleans that stood as text are read as such, 2 are missing",
+    ),
+    (["true", "maybe"], None, ""),
+    (["2020-01-01", "2021-02-03T10:00"], None, "its 2 texts are days"),
     (["1.5", "-2e3", "+.5", "7."], [1.5, -2000.0, 0.5, 7.0], "4 numbers"),
     (["10000000000000000000", "1"], [1e19, 1.0], "2 numbers"),
     (["02139", "00501"], None, ""),
@@ -188,7 +194,7 @@ TEXTS: list[Any] = [
 @pytest.mark.parametrize(("texts", "numbers", "told"), TEXTS)
 def test_texts_are_numbers_only_where_nothing_is_lost(texts: list[Any], numbers: list[Any] | None, told: str) -> None:
     values = pl.Series("x", texts, dtype=pl.String)
-    found, what = repaired(values)
+    found, what = as_written(values)
     assert found.to_list() == (texts if numbers is None else numbers)
     assert what.startswith(told) if numbers else told in what
     assert bool(what) == bool(told)
@@ -197,9 +203,22 @@ def test_texts_are_numbers_only_where_nothing_is_lost(texts: list[Any], numbers:
 def test_a_repaired_column_is_a_feature_and_said(tmp_path: Path) -> None:
     texts = [" " if i % 50 == 0 else f"{x:.2f}" for i, x in enumerate(NOISE)]
     metrics, notes = prepared(tmp_path, {"x": NOISE, "bill": texts, "y": Y})
-    assert notes == ["bill: 588 numbers that stood as text are read as numbers, 12 blank ones as missing"]
+    assert notes == ["bill: 588 numbers that stood as text are read as such, 12 are missing"]
     assert metrics["repaired"]["bill"] == notes[0].removeprefix("bill: ")
     layout = Layout.model_validate_json((tmp_path / prepare.LAYOUT).read_bytes())
     assert {one.name: one.kind for one in layout.features} == {"x": "numeric", "bill": "numeric"}
     _, notes = prepared(tmp_path, {"x": NOISE, "bill": texts, "y": Y}, columns={"bill": {"dtype": "category"}})
     assert not notes
+
+
+BEYOND = "1 whole numbers beyond ±2^53 are rounded; is it an id? Declare its role"
+
+
+@pytest.mark.parametrize("kind", [pl.Int8, pl.UInt8, pl.Int32, pl.UInt32, pl.Int64, pl.UInt64, pl.Int128])
+def test_numbers_of_every_width_are_looked_at(kind: Any) -> None:
+    largest = int(pl.select(kind.max()).item())
+    assert lossy(pl.Series("x", [0, 1, largest], dtype=kind)) == ("" if largest < 2**53 else BEYOND)
+    assert not lossy(pl.Series("x", [None, 1, 2], dtype=kind))
+    assert (
+        lossy(pl.Series("x", [float("inf"), None, 1.0], dtype=pl.Float32)) == "1 infinite values are taken as missing"
+    )

@@ -140,6 +140,16 @@ def test_every_verdict_and_metric_is_told(project: Path) -> None:
         assert gate["reason"].split(";")[0].partition("<")[0] in text.replace("&gt;", ">")
 
 
+def test_what_the_checks_of_the_data_found_is_told(project: Path) -> None:
+    checks = read_json(project / "metrics/prepare.json")["checks"]
+    text, card = report.html(project), (project / "artifacts/release/card.md").read_text()
+    assert {"data.checks.leakage", "data.checks.overlap"} <= set(checks)
+    for where in checks:
+        name = where.removeprefix("data.")
+        assert f"<b>{name}</b>" in text
+        assert f"| {name} | " in card
+
+
 def test_each_section_names_files_that_exist(project: Path) -> None:
     named = set(
         re.findall(r"[\w/.-]+\.(?:json|md)\b", " ".join(re.findall(r'class="source">([^<]+)<', report.html(project))))

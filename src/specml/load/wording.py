@@ -138,7 +138,7 @@ def _wanted(error: Mapping[str, Any]) -> str:
         if number == 1:
             units = {" entries": " entry", " characters": " character"}.get(units, units)
         return f"{words} {number:g}{units}" if isinstance(number, float) else f"{words} {number}{units}"
-    return KINDS.get(kind, str(error["msg"]))
+    return KINDS.get(kind, str(error["msg"]).removeprefix("must be ").removesuffix("."))
 
 
 def _sentence(error: Mapping[str, Any]) -> str:

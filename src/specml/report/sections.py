@@ -160,13 +160,23 @@ def _data(facts: Facts) -> dict[str, Any]:
         "columns": table,
         "left_out": len(facts.layout.features) - len(shown),
         "set_aside": [(svg.cut(name, LONGEST), why) for name, why in set_aside[:COLUMNS]],
-        "repaired": [(svg.cut(name, LONGEST), how) for name, how in sorted(facts.prepared.get("repaired", {}).items())],
+        "repaired": [
+            (svg.cut(name, LONGEST), how)
+            for key in ("repaired", "odd")
+            for name, how in sorted(facts.prepared.get(key, {}).items())
+        ],
         "joins": [
             (name, f"{one['matched']:,} of {one['rows']:,} rows match one of its {one['right_rows']:,}")
             for name, one in sorted(facts.prepared.get("joins", {}).items())
         ],
         "checks": [
-            (where.removeprefix("data."), one["outcome"], one["level"], one["reason"], one["threshold"])
+            (
+                where.removeprefix("data."),
+                one["outcome"],
+                one["level"],
+                svg.cut(one["reason"], REASON),
+                one["threshold"],
+            )
             for where, one in sorted(facts.prepared.get("checks", {}).items())
         ],
         "sources": [(path, f"{kind}:{found}", size) for path, (kind, found, size) in sorted(facts.sources.items())],
@@ -463,3 +473,7 @@ def _percent(share: float) -> str:
 
 def _count(n: int, what: str) -> str:
     return f"{n} {what}" if n == 1 else f"{n} {what}s"
+
+
+REASON = 300
+"""Characters of what a check found; the name of a column may be long."""

@@ -18,6 +18,8 @@ from specml.tables import contract, joins, leakage, repair
 from specml.tables.checks import Findings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import numpy as np
     import polars as pl
 
@@ -82,7 +84,7 @@ def work(work: Work) -> None:
     if written.height == 0:
         raise NotEnoughData("the source has no rows.")
     features = spec.features if "features" in work.stage.params else Features()
-    table, repaired = _repaired(spec, features, written)
+    table, repaired, odd = repair.repaired(spec, features, written)
     table, apart = contract.judged(spec, written, table, findings)
     if apart is not None:
         ingest.write_table(work, QUARANTINE, apart)
@@ -112,39 +114,26 @@ def work(work: Work) -> None:
         "set_aside": dict(sorted(set_aside.items())),
         "checks": findings.told(),
     }
-    told |= {key: facts for key, facts in (("joins", found), ("repaired", repaired)) if facts}
+    told |= {key: facts for key, facts in (("joins", found), ("repaired", repaired), ("odd", odd)) if facts}
     if apart is not None:
         told["rows"]["quarantined"] = apart.height
     if classes:
         counts = np.bincount(train[layout.target].to_numpy(), minlength=len(classes))
         told["train_rows_by_class"] = {str(label): int(n) for label, n in zip(classes, counts, strict=True)}
     write_atomic(work.path(METRICS), canonical_json(told))
-    for note in (
-        *(f"{name}: {what}" for name, what in sorted(repaired.items())),
-        *(f"{name} set aside: {reason}" for name, reason in sorted(set_aside.items())),
-        *findings.warnings(),
-    ):
+    for note in (*_notes(told), *findings.warnings()):
         work.say(note, note=True)
-    out = f", {unlabelled:,} rows without a label left out" if unlabelled else ""
     aside = f", {len(set_aside)} columns set aside" if set_aside else ""
-    work.say(f"train {train.height:,} · test {test.height:,} rows, {len(layout.features)} features{aside}{out}")
+    work.say(f"train {train.height:,} · test {test.height:,} rows, {len(layout.features)} features{aside}")
 
 
-def _repaired(spec: Spec, features: Features, table: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, str]]:
-    """Undeclared texts that are numbers as such, and what was done by column."""
-    told: dict[str, str] = {}
-    columns = []
-    for values in table.get_columns():
-        declared = spec.column(values.name)
-        number = declared.role in ("feature", "weight") or (
-            declared.role == "target" and spec.problem.task == "regression"
-        )
-        undeclared = declared.dtype is None and features.dtype(values.name) is None
-        read, what = repair.repaired(values) if number and undeclared else (values, "")
-        columns.append(read)
-        if what:
-            told[values.name] = what
-    return table.with_columns(columns), told
+def _notes(told: dict[str, Any]) -> Iterator[str]:
+    """What a person should know of the data, from the metrics."""
+    if n := told["rows"]["unlabelled"]:
+        yield f"{n:,} rows without a label are left out"
+    for key in ("repaired", "odd"):
+        yield from (f"{name}: {what}" for name, what in sorted(told.get(key, {}).items()))
+    yield from (f"{name} set aside: {reason}" for name, reason in told["set_aside"].items())
 
 
 def _table(work: Work) -> tuple[pl.DataFrame, dict[str, dict[str, int]]]:
@@ -429,7 +418,7 @@ def _layout(
             continue
         features.append(_column(name, train[name], dtype, nullable=spec.column(name).nullable))
     for column in features:
-        if column.name in OUTPUTS or re.fullmatch(r"_[cv]\d+", column.name):
+        if column.name in (*OUTPUTS, TIME) or re.fullmatch(r"_[cv]\d+", column.name):
             raise DataCheckFailed(
                 f"a feature can't be called {column.name!r}, which the model's graph needs as a name of its own.",
                 hint=f"Rename it in the data, or declare data.columns.{column.name}.role: ignore",

@@ -103,7 +103,7 @@ class FailedRows(Rows):
     expression: Condition
     """What is wrong with them, in SQL over their columns: ``"paid > billed OR status = 'unknown'"``. Comparisons,
     ``AND OR NOT IN BETWEEN LIKE IS NULL``, arithmetic, days as ``DATE '2026-12-31'``, and the functions abs, ceil,
-    coalesce, floor, greatest, least, length, lower, round, upper. A comparison with a missing value finds nothing."""
+    coalesce, floor, length, lower, round, upper. A comparison with a missing value finds nothing."""
 
 
 class Freshness(Block):

@@ -110,7 +110,9 @@ def _every(spec: Spec, written: pl.DataFrame, table: pl.DataFrame) -> Iterator[B
         key = f"{where}.failed_rows.{name}"
         names = expression.columns(failed.expression)
         _refuse_unknown(names, table, f"{key}.expression")
-        found = expression.holds(failed.expression, table.with_columns(_typed(spec, table[name]) for name in names))
+        found = expression.holds(
+            failed.expression, table.with_columns(_known(_typed(spec, table[name])) for name in names)
+        )
         if found is None:
             what = "is no condition over these columns: what it compares is not of one kind, or it looks at other rows."
             hint = f"They hold: {', '.join(f'{name} {table[name].dtype}' for name in names)}."
@@ -176,6 +178,11 @@ def _dtype(column: Column, values: pl.Series) -> DType | None:
 def _typed(spec: Spec, values: pl.Series) -> pl.Series:
     """In the declared type, what can't be read as missing."""
     return read(values, _dtype(spec.column(values.name), values))[0]
+
+
+def _known(values: pl.Series) -> pl.Series:
+    """Missing categories as missing."""
+    return values.replace({MISSING: None}) if _is_text(values) else values
 
 
 def _is_text(values: pl.Series) -> bool:

@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 if TYPE_CHECKING:
     import polars as pl
 
-FUNCTIONS = ("abs", "ceil", "coalesce", "floor", "greatest", "least", "length", "lower", "round", "upper")
+FUNCTIONS = ("abs", "ceil", "coalesce", "floor", "length", "lower", "round", "upper")
 BEFORE_BRACKETS = {*FUNCTIONS, "and", "between", "in", "like", "not", "or", "when"}
 STATEMENTS = {"explain", "from", "over", "select", "table", "union", "values", "with"}
 TOKEN = re.compile(
@@ -49,7 +49,7 @@ def _parsed(text: str) -> pl.Expr:
 
     try:
         return pl.sql_expr(text)
-    except pl.exceptions.PolarsError as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         reason = str(error).strip().splitlines()[0]
         raise PydanticCustomError("condition", "is no condition: {reason}", {"reason": reason}) from None
 
@@ -68,7 +68,7 @@ def holds(text: str, table: pl.DataFrame) -> pl.Series | None:
 
     try:
         found = table.select(condition=_parsed(text))["condition"]
-    except pl.exceptions.PolarsError:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
         return None
     if found.dtype != pl.Boolean or len(found) != table.height:
         return None

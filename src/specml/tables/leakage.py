@@ -5,16 +5,16 @@ A column is judged by the training rows only.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from specml.data import feature_array
 from specml.evidence import Verdict
 
 if TYPE_CHECKING:
     import numpy as np
     import polars as pl
 
-    from specml.data import Column, Layout
+    from specml.data import Layout
     from specml.spec import Spec
     from specml.tables.checks import Findings
 
@@ -36,13 +36,10 @@ CHANCE = ("auto", "random", "stratified")
 
 def single_columns(spec: Spec, layout: Layout, train: pl.DataFrame, findings: Findings) -> None:
     """One column alone tells the target better than it may, or some add up to it."""
-    import numpy as np
-
     check, where = spec.data.checks.leakage, "data.checks.leakage"
-    rows = max(2, min(train.height, ROWS, CELLS // len(layout.features)))
-    sample = train[np.unique(np.linspace(0, train.height - 1, rows).astype(int))]
+    sample = _sample(train, max(2, min(ROWS, CELLS // len(layout.features))))
     y = sample[layout.target].to_numpy()
-    scores = {column.name: alone(column, feature_array(sample, column), y, layout) for column in layout.features}
+    scores = {column.name: alone(sample[column.name], y, layout) for column in layout.features}
     best = max(scores, key=lambda name: scores[name])
     what = "R²" if layout.task == "regression" else "ROC AUC"
     verdict: dict[str, Any] = {"n": sample.height, "value": scores[best], "threshold": f"≤ {check.max:g} ({what})"}
@@ -67,39 +64,48 @@ def single_columns(spec: Spec, layout: Layout, train: pl.DataFrame, findings: Fi
         findings.notes.append(f"{where}: {reason} Is it known when the model is asked?")
 
 
-def alone(column: Column, values: np.ndarray, y: np.ndarray, layout: Layout) -> float:
-    """How well ``values`` (see ``data.feature_array``) alone tell ``y``.
+def _sample(table: pl.DataFrame, rows: int) -> pl.DataFrame:
+    """At most so many rows, evenly spaced."""
+    import numpy as np
+
+    if table.height <= rows:
+        return table
+    return table[np.unique(np.linspace(0, table.height - 1, rows).astype(int))]
+
+
+def alone(x: pl.Series, y: np.ndarray, layout: Layout) -> float:
+    """How well the column ``x`` alone tells ``y``.
 
     For classes the area under the ROC curve, 0.5 to 1, of the class that it tells worst; for a regression R², 0 to 1.
     Numbers are taken by their ranks, missing ones as least and as largest, and as the mean target of their bin;
     categories as the mean target of theirs, each from the half of the rows that the value itself is not in.
     """
     import numpy as np
+    import polars as pl
 
-    groups = _groups(column, values)
+    numbers = None if x.dtype == pl.String else x.cast(pl.Float64).to_numpy()
+    groups = np.unique(x.to_numpy().astype(str), return_inverse=True)[1] if numbers is None else _bins(numbers)
     if layout.task == "regression":
         found = [_r_squared(_out_of_half(groups, y), y)]
-        if column.tensor != "string":
-            found += [_correlation(values, y) ** 2, _correlation(_ranks(values), _ranks(y)) ** 2]
+        if numbers is not None:
+            found += [_correlation(numbers, y) ** 2, _correlation(_ranks(numbers), _ranks(y)) ** 2]
         return float(max(found))
-    labels = [1] if len(layout.classes) == 2 else range(len(layout.classes))
     worst = 1.0
-    for label in labels:
+    for label in [1] if len(layout.classes) == 2 else range(len(layout.classes)):
         positive = (y == label).astype(np.float64)
         found = [0.5, _auc(_out_of_half(groups, positive), positive)]
-        if column.tensor != "string":
-            ranked = [_auc(np.nan_to_num(values, nan=end), positive) for end in (-np.inf, np.inf)]
+        if numbers is not None:
+            ends = (-np.inf, np.inf) if np.isnan(numbers).any() else (0.0,)
+            ranked = [_auc(np.nan_to_num(numbers, nan=end), positive) for end in ends]
             found += [max(one, 1 - one) for one in ranked]
         worst = min(worst, max(found))
     return float(worst)
 
 
-def _groups(column: Column, values: np.ndarray) -> np.ndarray:
-    """int64 [n], the category or bin of each value; missing ones have their own."""
+def _bins(values: np.ndarray) -> np.ndarray:
+    """int64 [n], the bin of each number; missing ones have their own."""
     import numpy as np
 
-    if column.tensor == "string":
-        return np.unique(values, return_inverse=True)[1]
     known = values[~np.isnan(values)]
     edges = np.unique(known)
     if len(edges) > BINS:
@@ -107,18 +113,24 @@ def _groups(column: Column, values: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(values), len(edges) + 1, np.searchsorted(edges, values, side="right"))
 
 
+@lru_cache(maxsize=1)
+def _half(n: int) -> np.ndarray:
+    """Bool [n], true for half of the rows by chance."""
+    import numpy as np
+
+    return np.asarray(np.random.default_rng(0).permutation(n) % 2 == 0)
+
+
 def _out_of_half(groups: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Of each row the mean ``y`` of its group in the other half of the rows; of that half where it has none there."""
     import numpy as np
 
-    half = np.random.default_rng(0).permutation(len(y)) % 2
-    out = np.empty(len(y))
-    for side in (0, 1):
-        other, n = half != side, int(groups.max()) + 1
-        counts = np.bincount(groups[other], minlength=n)
-        sums = np.bincount(groups[other], weights=y[other], minlength=n)
-        means = np.divide(sums, counts, out=np.full(n, y[other].mean() if other.any() else 0.0), where=counts > 0)
-        out[~other] = means[groups[~other]]
+    out, half, n = np.empty(len(y)), _half(len(y)), int(groups.max()) + 1
+    for inside in (half, ~half):
+        counts = np.bincount(groups[~inside], minlength=n)
+        sums = np.bincount(groups[~inside], weights=y[~inside], minlength=n)
+        means = np.divide(sums, counts, out=np.full(n, y[~inside].mean()), where=counts > 0)
+        out[inside] = means[groups[inside]]
     return out
 
 
@@ -161,11 +173,12 @@ def _correlation(x: np.ndarray, y: np.ndarray) -> float:
 def _sum(layout: Layout, sample: pl.DataFrame, y: np.ndarray) -> list[str]:
     """Columns that, added or subtracted, are the target in every row in which they are known."""
     import numpy as np
+    import polars as pl
 
     numeric = [column for column in layout.features if column.kind == "numeric"]
     if layout.task != "regression" or not 2 <= len(numeric) <= SUMMANDS:
         return []
-    X = np.column_stack([feature_array(sample, column) for column in numeric])
+    X = np.column_stack([sample[column.name].cast(pl.Float64).to_numpy() for column in numeric])
     X = X[:, often := np.isnan(X).mean(axis=0) < 0.5]
     numeric = [column for column, usual in zip(numeric, often, strict=True) if usual]
     known = ~np.isnan(X).any(axis=1)
@@ -186,9 +199,12 @@ def across(spec: Spec, layout: Layout, train: pl.DataFrame, test: pl.DataFrame, 
     """Rows, or what is declared an id, that stand on both sides of the split; a time that the split does not heed."""
     check, where = spec.data.checks.overlap, "data.checks.overlap"
     names = [*(column.name for column in layout.features), layout.target]
-    both = test.select(names).join(train.select(names).unique(), on=names, how="semi", nulls_equal=True).height
-    reason = f"{both:,} of {test.height:,} held-out rows stand among the training rows, value for value."
-    findings.count(where, both, test.height, check, reason)
+    held = _sample(test, ROWS).select(names)
+    # Only what both have is kept of the training rows, which may be many.
+    same = train.lazy().select(names).join(held.lazy(), on=names, how="semi", nulls_equal=True).unique().collect()
+    both = held.join(same, on=names, how="semi", nulls_equal=True).height
+    reason = f"{both:,} of {held.height:,} held-out rows stand among the training rows, value for value."
+    findings.count(where, both, held.height, check, reason)
     if spec.data.split.method not in CHANCE:
         return
     for name in spec.with_role("id"):

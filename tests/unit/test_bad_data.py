@@ -1,0 +1,63 @@
+"""Bad data has the outcome that is documented: one message, or a note; never a traceback, a value, or silence."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+import pytest
+
+from specml.compile import compile_plan
+from specml.errors import SpecmlError
+from specml.stages import STAGES
+from specml.stages.work import Work, narrowed
+from tests.bad_data import CASES, SECRET, Case
+from tests.conftest import spec_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def outcome(case: Case, folder: Path) -> tuple[int, list[str]]:
+    """The exit status, and what was said."""
+    made = case.rows()
+    kind = "csv" if isinstance(made, bytes) else "parquet"
+    if isinstance(made, bytes):
+        (folder / "rows.csv").write_bytes(made)
+    else:
+        pl.DataFrame(made, strict=False).write_parquet(folder / "rows.parquet")
+    data = {"sources": {"rows": {"type": kind, "path": f"rows.{kind}"}}, **case.spec.get("data", {})}
+    spec = spec_of(**{**case.spec, "data": data})
+    assert not list(spec.contradictions())
+    said: list[str] = []
+
+    def say(text: str, *_: object, note: bool = False, **__: object) -> None:
+        said.extend([text] if note else [])
+
+    plan = compile_plan(spec)
+    try:
+        for stage in plan.stages:
+            for key in stage.keys or ("",):
+                STAGES[stage.name].work(Work(stage, folder, narrowed(spec, stage, key), say, key, plan.obligations))
+            if stage.name == "prepare" and not case.whole:
+                break
+    except SpecmlError as error:
+        return error.status, [*said, str(error)]
+    return 0, said
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(one, id=one.what, marks=[pytest.mark.slow] if one.slow else []) for one in CASES]
+)
+def test_it_has_the_documented_outcome(case: Case, tmp_path: Path) -> None:
+    status, said = outcome(case, tmp_path)
+    told = "\n".join(said)
+    assert status == case.status, told
+    assert case.says in told
+    assert bool(said) == bool(case.says), told
+    assert bool(case.how) == (case.status == 0)
+    assert SECRET not in told
+
+
+def test_each_case_is_told_once() -> None:
+    assert len({case.what for case in CASES}) == len(CASES)

@@ -1,0 +1,35 @@
+"""What a run shows while it goes, where the output is no terminal."""
+
+from __future__ import annotations
+
+import io
+
+from rich.console import Console
+
+from specml.cli.progress import Follow
+
+
+def shown(*, quiet: bool) -> str:
+    """One stage with a step, a note and an end."""
+    out = io.StringIO()
+    with Follow(Console(file=out, width=120), {}, quiet=quiet) as follow:
+        for event in (
+            {"event": "start"},
+            {"event": "say", "text": "a step", "done": None},
+            {"event": "note", "text": "x set aside: [it] is odd"},
+            {"event": "say", "text": "all told", "done": None},
+            {"event": "done", "seconds": 1.0},
+        ):
+            follow({"stage": "prepare", "time": 0.0, **event})
+    return out.getvalue()
+
+
+def test_a_note_stays_and_the_last_step_ends_the_stage() -> None:
+    told = shown(quiet=False)
+    assert "prepare · x set aside: [it] is odd" in told
+    assert "prepare ok 1.0s all told" in told
+    assert "a step" not in told
+
+
+def test_quiet_is_quiet() -> None:
+    assert not shown(quiet=True)
