@@ -16,6 +16,8 @@ from ruamel.yaml import YAML
 
 from specml.compile import compile_plan
 from specml.compile.dvc import dvc_yaml
+from specml.errors import DataCheckFailed
+from specml.sources.csv import Csv
 from specml.sources.sql import Sql
 from specml.stages import STAGES
 from specml.stages.work import Work, narrowed
@@ -113,6 +115,26 @@ def test_what_is_hashed_or_dropped_is_so_in_later_rows(
     assert table.columns == ["id", "person", "y"]
     assert table["person"].str.len_chars().unique().to_list() == [64]
     assert table["person"].n_unique() == 7
+
+
+def test_a_file_that_is_changed_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = tmp_path / "rows.csv"
+    rows.write_text("x,y\n" + "1,0\n2,1\n" * 50)
+    whole = Csv.read
+
+    def slowly(self: Csv, *rest: Any) -> pl.DataFrame:
+        table = whole(self, *rest)
+        with rows.open("a") as file:
+            file.write("3,1\n")
+        return table
+
+    spec = spec_of()
+    stage = next(stage for stage in compile_plan(spec).stages if stage.name == "ingest")
+    work = Work(stage, tmp_path, narrowed(spec, stage, "rows"), lambda *_, **__: None, "rows")
+    monkeypatch.setattr(Csv, "read", slowly)
+    with pytest.raises(DataCheckFailed, match="was changed while it was read"):
+        STAGES["ingest"].work(work)
+    assert not (tmp_path / "artifacts").exists()
 
 
 def test_only_a_spec_with_a_remote_source_asks() -> None:

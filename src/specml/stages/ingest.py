@@ -79,7 +79,7 @@ def work(work: Work) -> None:
     found, known = _read_on(work, source, texts, tell), 0
     if found is None:
         inferred.clear()
-        table, told = _kept(work, source.read(work.folder, texts, tell))
+        table, told = _kept(work, _unchanged(work, source, texts, tell))
     else:
         table, told, known = found
     if not table.height:
@@ -93,6 +93,26 @@ def work(work: Work) -> None:
         write_table(work, OUT, table)
     write_atomic(work.path(COLUMNS), canonical_json(told))
     _say(work, table, told, known)
+
+
+def _unchanged(work: Work, source: Source, texts: frozenset[str], tell: Tell) -> pl.DataFrame:
+    """What the source holds, if none of its files was changed meanwhile: DVC notes what they are afterwards.
+
+    Raises:
+        DataCheckFailed: one was.
+    """
+
+    def states() -> dict[str, tuple[int, int]]:
+        files = (work.folder / file for file in source.files())
+        each = (one for file in files for one in ([file, *file.rglob("*")] if file.is_dir() else [file]))
+        return {str(file): (file.stat().st_mtime_ns, file.stat().st_size) for file in each if file.exists()}
+
+    before = states()
+    table = source.read(work.folder, texts, tell)
+    if states() != before:
+        hint = "Run again when whoever writes it is done; let him write another file and rename that."
+        raise DataCheckFailed("was changed while it was read.", hint=hint, where=", ".join(source.files()))
+    return table
 
 
 def _texts(work: Work) -> frozenset[str]:
