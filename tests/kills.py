@@ -38,7 +38,7 @@ RANDOM = ("artifacts/release/profile.bin",)
 SEARCH = "train@other"
 """The search of one candidate alone, with workers: the other is trained."""
 
-STAGES = ("guard", "ingest", "prepare", "explore", "train", "select", "package", "validate", "release")
+STAGES = ("guard", "ingest", "prepare", "explore", "feasibility", "train", "select", "package", "validate", "release")
 
 SPEC = """\
 name: killed

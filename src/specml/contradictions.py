@@ -9,7 +9,7 @@ from specml.component import Disagreement
 from specml.kinds import Candidate
 from specml.metrics import TABLE
 from specml.plan import Plan, Stage
-from specml.tables import joins
+from specml.tables import joins, labels, splits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +25,8 @@ def all_of(spec: Spec) -> Iterator[Disagreement]:
         _columns,
         _table_checks,
         _hash_key,
-        _split,
+        labels.disagreements,
+        splits.disagreements,
         _features,
         _candidates,
         _gates,
@@ -53,6 +54,12 @@ def _problem(spec: Spec) -> Iterator[Disagreement]:
         for key, unset in (("positive_class", None), ("decision", type(problem.decision)())):
             if getattr(problem, key) != unset:
                 yield Disagreement(key=("problem", key), what=f"has no effect on a {problem.task} problem.")
+    feasibility, path = problem.feasibility, ("problem", "feasibility")
+    if feasibility.min_history is not None and spec.data.split.method != "time":
+        what = f"has no effect on a split by {spec.data.split.method!r}."
+        yield Disagreement(key=(*path, "min_history"), what=what)
+    if feasibility.min_rows_per_group is not None and not spec.with_role("protected"):
+        yield Disagreement(key=(*path, "min_rows_per_group"), what="has no effect: no column is protected.")
     if problem.task == "regression" and problem.favourable_class is not None:
         yield Disagreement(key=("problem", "favourable_class"), what="has no effect on a regression problem.")
 
@@ -176,21 +183,6 @@ def _table_checks(spec: Spec) -> Iterator[Disagreement]:
         yield Disagreement(key=(*path, "freshness", "column"), what=what)
     if checks.quarantine != type(checks.quarantine)() and not spec.data.quarantines:
         yield Disagreement(key=(*path, "quarantine"), what="has no effect: no check has level: quarantine.")
-
-
-def _split(spec: Spec) -> Iterator[Disagreement]:
-    split, key = spec.data.split, ("data", "split", "column")
-    if split.method == "stratified" and spec.problem.task == "regression":
-        what = "is stratified, but a regression target has no classes."
-        yield Disagreement(key=("data", "split", "method"), what=what)
-    if split.method != "time":
-        if split.column is not None:
-            yield Disagreement(key=key, what=f"has no effect on a split by {split.method!r}.")
-    elif split.column is None:
-        yield Disagreement(key=key, what="is required: it orders the rows of a time split.")
-    elif (role := spec.column(split.column).role) != "time":
-        hint = f"Declare data.columns.{split.column}.role: time"
-        yield Disagreement(key=key, what=f"names {split.column!r}, whose role is {role}.", hint=hint)
 
 
 def _features(spec: Spec) -> Iterator[Disagreement]:

@@ -30,6 +30,8 @@ TEXTS: tuple[Kind, ...] = ("categorical", "text")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ISO = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}([T ].*)?")
 
+FoldMethod = Literal["random", "stratified", "group", "time", "hash"]
+
 MISSING = "__missing__"
 """What a missing category is called, everywhere: in the stored tables, the graph and a request."""
 
@@ -96,6 +98,20 @@ class Column(BaseModel):
         return "string" if self.kind in TEXTS else "float64"
 
 
+class Folding(BaseModel):
+    """How cross-validation divides the training rows."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: FoldMethod = "stratified"
+    """``stratified``: by chance, and by class where there are classes."""
+    column: str | None = None
+    """The column of the training table by which it does: ``time``, which counts the times from the earliest on,
+    ``group`` or ``hash``; None where chance decides."""
+    embargo: int = 0
+    """``time``: microseconds, as then are the values of ``column``, between what trains and what judges."""
+
+
 class Layout(BaseModel):
     """How the prepared tables are to be read."""
 
@@ -110,8 +126,7 @@ class Layout(BaseModel):
     groups: dict[str, tuple[str, ...]] = {}
     """Groups that the spec declares for a protected column, present in the data or not."""
     weight: str | None = None
-    time: str | None = None
-    """The column of the training table that counts the times of a split by time, from the earliest on."""
+    folding: Folding = Folding()
 
     @property
     def n_outputs(self) -> int:

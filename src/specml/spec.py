@@ -33,6 +33,8 @@ from specml.metrics import PRIMARY
 from specml.plan import Obligation, Plan
 from specml.tables.checks import ColumnChecks, Rows, TableChecks
 from specml.tables.joins import Joins
+from specml.tables.labels import Labels
+from specml.tables.splits import Split
 from specml.values import Day, Duration, Label, Person, Secret, Slug, at_most
 
 
@@ -51,6 +53,13 @@ class Feasibility(Block):
     """Training rows; below some hundred, cross-validated scores are mostly noise."""
     min_rows_per_class: Annotated[int, Field(ge=1)] = 20
     """Training rows of the rarest class (classification)."""
+    min_rows_per_group: Annotated[int, Field(ge=1)] | None = None
+    """Held-out rows of each group of the protected columns, by which gates judge it; not asked unless said."""
+    min_history: Annotated[Duration, Field(gt=0)] | None = None
+    """Time from the first to the last training row, as ``365d``, of a split by time; not asked unless said."""
+    learning_curve: bool = True
+    """Whether a quick baseline is trained on fewer and more of the training rows before any search, to say whether
+    there is something to learn and whether more rows would help."""
 
 
 class Problem(Block):
@@ -110,18 +119,6 @@ class Column(Block):
     """What its values must be."""
 
 
-class Split(Block):
-    """Which rows are held out, as a file that no training stage reads."""
-
-    method: Literal["auto", "random", "stratified", "time"] = "auto"
-    """``auto``: stratified by class for classification, random for regression; ``time``: the latest rows."""
-    test: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """Share of rows held out."""
-    column: str | None = None
-    """``time``: the column that orders the rows. Rows of one time stay on one side."""
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 7
-
-
 class Data(Block):
     """The rows, what is known about them, and which are held out."""
 
@@ -136,6 +133,7 @@ class Data(Block):
     type is inferred; ``drop``: forgotten as soon as they are read, as ignored ones then are."""
     checks: TableChecks = TableChecks()
     """What the rows must be together."""
+    labels: Labels = Labels()
     split: Split = Split()
 
     @property
@@ -217,8 +215,8 @@ class Search(Block):
     """Settings tried of each candidate: first its own options, then what Optuna proposes within its space.
     Finished trials are kept: a search that was interrupted goes on where it was."""
     folds: Annotated[int, Field(ge=2, le=20)] = 5
-    """Cross-validation folds over the training rows: stratified for classification, forward in time
-    when ``data.split.method`` is ``time``."""
+    """Cross-validation folds over the training rows, divided as the held-out rows were: stratified for classification
+    unless said, forward in time when ``data.split.method`` is ``time``; ``data.split.folds`` says otherwise."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 7
 
 

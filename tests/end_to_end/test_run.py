@@ -387,7 +387,7 @@ def test_a_second_run_is_turned_away_before_it_writes(again: Path) -> None:
 def test_until_and_only(project: Callable[[str], Path]) -> None:
     folder = project("diabetes")
     assert outcome(folder, "--until", "train@linear")["stages_run"] == [
-        "guard", "ingest@patients", "prepare", "train@linear",
+        "guard", "ingest@patients", "prepare", "feasibility", "train@linear",
     ]  # fmt: skip
     assert outcome(folder, "--until", "train@linear")["stages_run"] == []
     assert not (folder / "artifacts/bundle").exists()

@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from specml.data import MISSING, Layout
+from specml.data import MISSING, Folding, Layout
 from specml.errors import DataCheckFailed, SpecmlError
 from specml.stages import ingest, prepare
 from specml.stages.work import Work, narrowed
@@ -184,7 +184,7 @@ def test_times_as_text_are_read_or_refused_never_sorted_as_text(tmp_path: Path) 
     iso = [f"20{10 + i // 20}-0{1 + i % 9}-01" for i in range(200)]
     train, test, layout = prepared(tmp_path, {**rows(), "day": iso}, data=data(**times))
     assert (train.height, test.height) == (150, 50)
-    assert layout.time == "__time__"
+    assert layout.folding == Folding(method="time", column="__time__")
     assert train["__time__"].is_sorted()
     american = [f"0{1 + i % 9}/01/20{10 + i // 20}" for i in range(200)]
     with pytest.raises(DataCheckFailed, match="can't be read as datetime"):

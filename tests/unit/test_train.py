@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from specml.data import Column, Layout
+from specml.data import Column, Folding, Layout
 from specml.errors import DataCheckFailed, NotEnoughData, SpecmlError
 from specml.stages.cross_validation import _refuse_lacking_classes, _stop_rows, folds, treatment
 from specml.stages.select import _prior
@@ -18,6 +18,9 @@ from tests.conftest import spec_of
 X = Column(name="x", kind="numeric")
 
 
+FORWARD = Folding(method="time", column="__time__")
+
+
 def layout(task: Any = "binary", **facts: Any) -> Layout:
     return Layout(task=task, target="y", classes=(0, 1) if task == "binary" else (), features=(X,), **facts)
 
@@ -25,7 +28,7 @@ def layout(task: Any = "binary", **facts: Any) -> Layout:
 def test_forward_folds_keep_a_time_together_and_look_ahead_only() -> None:
     times = np.repeat([1, 2, 3, 4], 50)
     train = pl.DataFrame({"y": [0, 1] * 100, "__time__": times})
-    found = list(folds(spec_of(search={"folds": 5}), layout(time="__time__"), train))
+    found = list(folds(spec_of(search={"folds": 5}), layout(folding=FORWARD), train))
     assert len(found) == 3
     for inside, outside in found:
         assert times[inside].max() < times[outside].min()
@@ -35,7 +38,7 @@ def test_forward_folds_keep_a_time_together_and_look_ahead_only() -> None:
 def test_one_time_is_not_enough() -> None:
     train = pl.DataFrame({"y": [0, 1] * 100, "__time__": [1] * 200})
     with pytest.raises(NotEnoughData, match="of one time"):
-        list(folds(spec_of(), layout(time="__time__"), train))
+        list(folds(spec_of(), layout(folding=FORWARD), train))
 
 
 def test_more_folds_than_rows_is_told() -> None:
@@ -50,13 +53,13 @@ def test_a_fold_without_a_class_is_told() -> None:
 
 def test_the_rows_that_stop_a_candidate_are_none_of_those_that_fit_or_score_it() -> None:
     spec = spec_of(candidates={"gbm": "lightgbm", "line": "logistic_regression"})
-    y = np.array([0, 1] * 100)
+    train = pl.DataFrame({"y": [0, 1] * 100})
     inside = np.arange(0, 160)
-    fit, stop = _stop_rows(spec.candidates["gbm"], spec, layout(), y, inside)
+    fit, stop = _stop_rows(spec.candidates["gbm"], spec, layout(), train, inside)
     assert stop is not None
     assert set(fit) | set(stop) == set(inside)
     assert not set(fit) & set(stop)
-    assert _stop_rows(spec.candidates["line"], spec, layout(), y, inside)[1] is None
+    assert _stop_rows(spec.candidates["line"], spec, layout(), train, inside)[1] is None
 
 
 def test_the_prior_is_weighted() -> None:

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from specml import admission
 from specml.bundle import RELEASE
@@ -19,7 +19,7 @@ from specml.errors import SpecmlError
 from specml.files import digest, read_json
 from specml.ledger import LedgerError
 from specml.load import validate as validated
-from specml.stages import explore, package, prepare, select, train, validate
+from specml.stages import explore, feasibility, package, prepare, select, train, validate
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,6 +28,15 @@ if TYPE_CHECKING:
     from specml.spec import Spec
 
 LIBRARIES = ("specml", "dvc", "lightgbm", "numpy", "onnxruntime-gpu", "onnxruntime", "polars", "ray", "scikit-learn")
+
+
+class Point(NamedTuple):
+    """A point of the learning curve: training rows, score and the bounds of its interval."""
+
+    rows: float
+    score: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
@@ -45,6 +54,9 @@ class Facts:
     prepared: dict[str, Any]
     target: list[tuple[float, int]]
     """Regression: middles of bins of the target, and training rows in each."""
+    feasibility: dict[str, Any] | None
+    """None where no learning curve was asked for."""
+    learning: list[Point]
     trained: dict[str, dict[str, Any]]
     """By candidate: what its training wrote to ``cross_validation.json``, and the bytes of the model."""
     release: dict[str, Any] | None
@@ -99,6 +111,8 @@ def gather(folder: Path) -> Facts:
         columns=columns,
         prepared=prepared,
         target=_target(folder / explore.TARGET) if layout.task == "regression" else [],
+        feasibility=_optional(folder / feasibility.METRICS),
+        learning=_learning(folder / feasibility.CURVE),
         trained={name: _trained(folder, name) for name in names},
         release=release,
         approved=_approved(folder, release),
@@ -109,6 +123,13 @@ def gather(folder: Path) -> Facts:
         commit=_commit(folder),
         versions=_versions(),
     )
+
+
+def _learning(path: Path) -> list[Point]:
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return [Point(*map(float, row)) for row in list(csv.reader(file))[1:]]
 
 
 def _approved(folder: Path, release: dict[str, Any] | None) -> list[str] | None:

@@ -13,7 +13,7 @@ from specml.data import iso
 from specml.explain import UNITS
 from specml.metrics import TABLE
 from specml.report import svg
-from specml.stages import explore, prepare, release, select, train, validate
+from specml.stages import explore, feasibility, prepare, release, select, train, validate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,6 +46,7 @@ def sections(facts: Facts) -> dict[str, Any]:
         "rows_held_out": f"{facts.evidence['rows']:,}",
         "graph": _graph(facts.stages),
         "data": _data(facts),
+        "feasibility": _feasibility(facts),
         "leaderboard": _leaderboard(facts),
         "winner": _winner(facts),
         "gates": _gates(facts),
@@ -58,6 +59,8 @@ def sections(facts: Facts) -> dict[str, Any]:
             "choice": select.OUT,
             "columns": explore.OUT,
             "curves": validate.CURVES,
+            "feasibility": feasibility.METRICS,
+            "learning": feasibility.CURVE,
             "importance": validate.IMPORTANCE,
             "prepared": prepare.METRICS,
             "target": explore.TARGET,
@@ -181,6 +184,16 @@ def _data(facts: Facts) -> dict[str, Any]:
         ],
         "sources": [(path, f"{kind}:{found}", size) for path, (kind, found, size) in sorted(facts.sources.items())],
     }
+
+
+def _feasibility(facts: Facts) -> dict[str, Any] | None:
+    """What a quick baseline said before the search, and its learning curve."""
+    if facts.feasibility is None:
+        return None
+    points = [svg.Mark(*one, f"{one[0]:,.0f} rows: {one[1]:.4g}") for one in facts.learning]
+    metric = facts.choice["metric"]
+    drawn = svg.learning(points, "A baseline by the rows that train it", "training rows", metric) if points else ""
+    return {"outlook": facts.feasibility["outlook"], "drawing": drawn}
 
 
 def _target(facts: Facts) -> Markup | None:

@@ -166,6 +166,17 @@ def against(points: Sequence[Mark], label: str, x_name: str, y_name: str, *, uni
     return chart(marks, x, y, label, x_name, y_name)
 
 
+def learning(points: Sequence[Mark], label: str, x_name: str, y_name: str) -> Markup:
+    """A curve through points with intervals."""
+    low, high = padded(v for p in points for v in (p.low, p.high))
+    x, y = _square((0.0, padded(p.x for p in points)[1]), (low, high))
+    marks = [path([(x(p.x), y(p.y)) for p in points], "curve s0")]
+    for point in points:
+        marks.append(line((x(point.x), y(point.low)), (x(point.x), y(point.high)), "whisker"))
+        marks.append(dot(x(point.x), y(point.y), "point", point.title))
+    return chart(marks, x, y, label, x_name, y_name)
+
+
 def quantiles(points: Sequence[Point], label: str) -> Markup:
     """Standardised residuals against the quantiles of a normal distribution."""
     span = padded(v for point in points for v in point)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from specml.stages import (
     champion,
     explore,
+    feasibility,
     fingerprint,
     guard,
     ingest,
@@ -40,6 +41,7 @@ STAGES: dict[str, StageModule] = {
     "ingest": ingest,
     "prepare": prepare,
     "explore": explore,
+    "feasibility": feasibility,
     "train": train,
     "select": select,
     "package": package,

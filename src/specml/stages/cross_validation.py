@@ -11,6 +11,8 @@ from specml.errors import DataCheckFailed, NotEnoughData
 from specml.kinds import Training
 from specml.metrics import TABLE
 from specml.preprocessing import Preprocessing
+from specml.tables import splits
+from specml.tables.splits import FEWER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
 
 STOP_SHARE = 0.15
 """Of a fold's training rows, those that tell a candidate when to stop."""
-FEWER = "Take fewer search.folds, or more rows."
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def cross_validate(
     for number, (inside, outside) in enumerate(every):
         where = f"fold {number + 1} of {len(every)}"
         _refuse_lacking_classes(layout, y[inside], where)
-        fit_rows, stop_rows = _stop_rows(candidate, spec, layout, y, inside)
+        fit_rows, stop_rows = _stop_rows(candidate, spec, layout, train, inside)
         preprocessing, fit = fit_design(spec, candidate, layout, train[fit_rows])
         held = design(preprocessing, layout, train[outside])
         stop = None if stop_rows is None else design(preprocessing, layout, train[stop_rows])
@@ -84,23 +85,19 @@ def _refuse_lacking_classes(layout: Layout, y: np.ndarray, where: str) -> None:
 
 
 def _stop_rows(
-    candidate: Candidate, spec: Spec, layout: Layout, y: np.ndarray, inside: np.ndarray
+    candidate: Candidate, spec: Spec, layout: Layout, train: pl.DataFrame, inside: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Rows to fit on and, for a candidate that stops early, rows that tell it when: never the fold that scores it."""
-    from sklearn.model_selection import train_test_split
-
     if not candidate.stops_early:
         return inside, None
-    if layout.time:
-        cut = int(len(inside) * (1 - STOP_SHARE))
-        fit, stop = inside[:cut], inside[cut:]
-    else:
-        stratify = y[inside] if layout.task != "regression" else None
-        try:
-            fit, stop = train_test_split(inside, test_size=STOP_SHARE, random_state=spec.search.seed, stratify=stratify)
-        except ValueError as error:
-            raise NotEnoughData(f"too few rows to stop early: {error}", where="search.folds", hint=FEWER) from None
-    _refuse_lacking_classes(layout, y[fit], "early stopping")
+    y, key = train[layout.target].to_numpy()[inside], _fold_key(layout, train[inside])
+    try:
+        fit, stop = splits.divide(layout.folding, key, y, STOP_SHARE, spec.search.seed)
+    except NotEnoughData as error:
+        what = f"too few rows to stop early: {error.what}"
+        raise NotEnoughData(what, where="search.folds", hint=FEWER) from None
+    fit, stop = inside[fit], inside[stop]
+    _refuse_lacking_classes(layout, train[layout.target].to_numpy()[fit], "early stopping")
     return fit, stop
 
 
@@ -108,35 +105,14 @@ def folds(spec: Spec, layout: Layout, train: pl.DataFrame) -> Iterator[tuple[np.
     """Row indices (train, validation) of each fold.
 
     Raises:
-        NotEnoughData: there are fewer rows, or fewer times, than the folds need.
+        NotEnoughData: there are fewer rows, groups or times, than the folds need.
     """
-    from sklearn.model_selection import KFold, StratifiedKFold
-
-    n, seed, y = spec.search.folds, spec.search.seed, train[layout.target].to_numpy()
-    if layout.time:
-        yield from _forward(train[layout.time].to_numpy(), n)
-        return
-    kind = KFold if layout.task == "regression" else StratifiedKFold
-    try:
-        yield from kind(n, shuffle=True, random_state=seed).split(y, y)
-    except ValueError as error:
-        raise NotEnoughData(f"{len(y)} rows can't form {n} folds: {error}", where="search.folds", hint=FEWER) from None
+    y = train[layout.target].to_numpy()
+    return splits.folds(layout.folding, _fold_key(layout, train), y, spec.search.folds, spec.search.seed)
 
 
-def _forward(times: np.ndarray, n: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Train on what came before, validate on what came next; a time is never on both sides.
-
-    ``times`` ascend. Up to ``n`` folds of about equal size, fewer when there are fewer times.
-    """
-    import numpy as np
-
-    changes = np.flatnonzero(np.diff(times)) + 1
-    if len(changes) == 0:
-        raise NotEnoughData("all training rows are of one time: nothing comes next.", where="data.split.column")
-    wanted = [len(times) * (i + 1) / (n + 1) for i in range(n)]
-    cuts = sorted({int(changes[np.abs(changes - one).argmin()]) for one in wanted})
-    for start, end in zip(cuts, [*cuts[1:], len(times)], strict=True):
-        yield np.arange(start), np.arange(start, end)
+def _fold_key(layout: Layout, train: pl.DataFrame) -> np.ndarray | None:
+    return train[layout.folding.column].to_numpy() if layout.folding.column else None
 
 
 def decide(layout: Layout, scores: np.ndarray, threshold: float | str) -> np.ndarray | None:

@@ -39,7 +39,7 @@ def declare(spec: Spec) -> Stage:
     """One for each source; it runs again when a file of it, or the fingerprint of a remote one, changes."""
     params = ["data.sources.${key}", "data.joins", "data.columns", "data.undeclared"]
     if spec.data.undeclared == "drop":
-        params.append("problem.target")
+        params += ["problem.target", "data.labels"]
     if _hashed(spec.data):
         params.append("compliance.hash_key")
     watched = {
@@ -134,7 +134,7 @@ def _kept(work: Work, table: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, Any]
     table = table.with_columns(blank_as_missing(values) for values in table.get_columns())
     if not data.joins:  # else a column may stand in another source: the stage that joins them looks
         refuse_missing({name: f"data.columns.{name}" for name in data.columns}, table.columns)
-        if data.undeclared == "drop":
+        if data.undeclared == "drop" and not data.labels.rules:
             refuse_missing({work.spec.problem.target: "problem.target"}, table.columns)
     called = {name: joins.named(data.joins, work.key, name) for name in table.columns}
     dropped = _dropped(work.spec, called, joins.needed(data.joins, work.key))

@@ -8,19 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from specml.casting import as_groups, cast, declared_groups
-from specml.data import MISSING, Column, Layout, category, watched
+from specml.data import MISSING, Column, Folding, Layout, category, watched
 from specml.errors import DataCheckFailed, NotEnoughData
 from specml.files import canonical_json, read_json, write_atomic
 from specml.plan import Stage
 from specml.spec import Features
 from specml.stages import ingest
-from specml.tables import contract, joins, leakage, repair
+from specml.tables import contract, feasibility, joins, labels, leakage, repair, splits
 from specml.tables.checks import Findings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import numpy as np
     import polars as pl
 
     from specml.data import DType
@@ -36,8 +35,6 @@ METRICS = "metrics/prepare.json"
 CATEGORIES_KEPT = 1000
 """Categories that the contract lists for a column; beyond, the list stops being of use to a reader."""
 
-
-TIME = "__time__"
 MOST_CLASSES = 100
 LARGEST = 3.4e38
 ALL_DIFFERENT = 0.95
@@ -57,6 +54,7 @@ def declare(spec: Spec) -> Stage:
             *(("data.undeclared",) if spec.data.joins else ()),
             "data.columns",
             "data.checks",
+            "data.labels",
             "data.split",
             "problem.task",
             "problem.target",
@@ -80,57 +78,76 @@ def work(work: Work) -> None:
 
     spec, findings = work.spec, Findings()
     written, found = _table(work)
-    ingest.refuse_missing({spec.problem.target: "problem.target"}, written.columns)
+    if not spec.data.labels.rules:
+        ingest.refuse_missing({spec.problem.target: "problem.target"}, written.columns)
     if written.height == 0:
         raise NotEnoughData("the source has no rows.")
     features = spec.features if "features" in work.stage.params else Features()
     table, repaired, odd = repair.repaired(spec, features, written)
+    target, labelled = labels.labelled(spec, table, findings)
+    if target is not None:
+        written, table = written.with_columns(target), table.with_columns(target)
     table, apart = contract.judged(spec, written, table, findings)
     if apart is not None:
         ingest.write_table(work, QUARANTINE, apart)
     findings.refuse()
     table, set_aside = _typed(spec, features, table)
     unlabelled = table[spec.problem.target].null_count()
+    labels.bounded(spec, unlabelled, table.height, findings)
     table = table.filter(table[spec.problem.target].is_not_null())
     classes = _classes(spec, table[spec.problem.target])
     table = table.with_columns(_target(table[spec.problem.target], classes))
     contract.balanced(spec, table[spec.problem.target], findings)
-    train_rows, test_rows = split(spec, table)
+    _refuse_set_aside(spec, set_aside)
+    train_rows, test_rows = splits.hold_out(spec.data.split, table, spec.problem.target, spec.problem.task)
     train, test = table[train_rows], table[test_rows]
-    _feasible(spec, train, test, classes)
+    feasibility.refuse_few(spec, train, test, classes)
     layout = _layout(spec, features, train, classes, set_aside)
     leakage.single_columns(spec, layout, train, findings)
     leakage.across(spec, layout, train, test, findings)
     findings.refuse()
-    kept = [c.name for c in layout.features] + [*layout.protected, *([layout.weight] if layout.weight else [])]
-    kept = [*dict.fromkeys([*kept, spec.problem.target])]
-    trained_on = [name for name in kept if spec.column(name).use != "audit_only"]
-    ingest.write_table(work, TRAIN, _timed(spec, train, trained_on))
-    ingest.write_table(work, TEST, test.select(kept))
-    write_atomic(work.path(LAYOUT), canonical_json(layout.model_dump(mode="json")))
+    _write_tables(work, layout, train, test)
     told: dict[str, Any] = {
         "rows": {"train": train.height, "test": test.height, "unlabelled": unlabelled},
         "features": len(layout.features),
         "set_aside": dict(sorted(set_aside.items())),
         "checks": findings.told(),
     }
-    told |= {key: facts for key, facts in (("joins", found), ("repaired", repaired), ("odd", odd)) if facts}
+    if embargoed := table.height - train.height - test.height:
+        told["rows"]["embargoed"] = embargoed
+    told |= {
+        key: facts
+        for key, facts in (("joins", found), ("labels", labelled), ("repaired", repaired), ("odd", odd))
+        if facts
+    }
     if apart is not None:
         told["rows"]["quarantined"] = apart.height
     if classes:
         counts = np.bincount(train[layout.target].to_numpy(), minlength=len(classes))
         told["train_rows_by_class"] = {str(label): int(n) for label, n in zip(classes, counts, strict=True)}
     write_atomic(work.path(METRICS), canonical_json(told))
-    for note in (*_notes(told), *findings.warnings()):
+    for note in (*_notes(told), *labels.notes(spec.data.labels, labelled), *findings.warnings()):
         work.say(note, note=True)
     aside = f", {len(set_aside)} columns set aside" if set_aside else ""
     work.say(f"train {train.height:,} · test {test.height:,} rows, {len(layout.features)} features{aside}")
+
+
+def _write_tables(work: Work, layout: Layout, train: pl.DataFrame, test: pl.DataFrame) -> None:
+    spec = work.spec
+    kept = [c.name for c in layout.features] + [*layout.protected, *([layout.weight] if layout.weight else [])]
+    kept = [*dict.fromkeys([*kept, spec.problem.target])]
+    trained_on = [name for name in kept if spec.column(name).use != "audit_only"]
+    ingest.write_table(work, TRAIN, _divided(spec, train, trained_on, layout.folding))
+    ingest.write_table(work, TEST, test.select(kept))
+    write_atomic(work.path(LAYOUT), canonical_json(layout.model_dump(mode="json")))
 
 
 def _notes(told: dict[str, Any]) -> Iterator[str]:
     """What a person should know of the data, from the metrics."""
     if n := told["rows"]["unlabelled"]:
         yield f"{n:,} rows without a label are left out"
+    if n := told["rows"].get("embargoed"):
+        yield f"{n:,} rows within the embargo are left out"
     for key in ("repaired", "odd"):
         yield from (f"{name}: {what}" for name, what in sorted(told.get(key, {}).items()))
     yield from (f"{name} set aside: {reason}" for name, reason in told["set_aside"].items())
@@ -181,6 +198,8 @@ def _typed(spec: Spec, features: Features, table: pl.DataFrame) -> tuple[pl.Data
             what = f"{missing} of {len(values)} values are missing, but nullable is false."
             raise DataCheckFailed(what, where=f"data.columns.{name}.nullable")
         reason = _unfit(typed, missing, times=features.takes_times(name)) if declared.role == "feature" else ""
+        if name in spec.data.labels.read and declared.role == "feature":
+            reason = "a rule under data.labels reads it"
         if declared.known_after:
             reason = f"it is known only after the {declared.known_after}"
         if reason:
@@ -323,76 +342,18 @@ def _binary(spec: Spec, classes: list[Any]) -> list[Any]:
     return [label for label in classes if label != matching[0]] + matching
 
 
-def split(spec: Spec, table: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Row indices [train], [test], both ascending."""
-    import numpy as np
-    from sklearn.model_selection import train_test_split
-
-    declared, n = spec.data.split, table.height
-    method = declared.method
-    if method == "auto":
-        method = "random" if spec.problem.task == "regression" else "stratified"
-    if method == "time":
-        assert declared.column is not None
-        return _by_time(table[declared.column], declared.test, declared.column)
-    stratify = None
-    if method == "stratified":
-        stratify = table[spec.problem.target].to_numpy()
-        rarest = int(np.bincount(stratify).min())
-        if rarest < 2:
-            raise NotEnoughData(
-                "the rarest class has one row: it can't be on both sides of the split.", where="data.split"
-            )
-    try:
-        train, test = train_test_split(
-            np.arange(n), test_size=declared.test, random_state=declared.seed, stratify=stratify
-        )
-    except ValueError as error:
-        raise NotEnoughData(f"{n} rows can't be split: {error}", where="data.split") from None
-    return np.sort(train), np.sort(test)
-
-
-def _by_time(times: pl.Series, share: float, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """The latest rows are held out: at least ``share`` of them, rows of one time together."""
-    import numpy as np
-
-    if times.null_count():
-        raise DataCheckFailed(f"{times.null_count()} rows have no time.", where=f"data.columns.{name}")
-    cut = times.sort()[int(np.floor(len(times) * (1 - share)))]
-    late = (times >= cut).to_numpy()
-    if late.all():
-        raise NotEnoughData(f"every row would be held out: they all stand at or after {cut}.", where="data.split.test")
-    order = np.argsort(times.rank("dense").to_numpy(), kind="stable")
-    # Train rows stay in the order of time, which forward folds rely on.
-    return order[~late[order]], np.flatnonzero(late)
-
-
-def _timed(spec: Spec, train: pl.DataFrame, kept: list[str]) -> pl.DataFrame:
-    """The training table; where the split is by time, with a column that counts the times."""
-    column = spec.data.split.column
-    if column is None:
+def _divided(spec: Spec, train: pl.DataFrame, kept: list[str], folding: Folding) -> pl.DataFrame:
+    """The training table; where folds go by a column, with one that says what belongs together or came before."""
+    if folding.column is None:
         return train.select(kept)
-    return train.select(kept).with_columns(train[column].rank("dense").alias(TIME))
+    return train.select(kept).with_columns(splits.fold_column(spec.data.split, train, folding))
 
 
-def _feasible(spec: Spec, train: pl.DataFrame, test: pl.DataFrame, classes: tuple[Any, ...]) -> None:
-    import numpy as np
-
-    wanted = spec.problem.feasibility
-    if train.height < wanted.min_rows:
-        raise NotEnoughData(
-            f"{train.height} training rows, {wanted.min_rows} are needed.", where="problem.feasibility.min_rows"
-        )
-    if classes:
-        counts = np.bincount(train[spec.problem.target].to_numpy(), minlength=len(classes))
-        rarest = int(counts.argmin())
-        if counts[rarest] < wanted.min_rows_per_class:
-            raise NotEnoughData(
-                f"class {classes[rarest]!r} has {counts[rarest]} training rows of {wanted.min_rows_per_class} needed.",
-                where="problem.feasibility.min_rows_per_class",
-            )
-    if test.height == 0:
-        raise NotEnoughData("no row is held out.", where="data.split.test")
+def _refuse_set_aside(spec: Spec, set_aside: dict[str, str]) -> None:
+    split = spec.data.split
+    for name, where in ((split.column, "data.split.column"), (split.folds.column, "data.split.folds.column")):
+        if name in set_aside:
+            raise DataCheckFailed(f"{name!r} is set aside: {set_aside[name]}.", where=where)
 
 
 def _layout(
@@ -418,7 +379,7 @@ def _layout(
             continue
         features.append(_column(name, train[name], dtype, nullable=spec.column(name).nullable))
     for column in features:
-        if column.name in (*OUTPUTS, TIME) or re.fullmatch(r"_[cv]\d+", column.name):
+        if column.name in (*OUTPUTS, *splits.COLUMNS.values()) or re.fullmatch(r"_[cv]\d+", column.name):
             raise DataCheckFailed(
                 f"a feature can't be called {column.name!r}, which the model's graph needs as a name of its own.",
                 hint=f"Rename it in the data, or declare data.columns.{column.name}.role: ignore",
@@ -434,7 +395,7 @@ def _layout(
         features=tuple(features),
         protected=spec.with_role("protected"),
         groups={name: declared_groups(spec.column(name)) for name in spec.with_role("protected")},
-        time=TIME if spec.data.split.column else None,
+        folding=splits.folding(spec.data.split, spec.problem.task),
         weight=weights[0] if weights else None,
     )
 

@@ -9,7 +9,7 @@ from specml.files import canonical_json, folder_atomic, write_atomic
 from specml.plan import Stage
 from specml.preprocessing import Preprocessing
 from specml.space import with_settings
-from specml.stages import prepare
+from specml.stages import feasibility, prepare
 from specml.stages.cross_validation import fit_design
 from specml.stages.search import npy, search
 from specml.stages.work import threads
@@ -39,7 +39,12 @@ def declare(spec: Spec) -> Stage:
             "problem.task",
             "search",
         ),
-        deps=(prepare.TRAIN, prepare.LAYOUT),
+        # What is feasible is told before anything is searched.
+        deps=(
+            prepare.TRAIN,
+            prepare.LAYOUT,
+            *((feasibility.METRICS,) if spec.problem.feasibility.learning_curve else ()),
+        ),
         outs=(OUT,),
         metrics=(METRICS,),
     )

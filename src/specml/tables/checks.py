@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
@@ -167,6 +167,14 @@ class TableChecks(Block):
     quarantine: Quarantine = Quarantine()
 
 
+class Bound(Protocol):
+    """How many rows may be bad; where it has a ``level``, what becomes of more."""
+
+    @property
+    def max(self) -> float | None:
+        """A share below 1, or a count; None: as many as there are, or none."""
+
+
 class Findings:
     """What the checks have found so far, by the key of the spec that asked."""
 
@@ -181,7 +189,7 @@ class Findings:
         """One verdict."""
         self.verdicts[where], self.levels[where], self.hints[where] = verdict, level, hint
 
-    def count(self, where: str, bad: int, of: int, rows: Rows | Overlap | Quarantine, reason: str) -> None:
+    def count(self, where: str, bad: int, of: int, rows: Bound, reason: str) -> None:
         """A verdict about ``bad`` rows ``of`` so many, which ``rows`` bounds; ``reason`` says what they are."""
         if rows.max is None:
             allowed, threshold = (of, "none") if getattr(rows, "level", "") == "quarantine" else (0, "≤ 0 rows")

@@ -30,8 +30,8 @@ EXACT = 1e-6
 """Relative distance up to which a sum is the target: the columns may have been rounded to float32."""
 STRONG = 0.95
 """What a single column may reach without a word."""
-CHANCE = ("auto", "random", "stratified")
-"""Splits that put a row on either side whatever it is about."""
+CHANCE = ("auto", "random", "stratified", "group", "hash")
+"""Splits that put a row on either side whatever its time."""
 
 
 def single_columns(spec: Spec, layout: Layout, train: pl.DataFrame, findings: Findings) -> None:
@@ -208,7 +208,7 @@ def across(spec: Spec, layout: Layout, train: pl.DataFrame, test: pl.DataFrame, 
     if spec.data.split.method not in CHANCE:
         return
     for name in spec.with_role("id"):
-        if name in train.columns and train[name].n_unique() < train.height:
+        if name != spec.data.split.column and name in train.columns and train[name].n_unique() < train.height:
             _shared(name, train[name], test[name], findings)
     times = [name for name in spec.with_role("time") if name in train.columns]
     if times:
@@ -222,7 +222,8 @@ def _shared(name: str, train: pl.Series, test: pl.Series, findings: Findings) ->
     both = int(test.is_in(train.drop_nulls().unique().implode()).sum())
     if both:
         reason = (
-            f"{both:,} of {len(test):,} held-out rows share their {name} with a training row: the model knows them."
+            f"{both:,} of {len(test):,} held-out rows share their {name} with a training row: the model knows them. "
+            f"Say data.split: {{method: group, column: {name}}}"
         )
         verdict = Verdict(outcome="refused", reason=reason, value=both, n=len(test), threshold="≤ 0 rows")
         findings.add(f"data.columns.{name}.role", verdict, "warn")
