@@ -21,6 +21,7 @@ PROJECTS = {
     "breast_cancer": EXAMPLES / "breast_cancer",
     "diabetes": EXAMPLES / "diabetes",
     "employment": EXAMPLES / "employment",
+    "flights": EXAMPLES / "flights",
     "gdpr": EXAMPLES / "loans",
 }
 

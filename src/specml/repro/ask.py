@@ -44,6 +44,8 @@ def changes(folder: Path, targets: Sequence[str] = ()) -> dict[str, Any]:
         if refused := system_error(error):
             raise of_system(refused, folder) from None
         hint = "`specml run` mends it." if "dvc.lock" in told else ""
+        if "git-ignored" in told:
+            hint = "DVC wants that file under git: take it out of .gitignore, or say `dvc config core.no_scm true`."
         raise SpecmlError(f"DVC can't read the project: {told}", where=str(folder), hint=hint) from None
 
 

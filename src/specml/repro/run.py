@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -156,12 +157,14 @@ def _work(parent: int, folder: Path, number: int, order: Order, teller: Connecti
     gc.set_threshold(100_000)  # DVC makes many small objects and few cycles
     parse_once()
     forks = perform is not None and fork_stages(perform)
+    done = frozenset[str]()
     with _telling(teller, folder):
         if len(order.together) > 1 and threads() > 1:
             if order.before:
                 _reproduce(order.before)
             _side_by_side(order.together, folder, teller, forks=forks)
-        _reproduce(order.targets, single=order.single)
+            done = frozenset(order.before + order.together)
+        _reproduce(order.targets, single=order.single, done=done)
 
 
 @contextlib.contextmanager
@@ -202,9 +205,17 @@ def _one(parent: int, stage: str, share: int, folder: Path, teller: Connection) 
         _reproduce([stage], single=True)
 
 
-def _reproduce(targets: Sequence[str], *, single: bool = False) -> None:
+def _reproduce(targets: Sequence[str], *, single: bool = False, done: frozenset[str] = frozenset()) -> None:
     with opened(wait=True) as repo:
-        repo.reproduce(list(targets) or None, single_item=single)
+        repo.reproduce(list(targets) or None, single_item=single, repro_fn=partial(_unless, done))
+
+
+def _unless(done: frozenset[str], stage: Any, **options: Any) -> Any:
+    """What DVC does to a stage, unless this run has done it: a source that is asked twice might answer otherwise."""
+    from dvc.repo.reproduce import _reproduce_stage
+
+    name = str(getattr(stage, "name", ""))
+    return None if {name, name.partition("@")[0]} & done else _reproduce_stage(stage, **options)
 
 
 def _failure(seen: list[dict[str, Any]], told: Connection, folder: Path) -> SpecmlError:
