@@ -64,7 +64,9 @@ def test_no_flight_knows_the_weather_of_its_future(served: tuple[Path, str]) -> 
     specml("run", "--until", "prepare", f"data.sources.weather.url={url}", folder=folder)
     weather = pl.read_parquet(folder / "data/weather.parquet").sort("measured")
     flights = pl.read_parquet(folder / "data/flights.parquet").sort("scheduled")
-    known = pl.concat([pl.read_parquet(folder / f"artifacts/prepare/{name}.parquet") for name in ("train", "test")])
+    known = pl.concat(
+        [pl.read_parquet(folder / f"artifacts/prepare/{name}.parquet") for name in ("train", "test")], how="diagonal"
+    )
     joined = flights.filter(pl.col("late").is_not_null()).join_asof(
         weather, left_on="scheduled", right_on="measured", by="origin", tolerance="3h", allow_exact_matches=False
     )
