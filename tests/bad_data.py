@@ -6,6 +6,8 @@ To add one, append a ``Case`` to ``CASES``; ``make golden`` writes the page.
 # ruff: noqa: E501 - one case a line reads best
 from __future__ import annotations
 
+import gzip
+import io
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -30,7 +32,7 @@ class Case:
     section: Literal["Files", "Rows", "Columns", "Values", "The target", "Split and leakage", "Size"]
     what: str
     rows: Callable[[], dict[str, Any] | bytes]
-    """A table, or the bytes of a CSV file."""
+    """A table, or the bytes of ``file``."""
     says: str
     """A part of what is said about it, word for word; empty where nothing is lost and nothing is to say."""
     status: int = 0
@@ -39,6 +41,7 @@ class Case:
     """What becomes of it, in a few words, where the run goes on."""
     spec: dict[str, Any] = field(default_factory=dict)
     """Changes of the spec: sections, and below ``data``."""
+    file: str = "rows.csv"
     whole: bool = False
     """Whether it is taken through all stages, up to the release."""
     slow: bool = False
@@ -55,9 +58,19 @@ def put(column: str, *values: Any) -> dict[str, Any]:
     return rows(**{column: [*values, *rows()[column][len(values) :]]})
 
 
-def csv(**columns: Any) -> bytes:
-    """The same as a CSV file."""
-    return pl.DataFrame(rows(**columns), strict=False).write_csv().encode()
+def csv(*changes: tuple[bytes, bytes, int]) -> bytes:
+    """The same as a CSV file, with ``(old, new, times)`` replaced."""
+    raw = pl.DataFrame(rows()).write_csv().encode()
+    for old, new, times in changes:
+        raw = raw.replace(old, new, times)
+    return raw
+
+
+def parquet() -> bytes:
+    """The same as a Parquet file."""
+    buffer = io.BytesIO()
+    pl.DataFrame(rows()).write_parquet(buffer)
+    return buffer.getvalue()
 
 
 def column(name: str, **declared: Any) -> dict[str, Any]:
@@ -74,6 +87,98 @@ DAYS = [f"2026-{1 + i % 12:02}-{1 + i % 28:02}" for i in range(N)]
 ODD_NAMES = ["a b", "a.b", "größe", "select", "_x", "1st", "a/b", "$", "日本", "class", 'a"b', "{key}"]
 
 CASES = (
+    Case("Files", "an empty file", lambda: b"", "is empty", 7),
+    Case(
+        "Files",
+        "latin-1",
+        lambda: csv((b"new", b"gr\xf6\xdfer", 999)),
+        "found out: encoding 'latin-1'",
+        how="read, and said",
+    ),
+    Case(
+        "Files",
+        "UTF-16 with a byte order mark",
+        lambda: csv().decode().encode("utf-16"),
+        "found out: encoding 'utf-16'",
+        how="read, and said",
+    ),
+    Case(
+        "Files",
+        "UTF-8 with a byte order mark",
+        lambda: b"\xef\xbb\xbf" + csv(),
+        "found out: encoding 'utf-8-sig'",
+        how="read, and said",
+    ),
+    Case(
+        "Files",
+        "bytes that are in no encoding",
+        lambda: csv((b"new", b"n\xc3\xa4w", 3), (b"old", b"o\xff", 1)),
+        "1 bytes can't be read as utf-8, the first in line 4",
+        6,
+    ),
+    Case("Files", "NUL bytes", lambda: csv((b"new", b"n\0w", 2)), "holds 2 NUL bytes, the first in line 2", 6),
+    Case(
+        "Files",
+        "rows with too many or too few values",
+        lambda: csv((b",new,1\n", b",new,1,7\n", 3)),
+        "3 of 400 rows have another number of values than the header's 3",
+        6,
+    ),
+    Case(
+        "Files",
+        "quotes, separators and line ends within values",
+        lambda: csv((b"new", b'"n, ""e""\nw"', 999)),
+        "",
+        how="read",
+    ),
+    Case(
+        "Files",
+        "a quotation mark without its twin",
+        lambda: csv((b"new", b'"new', 1)),
+        "the quotation mark in line 2 lacks its twin",
+        6,
+    ),
+    Case(
+        "Files",
+        "two columns of one name",
+        lambda: csv((b"x,kind,y", b"x,x,y", 1)),
+        "has more than one column called 'x'",
+        6,
+    ),
+    Case("Files", "semicolons", lambda: csv((b",", b";", -1)), "found out: separator ';'", how="read, and said"),
+    Case(
+        "Files",
+        "blank lines",
+        lambda: csv((b",new,1\n", b",new,1\n\n", 5)),
+        "found out: blank lines left out 5",
+        how="left out, and counted",
+    ),
+    Case(
+        "Files",
+        "texts that mean missing",
+        lambda: csv((b"new", b"NA", 5), (b"old", b"-", 5), (b"odd", b"?", 5)),
+        "",
+        how="missing",
+    ),
+    Case(
+        "Files",
+        "gzip that was cut off",
+        lambda: gzip.compress(csv())[:-40],
+        "is a truncated gzip file",
+        6,
+        file="rows.csv.gz",
+    ),
+    Case(
+        "Files", "Parquet that was cut off", lambda: parquet()[:-30], "can't be read as Parquet", 6, file="rows.parquet"
+    ),
+    Case(
+        "Files",
+        "Parquet that is damaged",
+        lambda: parquet()[:60] + bytes(30) + parquet()[90:],
+        "can't be read as Parquet",
+        6,
+        file="rows.parquet",
+    ),
     Case("Rows", "a header and no row", lambda: b"x,kind,y\n", "the source has no rows", 7),
     Case("Rows", "one row", lambda: {k: v[:1] for k, v in rows().items()}, "has one value only", 7),
     Case("Rows", "too few rows", lambda: {k: v[:50] for k, v in rows().items()}, "40 training rows, 100 are needed", 7),

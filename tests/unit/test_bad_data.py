@@ -21,18 +21,19 @@ if TYPE_CHECKING:
 def outcome(case: Case, folder: Path) -> tuple[int, list[str]]:
     """The exit status, and what was said."""
     made = case.rows()
-    kind = "csv" if isinstance(made, bytes) else "parquet"
+    file = case.file if isinstance(made, bytes) else "rows.parquet"
     if isinstance(made, bytes):
-        (folder / "rows.csv").write_bytes(made)
+        (folder / file).write_bytes(made)
     else:
-        pl.DataFrame(made, strict=False).write_parquet(folder / "rows.parquet")
-    data = {"sources": {"rows": {"type": kind, "path": f"rows.{kind}"}}, **case.spec.get("data", {})}
+        pl.DataFrame(made, strict=False).write_parquet(folder / file)
+    kind = "parquet" if file.endswith(".parquet") else "csv"
+    data = {"sources": {"rows": {"type": kind, "path": file}}, **case.spec.get("data", {})}
     spec = spec_of(**{**case.spec, "data": data})
     assert not list(spec.contradictions())
     said: list[str] = []
 
     def say(text: str, *_: object, note: bool = False, **__: object) -> None:
-        said.extend([text] if note else [])
+        said.extend([text] if note or "found out" in text else [])
 
     plan = compile_plan(spec)
     try:
