@@ -29,12 +29,12 @@ RIDGE: dict[str, Any] = {"candidates": {"line": {"type": "ridge"}}}
 
 
 def prepared(
-    folder: Path, table: dict[str, Any], task: str = "binary", **data: Any
+    folder: Path, table: dict[str, Any], task: str = "binary", problem: dict[str, Any] | None = None, **data: Any
 ) -> tuple[dict[str, Any], list[str]]:
     pl.DataFrame(table).write_parquet(folder / "rows.parquet")
     sources = {"rows": {"type": "parquet", "path": "rows.parquet"}}
     changes = RIDGE if task == "regression" else {}
-    spec = spec_of(problem={"task": task, "target": "y"}, data={"sources": sources, **data}, **changes)
+    spec = spec_of(problem=problem or {"task": task, "target": "y"}, data={"sources": sources, **data}, **changes)
     notes: list[str] = []
 
     def say(text: str, *_: Any, note: bool = False, **__: Any) -> None:
@@ -126,6 +126,14 @@ def test_a_columns_score_is_the_area_under_its_curve(missing: float) -> None:
     assert found >= max(ends) - 1e-12
     assert alone(pl.Series(-x).fill_nan(None), Y, layout) == pytest.approx(found, abs=0.02)
     assert alone(pl.Series([None] * N, dtype=pl.Float64), Y, layout) == 0.5
+
+
+def test_few_rows_tell_no_leak_from_chance(tmp_path: Path) -> None:
+    table = {name: values[:60] for name, values in {"leak": Y, "noise": NOISE, "y": Y}.items()}
+    few = {"task": "binary", "target": "y", "feasibility": {"min_rows": 10, "min_rows_per_class": 5}}
+    metrics, _ = prepared(tmp_path, table, problem=few)
+    told = metrics["checks"]["data.checks.leakage"]
+    assert (told["outcome"], told["n"], told["value"]) == ("not measured", 48, None)
 
 
 def people(shift: int) -> dict[str, Any]:

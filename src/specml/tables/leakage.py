@@ -28,6 +28,8 @@ SUMMANDS = 300
 """Most numeric columns among which a sum is looked for."""
 EXACT = 1e-6
 """Relative distance up to which a sum is the target: the columns may have been rounded to float32."""
+FEWEST = 50
+"""Rows of which one column among many may tell the target by chance."""
 STRONG = 0.95
 """What a single column may reach without a word."""
 CHANCE = ("auto", "random", "stratified", "group", "hash")
@@ -38,6 +40,10 @@ def single_columns(spec: Spec, layout: Layout, train: pl.DataFrame, findings: Fi
     """One column alone tells the target better than it may, or some add up to it."""
     check, where = spec.data.checks.leakage, "data.checks.leakage"
     sample = _sample(train, max(2, min(ROWS, CELLS // len(layout.features))))
+    if sample.height < FEWEST:
+        reason = f"{sample.height} training rows are too few to tell a leak from chance."
+        findings.add(where, Verdict(outcome="not measured", reason=reason, n=sample.height), check.level)
+        return
     y = sample[layout.target].to_numpy()
     scores = {column.name: alone(sample[column.name], y, layout) for column in layout.features}
     best = max(scores, key=lambda name: scores[name])
