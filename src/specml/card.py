@@ -45,7 +45,7 @@ def card(
         _use(spec),
         _factors(layout, evidence),
         _metrics(spec, choice, evidence),
-        _evaluation(evidence),
+        _evaluation(evidence, prepared),
         _training(layout, prepared),
         _analyses(choice, evidence),
         _importance(importance),
@@ -131,10 +131,12 @@ def _metrics(spec: Spec, choice: dict[str, Any], evidence: dict[str, Any]) -> It
     yield ""
 
 
-def _evaluation(evidence: dict[str, Any]) -> Iterator[str]:
+def _evaluation(evidence: dict[str, Any], prepared: dict[str, Any]) -> Iterator[str]:
     yield "## Evaluation data"
     yield ""
     yield f"{evidence['rows']:,} held-out rows that no training stage read (`{VERDICTS}`)."
+    if how := prepared.get("held_out"):
+        yield f"They were chosen {_text(how)} (`{PREPARED}`)."
     yield ""
 
 
@@ -148,9 +150,14 @@ def _training(layout: Layout, prepared: dict[str, Any]) -> Iterator[str]:
     classes = prepared.get("train_rows_by_class")
     if classes:
         yield from _table(("class", "training rows"), [(name, f"{n:,}") for name, n in classes.items()], PREPARED)
-    if quarantined := prepared["rows"].get("quarantined"):
-        yield f"{quarantined:,} rows were put aside by checks (`{PREPARED}`)."
-        yield ""
+    for key, what in (
+        ("quarantined", "were put aside by checks"),
+        ("unlabelled", "have no label, and train nothing"),
+        ("embargoed", "stand within the embargo before the held-out ones, and train nothing"),
+    ):
+        if n := prepared["rows"].get(key):
+            yield f"{n:,} rows {what} (`{PREPARED}`)."
+            yield ""
     if checks := prepared.get("checks"):
         rows = [
             (where.removeprefix("data."), _checked(one), one["threshold"], one["reason"])

@@ -13,7 +13,7 @@ import pytest
 
 from specml.errors import DataCheckFailed, NotEnoughData, SpecmlError
 from specml.stages import prepare
-from specml.tables.splits import Split, digests, folding, folds, forward, hold_out
+from specml.tables.splits import Split, digests, folding, folds, forward, hold_out, words
 from tests.conftest import spec_of
 from tests.unit.test_prepare import data, prepared, rows
 
@@ -92,6 +92,21 @@ def test_a_regression_is_split_by_group_too() -> None:
     table = pl.DataFrame({"y": np.linspace(0, 1, 200), "person": np.arange(200) // 4})
     train, test = hold_out(Split(method="group", column="person"), table, "y", "regression")
     assert abs(table["y"][test].mean() - table["y"][train].mean()) < 0.1  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("split", "says"),
+    [
+        ({}, "by chance, the same share of each class"),
+        ({"method": "group", "column": "id"}, "by chance, no id on both sides"),
+        ({"method": "time", "column": "day"}, "the latest by day"),
+        ({"method": "time", "column": "day", "embargo": "9d"}, "the latest by day; training ends 9d before them"),
+        ({"method": "column", "column": "part"}, "as part says"),
+        ({"method": "hash", "column": "id"}, "by a digest of id"),
+    ],
+)
+def test_how_rows_are_held_out_is_said(split: dict[str, Any], says: str) -> None:
+    assert words(Split.model_validate(split), "binary") == says
 
 
 def test_too_few_groups_or_ids_are_told() -> None:

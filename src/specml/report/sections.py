@@ -157,6 +157,7 @@ def _data(facts: Facts) -> dict[str, Any]:
     return {
         "rows": rows,
         "shares": _split(rows),
+        "held_out": _held_out(facts.prepared),
         "balance": svg.bars(bars, "Training rows by class") if bars else "",
         "target": _target(facts),
         "classes_left_out": max(0, len(balance) - BARS),
@@ -184,6 +185,15 @@ def _data(facts: Facts) -> dict[str, Any]:
         ],
         "sources": [(path, f"{kind}:{found}", size) for path, (kind, found, size) in sorted(facts.sources.items())],
     }
+
+
+def _held_out(prepared: dict[str, Any]) -> str:
+    """How the sides were divided, and which rows are on neither."""
+    rows = prepared["rows"]
+    said = [f"held out {prepared['held_out']}"] if "held_out" in prepared else []
+    for key, what in (("unlabelled", "without a label"), ("embargoed", "within the embargo")):
+        said += [f"{rows[key]:,} rows {what} left out"] if rows.get(key) else []
+    return "; ".join(said)
 
 
 def _feasibility(facts: Facts) -> dict[str, Any] | None:

@@ -109,6 +109,7 @@ def work(work: Work) -> None:
     _write_tables(work, layout, train, test)
     told: dict[str, Any] = {
         "rows": {"train": train.height, "test": test.height, "unlabelled": unlabelled},
+        "held_out": splits.words(spec.data.split, spec.problem.task),
         "features": len(layout.features),
         "set_aside": dict(sorted(set_aside.items())),
         "checks": findings.told(),

@@ -157,6 +157,20 @@ def hold_out(split: Split, table: pl.DataFrame, target: str, task: str) -> tuple
     return _by_time(values, split.test, split.embargo)
 
 
+def words(split: Split, task: str) -> str:
+    """Which rows are held out, for people."""
+    name = split.column
+    ends = f"; training ends {split.embargo} before them" if split.embargo else ""
+    return {
+        "random": "by chance",
+        "stratified": "by chance, the same share of each class",
+        "group": f"by chance, no {name} on both sides",
+        "time": f"the latest by {name}{ends}",
+        "column": f"as {name} says",
+        "hash": f"by a digest of {name}",
+    }[_resolved(split.method, task)]
+
+
 def folding(split: Split, task: str) -> Folding:
     """How the training rows are to be divided; the column of their table that it names ``fold_column`` makes."""
     folds = split if split.folds.method == "auto" else split.folds
