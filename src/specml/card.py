@@ -136,7 +136,7 @@ def _evaluation(evidence: dict[str, Any], prepared: dict[str, Any]) -> Iterator[
     yield ""
     yield f"{evidence['rows']:,} held-out rows that no training stage read (`{VERDICTS}`)."
     if how := prepared.get("held_out"):
-        yield f"They were chosen {_text(how)} (`{PREPARED}`)."
+        yield f"How they were chosen: {_text(how)} (`{PREPARED}`)."
     yield ""
 
 

@@ -130,6 +130,31 @@ def test_a_regression_has_a_curve_too(tmp_path: Path) -> None:
     assert metrics["baseline"]["root_mean_squared_error"] < metrics["without_columns"]["root_mean_squared_error"]
 
 
+def test_columns_that_few_rows_know_disturb_nothing(tmp_path: Path) -> None:
+    """In the smaller parts of the rows they have no value at all."""
+    generator = np.random.default_rng(5)
+    x = generator.normal(size=800)
+    known = [i % 90 == 0 for i in range(800)]
+    table = {
+        "x": x.tolist(),
+        "rare": [float(i) if one else None for i, one in enumerate(known)],
+        "kind": [f"k{i % 3}" if one else None for i, one in enumerate(known)],
+        "flag": [bool(i % 2) if one else None for i, one in enumerate(known)],
+        "y": (x + generator.normal(size=800) > 0).astype(int).tolist(),
+    }
+    metrics, points = told(tmp_path, table)
+    assert points.height == 4
+    assert metrics["baseline"]["roc_auc"] > 0.6
+
+
+def test_a_treatment_that_can_not_be_is_told_as_such(tmp_path: Path) -> None:
+    prepared(tmp_path, rows())
+    spec = spec_of(features={"columns": {"nope": {"type": "numeric"}}})
+    stage = feasibility.declare(spec)
+    with pytest.raises(DataCheckFailed, match="there is no such feature"):
+        feasibility.work(Work(stage, tmp_path, narrowed(spec, stage), lambda *_, **__: None))
+
+
 def test_too_few_rows_for_a_curve_stop_nothing(tmp_path: Path) -> None:
     metrics, points = told(tmp_path, rows(60), **asked(min_rows=40))
     assert metrics["outlook"].startswith("no learning curve: too few rows")

@@ -190,7 +190,7 @@ def _data(facts: Facts) -> dict[str, Any]:
 def _held_out(prepared: dict[str, Any]) -> str:
     """How the sides were divided, and which rows are on neither."""
     rows = prepared["rows"]
-    said = [f"held out {prepared['held_out']}"] if "held_out" in prepared else []
+    said = [f"held out: {prepared['held_out']}"] if "held_out" in prepared else []
     for key, what in (("unlabelled", "without a label"), ("embargoed", "within the embargo")):
         said += [f"{rows[key]:,} rows {what} left out"] if rows.get(key) else []
     return "; ".join(said)

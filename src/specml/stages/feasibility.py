@@ -17,7 +17,7 @@ from specml.files import canonical_json, write_atomic
 from specml.metrics import TABLE
 from specml.plan import Plot, Stage
 from specml.stages import prepare
-from specml.stages.cross_validation import decide, design, fit_design, folds
+from specml.stages.cross_validation import decide, design, fit_design, folds, treatment
 
 if TYPE_CHECKING:
     import numpy as np
@@ -115,6 +115,7 @@ def curve(spec: Spec, layout: Layout, train: pl.DataFrame) -> Curve:
     """
     import numpy as np
 
+    treatment(spec, layout)  # what can't be done with any rows is told before it is tried with few
     most = max(FEWEST, min(ROWS, CELLS // _width(spec, layout, train)))
     y = train[layout.target].to_numpy()
     rows, scores, prior, ratios = [], [], [], []
