@@ -237,6 +237,12 @@ def test_a_check_bounds_its_own_quarantine(tmp_path: Path) -> None:
     assert error.value.where == "data.columns.age.checks.invalid"
 
 
+def test_a_column_that_is_called_as_the_quarantines_own_is_refused(tmp_path: Path) -> None:
+    columns = {"age": {"checks": {"missing": {"level": "quarantine"}}}}
+    with pytest.raises(DataCheckFailed, match="can't be called '__reason__'"):
+        prepared(tmp_path, rows(__reason__=[1] * N), columns)
+
+
 def test_dvc_is_told_of_the_quarantine_only_where_there_is_one() -> None:
     asked = {"y": {"checks": {"missing": {"level": "quarantine"}}}}
     assert prepare.QUARANTINE in prepare.declare(spec_of(data={**tree()["data"], "columns": asked})).outs

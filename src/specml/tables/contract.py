@@ -77,6 +77,10 @@ def _apart(
     findings.count("data.checks.quarantine", n, table.height, spec.data.checks.quarantine, f"{n:,} rows are put aside.")
     why = [pl.when(rows).then(pl.lit(where)) for where, rows in aside.items()]
     kept = [name for name in written.columns if _kept(spec.column(name))]
+    for name in (ROW, REASON):
+        if name in kept:
+            what = f"a column can't be called {name!r}, which the quarantine needs as a name of its own."
+            raise DataCheckFailed(what, hint=f"Rename it in the data, or declare data.columns.{name}.role: ignore")
     apart = written.select(
         pl.int_range(1, table.height + 1).alias(ROW),
         pl.concat_str(*why, pl.lit(None, pl.String), separator="; ", ignore_nulls=True).alias(REASON),
