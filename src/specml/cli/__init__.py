@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 VERBS = {
+    "init": "Draft a spec from a table of yours.",
     "check": "Say whether a spec is valid, and every problem if not.",
     "plan": "Say what would run, and why; write nothing.",
     "compile": "Write dvc.yaml, params.yaml and serve.yaml.",

@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from specml.spec import Spec
 
 PLAIN = re.compile(r"[A-Za-z0-9_./]([A-Za-z0-9_./+ -]*[A-Za-z0-9_./+-])?")
+TRUTH = re.compile(r"y|n|yes|no|on|off", re.IGNORECASE)
 COMMENT_COLUMN = 60
 
 
 def values(spec: Spec) -> dict[str, Any]:
     """The whole spec as plain values: JSON types only, secrets as references."""
     found = spec.model_dump(mode="json")
-    return {key: _escaped(value) for key, value in found.items()}
+    return {key: escaped(value) for key, value in found.items()}
 
 
 def render(loaded: Loaded) -> str:
@@ -31,12 +32,12 @@ def render(loaded: Loaded) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _escaped(value: Any) -> Any:
+def escaped(value: Any) -> Any:
     """``value`` with its texts written so that they are not taken for references."""
     if isinstance(value, dict):
-        return {key: _escaped(item) for key, item in value.items()}
+        return {key: escaped(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_escaped(item) for item in value]
+        return [escaped(item) for item in value]
     if isinstance(value, str) and not Secret.PATTERN.match(value):
         return value.replace("${", "\\${")
     return value
@@ -47,24 +48,27 @@ def _mapping(tree: dict[str, Any], path: Path, origins: Mapping[Path, str], line
     for key, value in tree.items():
         here = (*path, key)
         if isinstance(value, dict) and value:
-            lines.append(f"{indent}{_scalar(key)}:")
+            lines.append(f"{indent}{scalar(key)}:")
             _mapping(value, here, origins, lines)
         else:
-            text = f"{indent}{_scalar(key)}: {_flow(value)}"
+            text = f"{indent}{scalar(key)}: {flow(value)}"
             lines.append(f"{text:<{COMMENT_COLUMN}}  # {origins.get(here, 'default')}")
 
 
-def _flow(value: Any) -> str:
+def flow(value: Any) -> str:
+    """Plain values on one line."""
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{_scalar(key)}: {_flow(item)}" for key, item in value.items()) + "}"
+        return "{" + ", ".join(f"{scalar(key)}: {flow(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list):
-        return "[" + ", ".join(map(_flow, value)) + "]"
-    return _scalar(value)
+        return "[" + ", ".join(map(flow, value)) + "]"
+    return scalar(value)
 
 
-def _scalar(value: Any) -> str:
+def scalar(value: Any) -> str:
+    """One value that is no mapping and no list; what YAML 1.1 takes for a truth value is quoted."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, (int, float)):
         return repr(value)
-    return str(value) if PLAIN.fullmatch(value) and plain(value) == value else quoted(value)
+    bare = PLAIN.fullmatch(value) and plain(value) == value and not TRUTH.fullmatch(value)
+    return str(value) if bare else quoted(value)
