@@ -226,10 +226,10 @@ def _interval(values: np.ndarray, ratio: float) -> tuple[float, float, float]:
     Nadeau & Bengio, "Inference for the Generalization Error", Machine Learning 52 (2003).
     """
     import numpy as np
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
     mean, k = float(values.mean()), len(values)
-    half = float(t.ppf((1 + CONFIDENCE) / 2, k - 1) * np.sqrt((1 / k + ratio) * values.var(ddof=1)))
+    half = float(stdtrit(k - 1, (1 + CONFIDENCE) / 2) * np.sqrt((1 / k + ratio) * values.var(ddof=1)))
     return mean, mean - half, mean + half
 
 
