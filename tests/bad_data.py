@@ -487,6 +487,52 @@ CASES = (
         "3 rows without a label are left out",
         how="left out, and counted",
     ),
+    Case(
+        "The target",
+        "it is missing in more rows than may be",
+        lambda: put("y", *[None] * 50),
+        "50 of 400 rows have no label",
+        how="left out, counted and said",
+    ),
+    Case(
+        "The target",
+        "the same, with `data.labels.unlabelled` as `level: fail`",
+        lambda: put("y", *[None] * 50),
+        "50 of 400 rows have no label. Wanted: ≤ 0.1 of the rows",
+        6,
+        spec={"data": {"labels": {"unlabelled": {"level": "fail"}}}},
+    ),
+    Case(
+        "The target",
+        "labels that can't be known yet",
+        lambda: rows(e=DAYS),
+        "rows are younger than 100d: their label can't be known yet",
+        how="left out, and counted",
+        spec={
+            "data": {
+                "columns": {"e": {"role": "time"}},
+                "labels": {"time": "e", "delay": "100d", "at": "2026-12-31"},
+                "split": {"method": "time", "column": "e"},
+            }
+        },
+    ),
+    Case(
+        "The target",
+        "rules that differ",
+        lambda: rows(y=[None] * N),
+        "rules of the same priority differ about 1 of 400 rows",
+        6,
+        spec={
+            "data": {
+                "labels": {
+                    "rules": {
+                        "high": {"expression": "x > 0", "label": 1},
+                        "low": {"expression": f"x <= {min(x for x in _X if x > 0)}", "label": 0},
+                    }
+                }
+            }
+        },
+    ),
     Case("The target", "it is missing in every row", lambda: rows(y=[None] * N), "no row has a value of 'y'", 7),
     Case("The target", "one class", lambda: rows(y=[1] * N), "'y' has one value only", 7),
     Case("The target", "a class of one row", lambda: rows(y=[1, *[0] * (N - 1)]), "the rarest class has one row", 7),
@@ -619,6 +665,54 @@ CASES = (
         "every row would be held out",
         7,
         spec={"data": {"columns": {"e": {"role": "time"}}, "split": {"method": "time", "column": "e"}}},
+    ),
+    Case(
+        "Split and leakage",
+        "a short history, in a split by time",
+        lambda: rows(e=DAYS),
+        "the training rows span",
+        7,
+        spec={
+            "data": {"columns": {"e": {"role": "time"}}, "split": {"method": "time", "column": "e"}},
+            "problem": {"task": "binary", "target": "y", "feasibility": {"min_history": "9999d"}},
+        },
+    ),
+    Case(
+        "Split and leakage",
+        "rows within the embargo before the held-out ones",
+        lambda: rows(e=DAYS),
+        "rows within the embargo are left out",
+        how="left out, and counted",
+        spec={
+            "data": {"columns": {"e": {"role": "time"}}, "split": {"method": "time", "column": "e", "embargo": "9d"}}
+        },
+    ),
+    Case(
+        "Split and leakage",
+        "an id that is missing, in a split by group or digest",
+        lambda: rows(e=[None, *(f"p{i // 4}" for i in range(1, N))]),
+        "1 rows have no e, by which they are divided",
+        6,
+        spec={"data": {"columns": {"e": {"role": "id"}}, "split": {"method": "group", "column": "e"}}},
+    ),
+    Case(
+        "Split and leakage",
+        "one group, in a split by group",
+        lambda: rows(e=["p"] * N),
+        "1 groups can't be split",
+        7,
+        spec={"data": {"columns": {"e": {"role": "id"}}, "split": {"method": "group", "column": "e"}}},
+    ),
+    Case(
+        "Split and leakage",
+        "a protected group with too few held-out rows",
+        lambda: rows(e=["few" if i % 40 == 0 else "many" for i in range(N)]),
+        "1 of 2 groups of 'e' have fewer than 30 held-out rows; the smallest has",
+        7,
+        spec={
+            "problem": {"task": "binary", "target": "y", "feasibility": {"min_rows_per_group": 30}},
+            **column("e", role="protected"),
+        },
     ),
     Case(
         "Split and leakage",

@@ -43,6 +43,13 @@ def test_a_row_whose_label_can_not_be_known_yet_has_none() -> None:
     assert made(table, {**DELAY, "absent": 0})[0] == [1, 0, 0, None, None]
 
 
+def test_a_target_without_any_value_takes_the_type_of_its_labels() -> None:
+    table = {"seen": days(0, 1, 90), "x": [1, 9, 9], "y": pl.Series([None] * 3, dtype=pl.Null)}
+    assert made(table, {**DELAY, "absent": "no"})[0] == ["no", "no", None]
+    assert made(table, {"rules": {"big": {"expression": "x > 5", "label": True}}})[0] == [None, True, True]
+    assert made(table, DELAY)[0] == [None] * 3
+
+
 def test_a_label_that_came_after_the_delay_does_not_count() -> None:
     table = {"seen": days(0, 0, 0, 0), "known": days(29, 30, 31, None), "y": [1, 1, 1, 1]}
     found, told = made(table, {**DELAY, "known_at": "known", "absent": 0})

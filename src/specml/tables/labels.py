@@ -120,7 +120,7 @@ def labelled(spec: Spec, table: pl.DataFrame, findings: Findings) -> tuple[pl.Se
         return None, {}
     if target not in table.columns and not labels.rules:
         return None, {}
-    given = table[target] if target in table.columns else None
+    given = _given(labels, table[target]) if target in table.columns else None
     told: dict[str, Any] = {}
     if labels.known_at is not None and given is not None:
         given = _in_time(labels, table, given, told)
@@ -167,6 +167,14 @@ def notes(labels: Labels, told: Mapping[str, Any]) -> Iterator[str]:
         yield f"{WHERE}.delay: {told['not_due']:,} rows are younger than {labels.delay}: their label can't be known yet"
     if told.get("absent") and labels.absent is not None:
         yield f"{WHERE}.absent: {told['absent']:,} rows without a label are taken as {labels.absent!r}"
+
+
+def _given(labels: Labels, values: pl.Series) -> pl.Series:
+    """The target as it is; where no row has a value, which is of no type, in the type of what will be written in it."""
+    import polars as pl
+
+    written = [*(rule.label for rule in labels.rules.values()), *([] if labels.absent is None else [labels.absent])]
+    return values.cast(pl.Series(written, strict=False).dtype) if values.dtype == pl.Null and written else values
 
 
 def _in_time(labels: Labels, table: pl.DataFrame, given: pl.Series, told: dict[str, Any]) -> pl.Series:
