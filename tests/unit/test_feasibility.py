@@ -87,7 +87,7 @@ def test_the_interval_of_a_gain_is_wide_where_the_folds_disagree() -> None:
     ],
 )
 def test_what_is_said_of_more_rows(change: Any, better: int, says: str) -> None:
-    assert re.search(says, _outlook("roc_auc", *change, skill=0.3, better=better))
+    assert re.search(says, _outlook("roc_auc", *change, worth=0.003, better=better))
 
 
 def told(folder: Path, table: dict[str, Any], **changes: Any) -> tuple[dict[str, Any], pl.DataFrame]:

@@ -33,12 +33,15 @@ BASELINE = LightGBM(
     subsample=1.0, colsample_bytree=1.0,
 )  # fmt: skip
 """Trees, which go on learning from more rows where there is more to learn; a linear model soon stops."""
+MANY = BASELINE.model_copy(update={"n_estimators": 30, "learning_rate": 0.2})
+"""The same in half the rounds, where each class has trees of its own."""
 FOLDS = 5
 """Most folds that are looked at."""
 ROWS = 10_000
 """Most rows of a fold that train it; as many judge it at most."""
 CELLS = 2_000_000
-"""Most values among them, as the baseline sees them: of wide tables, and of texts, fewer rows are taken."""
+"""Most values among them, as the baseline sees them: of wide tables, of texts and for many classes, each of which has
+trees of its own, fewer rows are taken."""
 GLANCE = 500
 """Rows from which the width is estimated."""
 SHARES = (1 / 8, 1 / 4, 1 / 2, 1.0)
@@ -47,8 +50,9 @@ FEWEST = 40
 EXPONENTS = tuple(step / 20 for step in range(4, 21))
 """Learning curves of most problems fall like a power of the rows with an exponent of 0.2 to 1 (Viering & Loog, "The
 Shape of Learning Curves: A Review", 2023)."""
-HARDLY = 0.01
-"""Of what the baseline gains from the columns, the part below which twice the rows hardly help."""
+HARDLY = 0.02
+"""Twice the rows hardly help where they bring less than this part of what the baseline gains from the columns, or lacks
+to a perfect score, whichever is less."""
 CONFIDENCE = 0.95
 
 
@@ -116,7 +120,7 @@ def curve(spec: Spec, layout: Layout, train: pl.DataFrame) -> Curve:
     import numpy as np
 
     treatment(spec, layout)  # what can't be done with any rows is told before it is tried with few
-    most = max(FEWEST, min(ROWS, CELLS // _width(spec, layout, train)))
+    most = max(FEWEST, min(ROWS, CELLS // (layout.n_outputs * _width(spec, layout, train))))
     y = train[layout.target].to_numpy()
     rows, scores, prior, ratios = [], [], [], []
     for inside, outside in list(folds(spec, layout, train))[-FOLDS:]:
@@ -186,7 +190,7 @@ def _score(spec: Spec, layout: Layout, rows: pl.DataFrame, held: pl.DataFrame) -
         return float("nan")
     if fit.X.shape[1] == 0:
         return float("nan")
-    model = BASELINE.fit(fit, seed=spec.search.seed, threads=1)
+    model = (BASELINE if layout.n_outputs == 1 else MANY).fit(fit, seed=spec.search.seed, threads=1)
     return _measured(spec, layout, held, np.asarray(model.predict(design(preprocessing, layout, held).X)))
 
 
@@ -263,10 +267,11 @@ def _told(found: Curve, metric: str, n: int) -> dict[str, Any]:
     score, low, high = _possible(metric, *_interval(found.scores[:, -1], found.ratio))
     prior = float(found.prior.mean()) if np.isfinite(found.prior).all() else None
     change = gain_of_twice(found, n)
-    skill = better * (score - prior) if prior is not None else abs(score)
+    lacks = 1 - score if better > 0 else score
+    worth = HARDLY * max(0.0, lacks if prior is None else min(lacks, better * (score - prior)))
     worst = low if better > 0 else high
     nothing = prior is not None and better * (worst - prior) <= 0
-    words = _outlook(metric, *change, skill=skill, better=better)
+    words = _outlook(metric, *change, worth=worth, better=better)
     if nothing:
         words = f"not shown to be better than {prior:.4g}, which needs no column; {words}"
     return {
@@ -277,10 +282,9 @@ def _told(found: Curve, metric: str, n: int) -> dict[str, Any]:
     }
 
 
-def _outlook(metric: str, change: float, low: float, high: float, *, skill: float, better: int) -> str:
-    """What twice the rows would bring, in a sentence; ``skill``: what the baseline gains from the columns."""
+def _outlook(metric: str, change: float, low: float, high: float, *, worth: float, better: int) -> str:
+    """What twice the rows would bring, in a sentence; ``worth``: the least change that counts."""
     least, most = (low, high) if better > 0 else (-high, -low)
-    worth = HARDLY * max(skill, 0.0)
     about = f"{change:+.2g} {metric} ({low:+.2g} to {high:+.2g})"
     if least > 0 and better * change >= worth:
         return f"twice the rows would bring about {about}"
