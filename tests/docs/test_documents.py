@@ -142,7 +142,7 @@ def test_the_readme_lists_every_type_and_metric() -> None:
     known = {
         name
         for kind in kinds()
-        if kind.__name__ in {"Source", "Candidate", "Gate", "Signal", "Rule"}
+        if kind.__name__ in {"Source", "Feature", "Candidate", "Gate", "Signal", "Rule"}
         for name in kind.table
     }
     assert told == {name for name in known if not name.startswith(("humble", "mine"))} | set(TABLE)
