@@ -6,6 +6,7 @@ memory of what was judged: whenever ``specml watch`` is stopped, the next one go
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from dataclasses import dataclass
@@ -87,11 +88,8 @@ def windows(folder: Path, project: Path, size: int) -> Iterator[Next]:
 
 def waiting(folder: Path, project: Path) -> int:
     """Rows that were not judged."""
-    import polars as pl
-
     used = _used(folder, project)
-    rows = {one.name: pl.scan_parquet(one).select(pl.len()).collect().item() for one in folder.glob("*.parquet")}
-    return sum(height - used.get(name, 0) for name, height in rows.items())
+    return sum(read(one, "id").height - used.get(one.name, 0) for one in folder.glob("*.parquet"))
 
 
 def read(segment: Path, *columns: str) -> pl.DataFrame:
@@ -103,7 +101,8 @@ def read(segment: Path, *columns: str) -> pl.DataFrame:
     import polars as pl
 
     try:
-        return pl.read_parquet(segment, columns=list(columns) or None)
+        # At once: polars opens a path several times, and a server may put a longer segment there between.
+        return pl.read_parquet(io.BytesIO(segment.read_bytes()), columns=list(columns) or None)
     except pl.exceptions.PolarsError:
         raise DataCheckFailed(
             "is no Parquet file: it was altered.", where=str(segment), hint="Delete it: its rows are lost."

@@ -20,6 +20,7 @@ from specml.bundle import open_bundle
 from specml.serving.app import Args
 from specml.serving.capture import Capture, request_id, row_ids
 from specml.serving.request import Rows, named
+from specml.watch.stream import read
 from tests.bundles import regression_bundle
 from tests.malformed import GOOD, rows, tensors
 from tests.unit.serving.conftest import ask
@@ -179,7 +180,7 @@ def test_a_segment_only_grows_and_is_closed_when_it_is_full(
         capture.offer(f"r{i:02}", two(opened), OUTPUTS)
         time.sleep(0.06)
         for segment in tmp_path.glob("*.parquet"):
-            ids = pl.read_parquet(segment)["id"].to_list()
+            ids = read(segment)["id"].to_list()
             before = seen.get(segment.name, [])
             assert ids[: len(before)] == before
             seen[segment.name] = ids
