@@ -32,7 +32,7 @@ FAILPOINTS = Path(__file__).parent / "failpoints"
 MARK = "SPECML_KILLS"
 """An environment variable by which the processes of a run are known."""
 
-RANDOM = ("artifacts/release/profile.bin",)
+RANDOM = ("artifacts/explore/profile.bin", "artifacts/release/profile.bin")
 """Outputs that no two runs write alike: whylogs' sketches."""
 
 SEARCH = "train@other"

@@ -25,7 +25,13 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
 GROUPS: dict[str, tuple[str, ...]] = {
-    "logs": (".specml/log", ".specml/events.jsonl", ".specml/serve.log", "artifacts/report.html"),
+    "logs": (
+        ".specml/log",
+        ".specml/events.jsonl",
+        ".specml/serve.log",
+        "artifacts/report.html",
+        "artifacts/explore.html",
+    ),
     "artifacts": ("artifacts", "metrics", "plots", "dvc_plots"),
     "state": (".specml/search", ".specml/durations.json", ".specml/dvc.lock", ".specml/bundles"),
     "captures": (stream.CAPTURES, stream.FEEDBACK, RECORDS),

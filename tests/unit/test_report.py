@@ -235,7 +235,7 @@ def test_without_a_run_it_says_what_to_do(tmp_path: Path) -> None:
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
-def browsed(text: str, folder: Path) -> tuple[list[str], list[str]]:
+def browsed(text: str, folder: Path, holds: str = "How to reproduce") -> tuple[list[str], list[str]]:
     """What the console said, and what the page asked for, when chromium opened it."""
     assert CHROMIUM is not None
     folder.mkdir()
@@ -253,7 +253,7 @@ def browsed(text: str, folder: Path) -> tuple[list[str], list[str]]:
             capture_output=True, text=True, check=True, timeout=120,
         )  # fmt: skip
         server.shutdown()
-    assert "How to reproduce" in done.stdout
+    assert holds in done.stdout
     events = [event.get("params", {}) for event in json.loads(net.read_text())["events"]]
     asked = [one["url"] for one in events if one.get("initiator", "not an origin") != "not an origin"]
     return [line for line in done.stderr.splitlines() if "CONSOLE" in line], asked

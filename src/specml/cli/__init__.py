@@ -23,6 +23,7 @@ VERBS = {
     "plan": "Say what would run, and why; write nothing.",
     "compile": "Write dvc.yaml, params.yaml and serve.yaml.",
     "run": "Carry the spec through: compile, train, judge, release, deploy.",
+    "explore": "Draw what there is to know of the training rows, as one HTML file.",
     "report": "Draw what the last run came to, as one HTML file.",
     "approve": "Approve the release, where the spec asks for it.",
     "deploy": "Serve the released model.",

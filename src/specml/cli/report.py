@@ -35,3 +35,17 @@ def draw(folder: Path, out: Path | None = None) -> Path:
     path = out or folder / report.OUT
     write_atomic(path, report.html(folder))
     return path
+
+
+def draw_exploration(folder: Path, out: Path | None = None) -> Path:
+    """Write the page about the training rows of the project in ``folder``; returns where it is.
+
+    Raises:
+        SpecmlError: the stage ``explore`` has not run.
+    """
+    from specml import report
+    from specml.files import write_atomic
+
+    path = out or folder / report.EXPLORATION
+    write_atomic(path, report.exploration(folder))
+    return path

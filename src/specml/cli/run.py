@@ -283,10 +283,11 @@ def _tell(outcome: Outcome, out: Console, folder: Path, *, quiet: bool) -> None:
     """Candidates, verdicts, and where each file lies."""
     from specml import report
     from specml.cli import tables
-    from specml.cli.report import draw
+    from specml.cli.report import draw, draw_exploration
     from specml.files import digest
 
     draw(folder)
+    draw_exploration(folder)
     outcome.report = str(folder / report.OUT)
     outcome.leaderboard, outcome.gates = tables.leaderboard(folder), tables.gates(folder)
     outcome.bundle = digest(folder / "artifacts/bundle/manifest.json")
@@ -296,7 +297,8 @@ def _tell(outcome: Outcome, out: Console, folder: Path, *, quiet: bool) -> None:
     out.print(tables.gates_table(outcome.gates), *tables.remarks(outcome.gates))
     for remark in tables.idle_waivers(folder):
         out.print(f"  {remark}", markup=False, soft_wrap=True)
-    files = {"bundle": "artifacts/bundle", "card": "artifacts/release/card.md", "report": report.OUT}
+    files = {"explore": report.EXPLORATION, "bundle": "artifacts/bundle", "card": "artifacts/release/card.md"}
+    files["report"] = report.OUT
     for what, where in {**files, "logs": ".specml/log"}.items():
         out.print(f"{what:<7} {folder / where}", markup=False)
 

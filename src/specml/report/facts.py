@@ -98,7 +98,7 @@ def gather(folder: Path) -> Facts:
         evidence["gates"] = admission.waived(evidence["gates"], release)
     if release and not release["bundle"] == evidence["bundle"] == bundle:
         release = None
-    locked = _locked(folder)
+    ran = locked(folder)
     names = [row["candidate"] for row in choice["leaderboard"]]
     return Facts(
         spec=spec,
@@ -118,8 +118,8 @@ def gather(folder: Path) -> Facts:
         approved=_approved(folder, release),
         importance=_optional(folder / validate.IMPORTANCE),
         bundle=bundle,
-        sources=_sources(locked),
-        changed=_changed(locked, params.values, stages),
+        sources=_sources(ran),
+        changed=_changed(ran, params.values, stages),
         commit=_commit(folder),
         versions=_versions(),
     )
@@ -156,7 +156,7 @@ def _trained(folder: Path, name: str) -> dict[str, Any]:
     return {**told, "bytes": cost.get("bytes")}
 
 
-def _locked(folder: Path) -> dict[str, Any]:
+def locked(folder: Path) -> dict[str, Any]:
     """The stages as DVC locked them when they ran; none without DVC."""
     from ruamel.yaml import YAML
 
@@ -165,8 +165,8 @@ def _locked(folder: Path) -> dict[str, Any]:
     return dict(YAML(typ="safe").load(lock).get("stages", {})) if lock.exists() else {}
 
 
-def _sources(locked: dict[str, Any]) -> dict[str, tuple[str, str, int]]:
-    deps = [dep for name, stage in locked.items() if name.startswith("ingest@") for dep in stage["deps"]]
+def _sources(ran: dict[str, Any]) -> dict[str, tuple[str, str, int]]:
+    deps = [dep for name, stage in ran.items() if name.startswith("ingest@") for dep in stage["deps"]]
     return {
         dep["path"]: (dep.get("hash", "md5"), dep.get(dep.get("hash", "md5"), ""), dep.get("size", 0))
         for dep in deps
@@ -174,11 +174,11 @@ def _sources(locked: dict[str, Any]) -> dict[str, tuple[str, str, int]]:
     }
 
 
-def _changed(locked: dict[str, Any], values: dict[str, Any], stages: tuple[Stage, ...]) -> tuple[str, ...]:
+def _changed(ran: dict[str, Any], values: dict[str, Any], stages: tuple[Stage, ...]) -> tuple[str, ...]:
     """What a stage that is no longer in the plan ran with is past; the lock of a refused release is an older one's."""
     names = {f"{stage.name}@{key}" if key else stage.name for stage in stages for key in stage.keys or ("",)}
-    ran = [stage for name, stage in locked.items() if name in names - {"release"}]
-    then = {key: value for stage in ran for key, value in stage.get("params", {}).get("params.yaml", {}).items()}
+    before = [stage for name, stage in ran.items() if name in names - {"release"}]
+    then = {key: value for stage in before for key, value in stage.get("params", {}).get("params.yaml", {}).items()}
     return tuple(sorted(key for key, value in then.items() if value != _at(values, key)))
 
 

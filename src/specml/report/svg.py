@@ -186,12 +186,12 @@ def quantiles(points: Sequence[Point], label: str) -> Markup:
     return chart(marks, x, y, label, "normal quantile", "residual, standardised")
 
 
-def histogram(bins: Sequence[dict[str, float]], label: str, x_name: str) -> Markup:
+def histogram(bins: Sequence[dict[str, float]], label: str, x_name: str, *, height: float = HEIGHT) -> Markup:
     """Bins of different width: areas are counts."""
     x = Scale(bins[0]["low"], bins[-1]["high"], LEFT, WIDTH - RIGHT)
     total = sum(one["n"] for one in bins)
     heights = [one["n"] / total / ((one["high"] - one["low"]) or 1.0) for one in bins]
-    y = Scale(0, max(heights) * 1.05, HEIGHT - BOTTOM, TOP)
+    y = Scale(0, max(heights) * 1.05, height - BOTTOM, TOP)
     marks = [
         box(
             x(one["low"]),
@@ -205,7 +205,7 @@ def histogram(bins: Sequence[dict[str, float]], label: str, x_name: str) -> Mark
     ]
     if x.low < 0 < x.high:
         marks.append(line((x(0), y.start), (x(0), y.end), "chance"))
-    return chart(marks, x, y, label, x_name, "density")
+    return chart(marks, x, y, label, x_name, "density", height)
 
 
 def confusion(labels: Sequence[str], counts: Sequence[Sequence[int]], label: str) -> Markup:
@@ -239,6 +239,49 @@ def confusion(labels: Sequence[str], counts: Sequence[Sequence[int]], label: str
             if cell >= 24:
                 marks.append(text(x + cell / 2, y + cell / 2 + 4, f"{count:,}", "count", "middle"))
     return drawing(marks, WIDTH, top + size * cell + 22, label)
+
+
+class Cell(NamedTuple):
+    """A field of ``heat``: ``shade`` -1 to 1, what stands in it, and what is told when it is pointed at."""
+
+    shade: float
+    words: str
+    title: str
+
+
+def heat(
+    names: Sequence[str],
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Cell | None]],
+    label: str,
+    *,
+    slanted: bool = False,
+) -> Markup:
+    """Fields by row and column, the darker the farther from 0; below it in another colour. ``slanted``: long names."""
+    left, cell, high = 150.0, 40.0, 24.0
+    wide = cell if slanted else max(cell, min(110.0, 560.0 / max(len(columns), 1)))
+    top = 112.0 if slanted else 22.0
+    marks: list[Markup] = []
+    for j, name in enumerate(columns):
+        x = left + (j + 0.5) * wide
+        if slanted:
+            words = text(0, 0, cut(name, 20), "tick")
+            marks.append(tag("g", words, transform=f"translate({x:g} {top - 6:g}) rotate(-60)"))
+        else:
+            marks.append(text(x, top - 8, cut(name, max(3, int(wide / 6.5))), "tick", "middle"))
+    for i, (name, row) in enumerate(zip(names, rows, strict=True)):
+        y = top + i * high
+        marks.append(text(left - 8, y + high / 2 + 4, cut(name, 22), "tick", "end"))
+        for j, one in enumerate(row):
+            if one is None:
+                continue
+            place: dict[str, object] = {"x": left + j * wide + 1, "y": y + 1, "width": wide - 2, "height": high - 2}
+            opacity = f"{0.05 + 0.65 * min(1.0, abs(one.shade)):.2f}"
+            shown = "hit" if one.shade >= 0 else "miss"
+            marks.append(tag("rect", tag("title", escape(one.title)), **place, class_=shown, fill_opacity=opacity))
+            marks.append(text(left + (j + 0.5) * wide, y + high / 2 + 4, one.words, "count", "middle"))
+    room = 60.0 if slanted else 4.0
+    return drawing(marks, left + len(columns) * wide + room, top + len(rows) * high + 4, label)
 
 
 def interval(
@@ -310,9 +353,9 @@ class Group(NamedTuple):
     note: str
 
 
-def groups(rows: Sequence[Group], threshold: float | None, label: str) -> Markup:
+def groups(rows: Sequence[Group], threshold: float | None, label: str, *, width: float = 640) -> Markup:
     """A dot with its interval for each group, and the threshold that all of them must meet."""
-    width, left, step, right = 640.0, 190.0, 26.0, 110.0
+    left, step, right = (190.0, 26.0, 110.0) if width >= 640 else (150.0, 22.0, 80.0)
     known = [v for row in rows if row.value is not None for v in (row.low, row.high, row.value)]
     edges = [*known, *([threshold] if threshold is not None else [])]
     x = Scale(*padded(edges, 0.08), left, width - right)
@@ -325,7 +368,7 @@ def groups(rows: Sequence[Group], threshold: float | None, label: str) -> Markup
         marks.append(line((x(threshold), 0), (x(threshold), bottom), "threshold"))
     for i, row in enumerate(rows):
         y = i * step + step / 2 + 3
-        marks.append(text(left - 10, y + 4, cut(row.name, 27), "name", "end"))
+        marks.append(text(left - 10, y + 4, cut(row.name, int(left / 7)), "name", "end"))
         marks.append(text(width, y + 4, f"n {row.n:,}", "tick", "end"))
         if row.value is None:
             marks.append(text(left + 4, y + 4, "not measured", "tick unmeasured"))

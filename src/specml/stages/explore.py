@@ -9,36 +9,46 @@ from specml.data import MISSING, Layout, watched
 from specml.files import canonical_json, write_atomic
 from specml.plan import Plot, Stage
 from specml.stages import prepare
+from specml.tables import parts, relations
 
 if TYPE_CHECKING:
+    import numpy as np
     import polars as pl
 
     from specml.spec import Spec
     from specml.stages.work import Work
 
 OUT = "artifacts/explore/columns.json"
+FACTS = "artifacts/explore/facts.json"
+PROFILE = "artifacts/explore/profile.bin"
+"""whylogs' profile of the features in the training rows, texts by their length."""
 TARGET = "plots/target.csv"
+ROWS = 20_000
+CELLS = 10_000_000
+FEWEST = 1000
 BINS = 20
 ROUNDING = 1e-6
 """Relative distance by which values count as equal: float32 has seven digits."""
 
 
 def declare(spec: Spec) -> Stage:
-    """Looks at the training rows only."""
+    """Looks at the training rows only. Nothing depends on the profile: its sketches are random."""
     template, y = ("bar_horizontal", "value") if spec.problem.task != "regression" else ("simple", "rows")
     x = "rows" if spec.problem.task != "regression" else "value"
     return Stage(
         name="explore",
         summary="describe the training rows",
         deps=(prepare.TRAIN, prepare.LAYOUT),
-        outs=(OUT,),
+        outs=(OUT, FACTS, PROFILE),
         plots=(Plot(TARGET, template, x, y, f"Training rows by {spec.problem.target}"),),
     )
 
 
 def work(work: Work) -> None:
-    """Columns → their distributions; target → a plot."""
+    """Columns → their distributions; target → a plot; all of it → what ``specml explore`` draws, and a profile."""
     import polars as pl
+
+    from specml.profile import profile
 
     layout = Layout.model_validate_json(work.path(prepare.LAYOUT).read_bytes())
     train = pl.read_parquet(work.path(prepare.TRAIN))
@@ -48,8 +58,75 @@ def work(work: Work) -> None:
             columns[column.name]["kind"] = "datetime"
     write_atomic(work.path(OUT), canonical_json(columns))
     write_atomic(work.path(TARGET), _target(layout, train))
+    write_atomic(work.path(FACTS), canonical_json(facts(layout, train)))
+    seen = [watched(train[column.name], column) for column in layout.features]
+    write_atomic(work.path(PROFILE), profile(pl.DataFrame(seen)))
     gaps = [name for name, told in columns.items() if told["missing"] > 0]
     work.say(f"{len(columns)} columns described, {len(gaps)} with missing values")
+
+
+def facts(layout: Layout, train: pl.DataFrame) -> dict[str, Any]:
+    """What the page of ``specml explore`` tells of the training rows, as JSON values.
+
+    Everything in it is of ten rows and more. Of more than ``ROWS`` rows, evenly spaced ones are looked at, and of wide
+    tables fewer: ``sample`` says how many.
+    """
+    import numpy as np
+
+    sample = _sample(train, max(FEWEST, min(ROWS, CELLS // len(layout.features))))
+    y = sample[layout.target].to_numpy()
+    told, strengths = dict[str, Any](), dict[str, float]()
+    for column in layout.features:
+        values = sample[column.name]
+        strengths[column.name] = relations.strength(values, column, y, layout)
+        told[column.name] = {
+            "kind": column.kind,
+            "strength": strengths[column.name],
+            "target": relations.by_part(parts.parts(values, column), y, layout),
+        }
+        if column.kind not in ("categorical", "boolean") and values.n_unique() > parts.MOST:
+            told[column.name]["histogram"] = parts.bins(parts.numbers(values, column))
+    strongest = sorted(layout.features, key=lambda column: (-strengths[column.name], column.name))
+    return {
+        "rows": train.height,
+        "sample": sample.height,
+        "classes": [layout.classes[one] for one in relations.shown_classes(y, layout)],
+        "target": parts.bins(y)
+        if layout.task == "regression"
+        else np.bincount(y, minlength=len(layout.classes)).tolist(),
+        "columns": told,
+        "associations": relations.associations(sample, strongest[: relations.COMPARED]),
+        "over_time": _over_time(layout, sample, y),
+        "groups": {
+            name: relations.groups(train[name], train[layout.target].to_numpy(), layout)
+            if name in train.columns
+            else None
+            for name in layout.protected
+        },
+    }
+
+
+def _over_time(layout: Layout, sample: pl.DataFrame, y: np.ndarray) -> dict[str, Any] | None:
+    """By the time that orders the rows, else by the first feature that is one."""
+    import numpy as np
+
+    column, features = layout.folding.column, layout.features
+    if layout.folding.method == "time" and column is not None:
+        return relations.over_time(sample, features, sample[column].to_numpy(), y, layout)
+    time = next((one for one in features if one.kind == "datetime"), None)
+    if time is None:
+        return None
+    times = parts.numbers(sample[time.name], time)
+    known, others = np.isfinite(times), [one for one in features if one.name != time.name]
+    return relations.over_time(sample.filter(known), others, times[known], y[known], layout)
+
+
+def _sample(table: pl.DataFrame, rows: int) -> pl.DataFrame:
+    import numpy as np
+
+    if table.height <= rows:
+        return table
+    return table[np.unique(np.linspace(0, table.height - 1, rows).astype(int))]
 
 
 def describe(values: pl.Series) -> dict[str, Any]:
