@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from typing_extensions import override
 
 from specml import space
 from specml.component import Component, Disagreement
+from specml.data import Folding
 from specml.space import Dimension
 
 if TYPE_CHECKING:
@@ -152,6 +153,10 @@ class Training:
     task: Task
     n_classes: int = 2
     seed: int = 7
+    folding: Folding = field(default_factory=Folding)
+    """How rows are to be divided where one may not be told its own target."""
+    key: np.ndarray | None = None
+    """int64 [n]: by what ``folding`` divides them; None where by chance."""
 
 
 class FittedFeature(ABC):

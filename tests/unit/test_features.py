@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from specml.data import MISSING
+from specml.data import MISSING, Folding
 from specml.features.boolean import Boolean
 from specml.features.categorical import Categorical, FittedCategorical
 from specml.features.numeric import Numeric
@@ -122,7 +122,7 @@ def test_target_encoding(task: Any, scale: Any) -> None:
     seen = pl.Series([*generator.choice(["a", "b", "c", MISSING], 300, p=[0.5, 0.3, 0.15, 0.05]).tolist(), "once"])
     y = generator.integers(0, 3 if task == "multiclass" else 2, 301) | (seen == "b").to_numpy()
     y = y * 1.5 if task == "regression" else y
-    training = Training(Preference("native", scale, "ordinal"), y, task, 3 if task == "multiclass" else 2, 7)
+    training = Training(Preference("native", scale, "ordinal"), y, task, 4 if task == "multiclass" else 2, 7)
     feature = Categorical(encode="target")
     fitted = feature.fit(column("x", "categorical"), seen, training)
     values = pl.Series(["a", "b", MISSING, "once", "never seen", "", "ä"])
@@ -152,6 +152,43 @@ def test_target_encoding_of_noise_tells_a_model_nothing() -> None:
     crossed = np.corrcoef(feature.training_values(fitted, seen, training)[:, 0], y)[0, 1]
     assert naive > 0.5
     assert abs(crossed) < 0.15
+
+
+def auc(values: np.ndarray, y: np.ndarray) -> float:
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score(y, values[:, 0]))
+
+
+def test_target_encoding_tells_no_row_of_its_group_or_its_future() -> None:
+    feature, persons = Categorical(encode="target", max_categories=300), np.repeat(np.arange(100), 5)
+    seen = pl.Series([f"p{one}" for one in persons])
+    y = np.random.default_rng(1).integers(0, 2, 100)[persons]
+    alone = Training(TREES.prefers, y, "binary")
+    grouped = Training(TREES.prefers, y, "binary", folding=Folding(method="group", column="__group__"), key=persons)
+    fitted = feature.fit(column("x", "categorical"), seen, alone)
+    assert auc(feature.training_values(fitted, seen, alone), y) > 0.95
+    assert auc(feature.training_values(fitted, seen, grouped), y) < 0.6
+    # One group: nothing may encode it.
+    one = Training(TREES.prefers, y, "binary", folding=grouped.folding, key=np.zeros(500, dtype=np.int64))
+    assert len(np.unique(feature.training_values(fitted, seen, one))) == 1
+
+
+def test_target_encoding_of_times_knows_earlier_rows_only() -> None:
+    generator = np.random.default_rng(4)
+    seen, times = pl.Series(generator.choice(["a", "b"], 300)), generator.permutation(300)
+    y = generator.normal(size=300) + (seen == "a").to_numpy()
+    feature, folding = Categorical(encode="target"), Folding(method="time", column="__time__")
+
+    def told(y: np.ndarray) -> np.ndarray:
+        training = Training(TREES.prefers, y, "regression", folding=folding, key=times)
+        return feature.training_values(feature.fit(column("x", "categorical"), seen, training), seen, training)
+
+    later = np.where(times >= 200, y + 100, y)
+    passed, first = (times >= 50) & (times < 200), times < 50
+    assert np.array_equal(told(y)[passed], told(later)[passed])
+    assert len(np.unique(told(y)[first])) == 1
+    assert len(np.unique(told(y)[passed])) > 2
 
 
 @pytest.mark.parametrize("rare", [3, 0.3])

@@ -65,10 +65,40 @@ def test_as_of_takes_the_latest_row_that_was_known_before() -> None:
     assert (told["matched"], told["without_key"]) == (2, 1)
     table, _ = join(left, right, keys=["k"], as_of={"t": "s"}, allow_exact_matches=True)
     assert table["y"].to_list() == [10, 2, None, None]
+    right = {**right, "s": [day(9), day(2), day(10), day(4.5)]}
     table, _ = join(
         {**left, "t": [day(9.4), day(3), day(3), None]}, right, keys=["k"], as_of={"t": "s"}, tolerance="12h"
     )
     assert table["y"].to_list() == [9, None, None, None]
+
+
+@pytest.mark.parametrize("zone", [None, "America/New_York"])
+def test_of_days_without_a_clock_the_same_day_is_not_before(zone: str | None) -> None:
+    times = pl.Series([day(1.4), day(2.99), day(3)]).dt.replace_time_zone(zone)
+    days = pl.Series([day(1), day(2)]).dt.replace_time_zone(zone)
+    for right in [days] if zone else [days, days.cast(pl.Date), days.dt.strftime("%Y-%m-%d")]:
+        table, _ = join({"t": times}, {"s": right, "y": [1, 2]}, as_of={"t": "s"})
+        assert table["y"].to_list() == [None, 1, 2]
+        table, _ = join({"t": times}, {"s": right, "y": [1, 2]}, as_of={"t": "s"}, allow_exact_matches=True)
+        assert table["y"].to_list() == [1, 2, 2]
+
+
+def test_times_are_compared_in_the_finer_unit() -> None:
+    fine = pl.Series([day(1.5)]).cast(pl.Datetime("ns"))
+    known = (fine.to_physical() + pl.Series([-3600 * 10**9, 999])).cast(pl.Datetime("ns"))
+    right: dict[str, Any] = {"s": known, "y": [0, 1]}
+    table, _ = join({"t": [day(1.5)]}, right, as_of={"t": "s"}, allow_exact_matches=True)
+    assert table["y"].to_list() == [0]
+    with pytest.raises(DataCheckFailed, match="1 times of 't' are beyond 1677 to 2262") as error:
+        join({"t": [datetime(9999, 12, 31)]}, right, as_of={"t": "s"})
+    assert "9999" not in str(error.value)
+
+
+@pytest.mark.parametrize("dtype", [pl.UInt64, pl.Int128])
+def test_large_numbers_may_order_the_rows(dtype: Any) -> None:
+    late = pl.Series([2**63 + 5, 3], dtype=dtype)
+    table, _ = join({"t": late}, {"t": pl.Series([2, 2**63 + 1], dtype=dtype), "y": [0, 1]}, as_of="t", prefix="b_")
+    assert table["b_y"].to_list() == [1, 0]
 
 
 def test_times_may_be_texts_or_numbers_and_need_no_key() -> None:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from specml.data import MISSING
 from specml.errors import DataCheckFailed
 from specml.stages import ingest, prepare
 from specml.stages.work import Work, narrowed
@@ -82,6 +83,13 @@ def test_rules_label_what_has_no_label_and_conflicts_are_counted() -> None:
     assert [note.split(":")[0] for note in notes(labels, told)] == [
         "data.labels.rules.big", "data.labels.rules.huge", "data.labels.rules.red", "data.labels.rules",
     ]  # fmt: skip
+
+
+def test_a_missing_text_is_no_value_that_a_rule_compares() -> None:
+    table = {"city": ["paris", "rome", MISSING, None], "y": [None] * 4}
+    columns = {"city": {"dtype": "category"}}
+    rules = {"away": {"expression": "city <> 'paris'", "label": 1}, "lost": {"expression": "city IS NULL", "label": 0}}
+    assert made(table, {"rules": rules}, columns)[0] == [None, 1, 0, 0]
 
 
 def test_rules_make_a_target_that_the_data_lacks(tmp_path: Path) -> None:

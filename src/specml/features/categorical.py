@@ -10,7 +10,9 @@ from typing_extensions import override
 
 from specml.component import Disagreement
 from specml.data import MISSING
+from specml.errors import NotEnoughData
 from specml.kinds import Feature, FittedFeature, Training
+from specml.tables import splits
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -36,7 +38,9 @@ class Categorical(Feature):
     encode: Literal["auto", "onehot", "ordinal", "target"] = "auto"
     """``onehot``: a 0/1 column for each category, all 0 for one never seen; ``ordinal``: its place in the
     alphabet, -1 for one never seen; ``target``: the mean of the target (of each class, of several) in its training
-    rows, drawn towards the mean of all rows. ``auto``: ordinal for trees and networks, onehot for linear models."""
+    rows, drawn towards the mean of all rows. A training row is told that of other folds, divided as ``data.split``
+    says: never of its own group, and of times only of earlier ones. ``auto``: ordinal for trees and networks, onehot
+    for linear models."""
     max_categories: Annotated[int, Field(ge=2, le=10_000)] = 100
     """The commonest this many are kept; the others count as never seen."""
     min_frequency: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)] | None = None
@@ -56,7 +60,7 @@ class Categorical(Feature):
         return FittedCategorical(column.name, categories, encode, other)
 
     def _kept(self, values: pl.Series) -> tuple[str, ...]:
-        counts: dict[str, int] = dict(values.alias("category").value_counts().iter_rows())
+        counts: dict[str, int] = dict(values.alias("category").value_counts(name="rows").iter_rows())
         least = self.min_frequency or 0
         least = least * len(values) if isinstance(least, float) else least
         common = sorted(counts, key=lambda category: (-counts[category], category))[: self.max_categories]
@@ -67,46 +71,45 @@ class Categorical(Feature):
     ) -> FittedTarget:
         import numpy as np
 
-        encoder = self._encoder(len(categories), training)
-        encoder.fit(_codes(categories, values).reshape(-1, 1), training.y)
-        unseen = np.atleast_1d(encoder.target_mean_)
-        table = np.vstack([np.array(encoder.encodings_).reshape(len(unseen), -1).T, unseen])
+        codes = _codes(categories, values)
+        table = self._means(codes, len(categories), _targets(training))
         if training.prefers.scale == "standard":
-            rows = table[_codes(categories, values)]  # -1 is the last row: of what was never seen
-            spread = rows.std(axis=0)
-            table = (table - rows.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
-        return FittedTarget(name, categories, tuple(map(tuple, table.tolist())))
+            mean, spread = _scale(table[codes])
+            table = (table - mean) / spread
+        return FittedTarget(name, categories, tuple(map(tuple, np.asarray(table).tolist())))
 
-    def _encoder(self, categories: int, training: Training) -> Any:
+    def _means(self, codes: np.ndarray, categories: int, targets: np.ndarray) -> np.ndarray:
+        """float64 [categories + 1, columns]: what stands for each category, and last for what was never seen."""
         import numpy as np
-        from sklearn.model_selection import KFold, StratifiedKFold
         from sklearn.preprocessing import TargetEncoder
 
-        target, folds = "continuous", FOLDS
-        if training.task != "regression":
-            target = training.task
-            folds = max(2, min(folds, int(np.bincount(training.y, minlength=training.n_classes).min())))
-        kind = KFold if training.task == "regression" else StratifiedKFold
-        return TargetEncoder(
-            categories=[np.arange(categories)],
-            target_type=target,
-            smooth=self.smooth,
-            cv=kind(folds, shuffle=True, random_state=training.seed),
-        )
+        columns = []
+        for target in targets.T:
+            encoder = TargetEncoder(
+                categories=[np.arange(categories)], target_type="continuous", smooth=self.smooth
+            ).fit(codes.reshape(-1, 1), target)
+            columns.append([*encoder.encodings_[0], encoder.target_mean_])
+        return np.array(columns).T
 
     @override
     def training_values(self, fitted: FittedFeature, values: pl.Series, training: Training) -> np.ndarray:
+        """Each row by rows of other folds: none of its group, of times only earlier ones.
+
+        One without such rows, as the first in time, is told what a category that was never seen is.
+        """
         import numpy as np
 
         if not isinstance(fitted, FittedTarget):
             return fitted.transform(values)
-        codes = _codes(fitted.categories, values).reshape(-1, 1)
-        crossed = self._encoder(len(fitted.categories), training).fit_transform(codes, training.y)
+        codes, targets, categories = _codes(fitted.categories, values), _targets(training), len(fitted.categories)
+        plain = self._means(codes, categories, targets)
+        crossed = np.repeat(plain[-1:], len(codes), axis=0)
+        for inside, outside in _folds(training):
+            crossed[outside] = self._means(codes[inside], categories, targets[inside])[codes[outside]]
         if training.prefers.scale == "standard":
             # On the scale of what new rows get.
-            plain = self._encoder(len(fitted.categories), training).fit(codes, training.y).transform(codes)
-            spread = plain.std(axis=0)
-            crossed = (crossed - plain.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
+            mean, spread = _scale(plain[codes])
+            crossed = (crossed - mean) / spread
         return np.asarray(crossed, dtype=np.float32)
 
     @override
@@ -121,6 +124,38 @@ class Categorical(Feature):
         if "table" in state:
             return FittedTarget(name, categories, tuple(tuple(map(float, row)) for row in state["table"]))
         return FittedCategorical(name, categories, state["encode"], state.get("other", False))
+
+
+def _targets(training: Training) -> np.ndarray:
+    """float64 [n, columns]: the number, whether it is the positive class, or for each of several whether it is that."""
+    import numpy as np
+
+    if training.task != "multiclass":
+        return training.y.reshape(-1, 1).astype(np.float64)
+    return np.asarray(training.y.reshape(-1, 1) == np.arange(training.n_classes), dtype=np.float64)
+
+
+def _scale(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each column; 1 for one that does not vary."""
+    import numpy as np
+
+    spread = rows.std(axis=0)
+    return rows.mean(axis=0), np.where(spread > 0, spread, 1.0)
+
+
+def _folds(training: Training) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Rows (that encode, that are encoded), in up to ``FOLDS`` folds; none where they can't be divided."""
+    import numpy as np
+
+    most = FOLDS
+    if training.key is None and training.task != "regression":
+        most = max(2, min(most, int(np.bincount(training.y, minlength=training.n_classes).min())))
+    for n in range(most, 1, -1):
+        try:
+            return list(splits.folds(training.folding, training.key, training.y, n, training.seed))
+        except NotEnoughData:
+            continue
+    return []
 
 
 def _codes(categories: tuple[str, ...], values: pl.Series) -> np.ndarray:

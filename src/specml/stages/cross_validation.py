@@ -168,7 +168,8 @@ def fit_design(spec: Spec, candidate: Candidate, layout: Layout, rows: pl.DataFr
     These may not be what the features make of the same rows later: see ``Feature.training_values``.
     """
     chosen, classes = treatment(spec, layout), max(2, len(layout.classes))
-    training = Training(candidate.prefers, rows[layout.target].to_numpy(), layout.task, classes, spec.search.seed)
+    y, key = rows[layout.target].to_numpy(), _fold_key(layout, rows)
+    training = Training(candidate.prefers, y, layout.task, classes, spec.search.seed, layout.folding, key)
     preprocessing = Preprocessing.fit(rows, layout.features, chosen, training)
     return preprocessing, _design(preprocessing, layout, rows, preprocessing.training_matrix(rows, chosen, training))
 

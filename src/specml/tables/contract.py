@@ -13,7 +13,7 @@ from specml.evidence import Verdict
 from specml.tables import expression
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     import polars as pl
 
@@ -114,9 +114,7 @@ def _every(spec: Spec, written: pl.DataFrame, table: pl.DataFrame) -> Iterator[B
         key = f"{where}.failed_rows.{name}"
         names = expression.columns(failed.expression)
         _refuse_unknown(names, table, f"{key}.expression")
-        found = expression.holds(
-            failed.expression, table.with_columns(_known(_typed(spec, table[name])) for name in names)
-        )
+        found = expression.holds(failed.expression, comparable(spec, table, names))
         if found is None:
             what = "is no condition over these columns: what it compares is not of one kind, or it looks at other rows."
             hint = f"They hold: {', '.join(f'{name} {table[name].dtype}' for name in names)}."
@@ -182,6 +180,11 @@ def _dtype(column: Column, values: pl.Series) -> DType | None:
 def _typed(spec: Spec, values: pl.Series) -> pl.Series:
     """In the declared type, what can't be read as missing."""
     return read(values, _dtype(spec.column(values.name), values))[0]
+
+
+def comparable(spec: Spec, table: pl.DataFrame, names: Iterable[str]) -> pl.DataFrame:
+    """``table`` with the columns ``names`` as a condition compares them: in their types, what is missing as null."""
+    return table.with_columns(_known(_typed(spec, table[name])) for name in names)
 
 
 def _known(values: pl.Series) -> pl.Series:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import time, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
@@ -36,7 +36,7 @@ class Join(Block):
     """How much earlier it may be, as ``90d``; as much as it likes unless said."""
     allow_exact_matches: bool = False
     """Whether a row of the very same time is early enough. Not unless said: of two that bear the same day nobody
-    knows which was first."""
+    knows which was first. Where the right has days without a clock, the left's times count as their days."""
     cardinality: Literal["many_to_one", "one_to_one"] = "many_to_one"
     """``many_to_one``: the right has at most one row for each key (and time); ``one_to_one``: no two rows of the
     left share one either. What breaks it is counted, and stops the run."""
@@ -300,25 +300,54 @@ def _times(left: pl.Series, right: pl.Series, join: Join, where: str) -> tuple[p
         if join.tolerance is not None:
             what = f"{left.name!r} holds numbers, of which a tolerance of {join.tolerance} says nothing."
             raise DataCheckFailed(what, where=where)
-        wide: Any = pl.Int64 if left.dtype.is_integer() and right.dtype.is_integer() else pl.Float64
+        whole = left.dtype.is_integer() and right.dtype.is_integer()
+        large = {left.dtype, right.dtype} & {pl.UInt64(), pl.Int128()}
+        wide: Any = (pl.Int128 if large else pl.Int64) if whole else pl.Float64
         return left.cast(wide), right.cast(wide)
     for one in (left, right):
         if _kind(one) != "time":
             raise DataCheckFailed(
                 f"{one.name!r} holds {one.dtype} values, not times as {left.name!r} may.", where=where
             )
+    _refuse_one_zone(left, right, where)
+    if _days(right) and not _days(left):  # a day ends after every time in it
+        left = left if (zone := _zone(right)) is None else left.dt.convert_time_zone(zone)
+        left = left.dt.truncate("1d")
     return _aligned(left, right, where)
 
 
-def _aligned(left: pl.Series, right: pl.Series, where: str) -> tuple[pl.Series, pl.Series]:
-    """Times of both sides in microseconds, in UTC where they have a zone."""
+def _days(times: pl.Series) -> bool:
+    """Whether they are days, without clocks: no text of a day says that it means midnight."""
     import polars as pl
 
-    zoned = [getattr(one.dtype, "time_zone", None) is not None for one in (left, right)]
+    return times.dtype == pl.Date or bool((times.dt.time() == time()).all())
+
+
+def _zone(times: pl.Series) -> str | None:
+    return getattr(times.dtype, "time_zone", None)
+
+
+def _aligned(left: pl.Series, right: pl.Series, where: str) -> tuple[pl.Series, pl.Series]:
+    """Times of both sides in the finer of their units, at least microseconds, in UTC where they have a zone."""
+    import polars as pl
+
+    _refuse_one_zone(left, right, where)
+    fine: Any = "ns" if "ns" in [getattr(one.dtype, "time_unit", None) for one in (left, right)] else "us"
+    wide = pl.Datetime(fine, None if _zone(left) is None else "UTC")
+    return _in_unit(left, wide, where), _in_unit(right, wide, where)
+
+
+def _in_unit(times: pl.Series, wide: pl.Datetime, where: str) -> pl.Series:
+    out = times.cast(wide, strict=False)
+    if beyond := out.null_count() - times.null_count():
+        what = f"{beyond:,} times of {times.name!r} are beyond 1677 to 2262, which is all that nanoseconds count."
+        raise DataCheckFailed(what, hint="Give the other side's times in microseconds, or mend these.", where=where)
+    return out
+
+
+def _refuse_one_zone(left: pl.Series, right: pl.Series, where: str) -> None:
+    zoned = [_zone(one) is not None for one in (left, right)]
     if zoned[0] != zoned[1]:
         one, other = (left, right) if zoned[0] else (right, left)
         what = f"the times of {one.name!r} have a time zone, those of {other.name!r} none: which is earlier is unknown."
         raise DataCheckFailed(what, where=where)
-    zone = "UTC" if zoned[0] else None
-    wide = pl.Datetime("us", zone)
-    return left.cast(wide), right.cast(wide)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from specml.casting import cast, read
+from specml.casting import cast
 from specml.component import Block, Disagreement
 from specml.errors import DataCheckFailed
-from specml.tables import expression
+from specml.tables import contract, expression
 from specml.tables.checks import Amount
 from specml.tables.expression import Condition
 from specml.values import Day, Duration, Label, Slug
@@ -258,7 +258,7 @@ def _fires(spec: Spec, name: str, text: str, table: pl.DataFrame) -> Any:
     where = f"{WHERE}.rules.{name}.expression"
     names = expression.columns(text)
     _refuse_unknown(names, table, where)
-    found = expression.holds(text, table.with_columns(read(table[one], spec.column(one).dtype)[0] for one in names))
+    found = expression.holds(text, contract.comparable(spec, table, names))
     if found is None:
         what = "is no condition over these columns: what it compares is not of one kind, or it looks at other rows."
         hint = f"They hold: {', '.join(f'{one} {table[one].dtype}' for one in names)}."
