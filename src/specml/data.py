@@ -30,6 +30,9 @@ TEXTS: tuple[Kind, ...] = ("categorical", "text")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ISO = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}([T ].*)?")
 
+FIRST, LAST = -62135596800.0, 253402300799.0
+"""Seconds since 1970 of the years 1 to 9999; what is beyond counts as their ends."""
+
 FoldMethod = Literal["random", "stratified", "group", "time", "hash"]
 
 MISSING = "__missing__"
@@ -38,6 +41,11 @@ MISSING = "__missing__"
 
 TEXT_READ = 10_000
 """Characters of a text that are read; a longer one is cut, in training and in a request alike."""
+
+
+def blank(text: str) -> bool:
+    """Whether a text is a missing value: empty, white space or ``MISSING``; as ``casting.blank_as_missing`` has it."""
+    return text.strip() in ("", MISSING)
 
 
 def category(value: str | float | bool) -> str:
@@ -69,8 +77,8 @@ def seconds(time: str) -> float:
 
 
 def iso(time: float) -> str:
-    """The same time as text."""
-    return (EPOCH + timedelta(seconds=time)).isoformat(timespec="seconds").replace("+00:00", "Z")
+    """The same time as text; one beyond the years 1 to 9999 as their end."""
+    return (EPOCH + timedelta(seconds=min(max(time, FIRST), LAST))).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 class Column(BaseModel):

@@ -11,6 +11,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from specml.component import Disagreement
+from specml.data import FIRST, LAST
 from specml.features.numeric import FittedNumeric, Numeric
 from specml.graph import Number, cosine, floor, sine
 from specml.kinds import Feature, FittedFeature, Training
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from specml.spec import Spec
 
 DAY = 86400.0
-FIRST, LAST = -62135596800.0, 253402300799.0
-"""Seconds since 1970 of the years 1 to 9999; what is beyond counts as their ends."""
 
 Part = Literal["year", "month", "day", "weekday", "day_of_year", "hour", "minute"]
 ROUND: dict[str, tuple[float, float]] = {

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from specml.data import MISSING
+from specml.data import FIRST, LAST, MISSING
 from specml.files import write_atomic
 
 if TYPE_CHECKING:
@@ -154,8 +154,10 @@ class Capture:
                 self._take()
             except OSError as error:
                 LOG.warning("Captured rows can't be written to %s: %s. They wait.", self._folder, error.strerror)
-            except Exception:
-                LOG.exception("Captured rows could not be written; %d are dropped.", self._unwritten)
+            except Exception as error:  # its text may quote a value
+                LOG.error(  # noqa: TRY400
+                    "Captured rows could not be written (%s); %d are dropped.", type(error).__name__, self._unwritten
+                )
                 self._drop()
                 self._frame = None
             if self.dropped > told:
@@ -211,8 +213,18 @@ class Capture:
     def _grow(self, parts: list[_Taken]) -> None:
         import polars as pl
 
-        self._unwritten += sum(part.rows.n for part in parts)
-        table = self._table(parts)
+        try:
+            table = self._table(parts)
+        except Exception as error:  # its text may quote a value
+            if len(parts) > 1:  # one request's fault is no other's
+                for part in parts:
+                    self._grow([part])
+                return
+            LOG.error("A request can't be captured (%s).", type(error).__name__)  # noqa: TRY400
+            with self._lock:
+                self.dropped += parts[0].rows.n
+            return
+        self._unwritten += table.height
         if self._frame is None:
             self._begun = time.monotonic()
             self._segment = self._folder / f"{parts[0].at:{NAME}}-{self._replica}.parquet"
@@ -244,7 +256,8 @@ class Capture:
                 texts = pl.Series(column.name, values.tolist(), dtype=pl.String)
                 inputs.append(texts.set(texts == "", None))
             elif column.kind == "datetime":
-                micro = (pl.Series(column.name, values, dtype=pl.Float64).fill_nan(None) * 1e6).round().cast(pl.Int64)
+                times = pl.Series(column.name, values, dtype=pl.Float64).fill_nan(None).clip(FIRST, LAST)
+                micro = (times * 1e6).round().cast(pl.Int64, strict=False)
                 inputs.append(micro.cast(pl.Datetime("us", "UTC")))
             else:
                 numbers = pl.Series(column.name, values, dtype=pl.Float64).fill_nan(None)
@@ -258,12 +271,12 @@ class Capture:
                 pl.Series("label", answers["label"].ravel().tolist(), dtype=pl.String),
                 probabilities.cast(pl.List(pl.Float32)),
             ]
-        times = [np.datetime64(part.at.replace(tzinfo=None), "us") for part in parts]
+        stamps = [np.datetime64(part.at.replace(tzinfo=None), "us") for part in parts]
         rows = [part.rows.n for part in parts]
         return pl.DataFrame(
             [
                 pl.Series("id", [name for part in parts for name in row_ids(part.request, part.rows.n)]),
-                pl.Series("time", np.repeat(times, rows)).dt.replace_time_zone("UTC"),
+                pl.Series("time", np.repeat(stamps, rows)).dt.replace_time_zone("UTC"),
                 pl.Series("bundle", [self._bundle]).new_from_index(0, sum(rows)),
                 pl.DataFrame(inputs).to_struct("inputs"),
                 pl.DataFrame(outputs).to_struct("outputs"),

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import orjson
 
-from specml.data import MISSING
+from specml.data import MISSING, blank
 from specml.serving.answer import refuse_not_finite
 from specml.serving.refusal import Refused
-from specml.serving.request import Rows, did_you_mean, most_values, read_object, text_array, too_many_rows
+from specml.serving.request import Rows, beyond, did_you_mean, most_values, read_object, text_array, too_many_rows
 
 if TYPE_CHECKING:
     from specml.bundle import Contract
@@ -217,7 +217,11 @@ def _tensor(tensor: dict[str, Any], column: Column, n: int, binary: memoryview) 
         array = _texts_from_bytes(part, n, column.name) if texts else _numbers_from_bytes(part, n, column.name, kind)
     else:
         array = _from_json(tensor.get("data"), column, n, kind)
+    if texts:  # a blank is a missing value
+        array = _objects([MISSING if blank(text) else text for text in array.tolist()], n, column.name)
     _refuse_missing(array, column)
+    if column.kind == "datetime" and (row := beyond(array)) is not None:
+        raise Refused(400, f"the input {column.name!r} lies beyond the years 1 to 9999 in row {row}.")
     return (text_array(array.tolist()) if column.kind == "text" else array), binary
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import orjson
 
-from specml.data import MISSING, TEXT_READ, category, seconds
+from specml.data import FIRST, LAST, MISSING, TEXT_READ, blank, category, seconds
 from specml.serving.refusal import Refused
 
 if TYPE_CHECKING:
@@ -149,6 +149,7 @@ def _categories(column: Column, values: list[Any]) -> np.ndarray:
         raise _wrong(column, values, (str, int, float, bool), "a text")
     if found != {str}:
         values = [MISSING if value is None else category(value) for value in values]
+    values = [MISSING if blank(value) else value for value in values]
     if not column.nullable and MISSING in values:
         raise _missing(column, values.index(MISSING))
     array = np.empty(len(values), dtype=object)
@@ -167,6 +168,8 @@ def _times(column: Column, values: list[Any]) -> np.ndarray:
             raise Refused(422, f"rows[{row}].{column.name} {error}.") from None
     if not column.nullable and None in values:
         raise _missing(column, values.index(None))
+    if (row := beyond(np.array(read, dtype=np.float64))) is not None:
+        raise Refused(422, f"rows[{row}].{column.name} lies beyond the years 1 to 9999.")
     return np.array(read, dtype=np.float64)
 
 
@@ -174,16 +177,25 @@ def _texts(column: Column, values: list[Any]) -> np.ndarray:
     if not set(map(type, values)) <= {str, type(None)}:
         raise _wrong(column, values, (str,), "a text")
     if not column.nullable:
-        missing = [row for row, value in enumerate(values) if value in (None, MISSING)]
+        missing = [row for row, value in enumerate(values) if value is None or blank(value)]
         if missing:
             raise _missing(column, missing[0])
     return text_array(values)
 
 
+def beyond(times: np.ndarray) -> int | None:
+    """The first of ``times`` (seconds, NaN: missing) that no calendar of the years 1 to 9999 has; None: all are there.
+
+    A second more is let in: as a float64, the last microsecond of 9999 is the first of 10000.
+    """
+    found = (times < FIRST) | (times > LAST + 1)
+    return int(found.argmax()) if found.any() else None
+
+
 def text_array(values: list[str | None]) -> np.ndarray:
     """Texts as the graph takes them: a missing one is empty, a long one cut."""
     array = np.empty(len(values), dtype=object)
-    array[:] = ["" if value in (None, MISSING) else value[:TEXT_READ] for value in values]
+    array[:] = ["" if value is None or blank(value) else value[:TEXT_READ] for value in values]
     return array
 
 

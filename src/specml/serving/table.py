@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from specml.data import MISSING, category, seconds
+from specml.data import blank, category, seconds
 from specml.errors import DataCheckFailed
 
 if TYPE_CHECKING:
@@ -89,7 +89,9 @@ def _categories(values: pl.Series) -> list[str | None]:
 
 
 def _missing(value: Any) -> bool:
-    return value is None or value == MISSING or (isinstance(value, float) and not math.isfinite(value))
+    if isinstance(value, str):
+        return blank(value)
+    return value is None or (isinstance(value, float) and not math.isfinite(value))
 
 
 def _number(value: Any) -> float | int | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from specml.casting import as_groups, cast, declared_groups
-from specml.data import MISSING, Column, Folding, Layout, category, watched
+from specml.data import FIRST, LAST, MISSING, Column, Folding, Layout, category, watched
 from specml.errors import DataCheckFailed, NotEnoughData
 from specml.files import canonical_json, read_json, write_atomic
 from specml.plan import Stage
@@ -449,7 +449,7 @@ def _column(name: str, values: pl.Series, dtype: DType | None, *, nullable: bool
         return Column(name=name, kind="text", nullable=nullable)
     if values.dtype.is_temporal():
         times = watched(values, Column(name=name, kind="datetime"))
-        ends = {"minimum": _number(times.min()), "maximum": _number(times.max())}
+        ends = {"minimum": _number(times.clip(FIRST, LAST).min()), "maximum": _number(times.clip(FIRST, LAST).max())}
         return Column(name=name, kind="datetime", nullable=nullable, **ends)
     if values.dtype == pl.String:
         counts = values.filter(values != MISSING).value_counts(sort=True).head(CATEGORIES_KEPT)

@@ -25,9 +25,9 @@ from specml.serving.explanation import Explainer
 from specml.serving.infer import metadata, read_infer
 from specml.serving.openapi import openapi
 from specml.serving.refusal import Refused
-from specml.serving.request import named
+from specml.serving.request import Rows, named
 from specml.serving.table import to_rows
-from specml.stages import package
+from specml.stages import package, prepare
 from specml.stages.explore import describe
 from specml.watch.judge import inputs
 from tests.bundles import Trained
@@ -180,3 +180,66 @@ def test_captured_rows_are_watched_as_the_training_rows_are_described(made: Trai
     seen = inputs(kept, made.bundle.contract)
     assert seen["at"].to_list() == [seconds(ROWS[0]["at"]), seconds(ROWS[0]["at"]), None]
     assert seen["text"].to_list() == [15.0, None, None]  # its length; no profile holds a text
+
+
+def _tensors(at: float, text: str = "x") -> bytes:
+    return orjson.dumps(
+        {
+            "inputs": [
+                {"name": "at", "datatype": "FP64", "shape": [1], "data": [at]},
+                {"name": "text", "datatype": "BYTES", "shape": [1], "data": [text]},
+            ]
+        }
+    )
+
+
+def test_times_beyond_the_calendar_are_refused() -> None:
+    contract = Contract.model_construct(name="m", task="binary", classes=(0, 1), inputs=COLUMNS)
+    for at in (1e15, -1e15, 253402300801.0):
+        with pytest.raises(Refused, match="years 1 to 9999") as refused:
+            read_infer(_tensors(at), None, contract, 10)
+        assert refused.value.http == 400
+    assert read_infer(_tensors(seconds("9999-12-31T23:59:59.999999Z")), None, contract, 10).rows.n == 1
+    with pytest.raises(Refused, match=r"rows\[1\]\.at lies beyond"):
+        named([{}, {"at": "9999-12-31T23:59:59-05:00"}], contract)
+
+
+def test_one_request_does_not_cost_others_their_captured_rows(tmp_path: Any, caplog: pytest.LogCaptureFixture) -> None:
+    contract = Contract.model_construct(name="m", task="regression", classes=(), inputs=COLUMNS, target="y")
+    capture = Capture(tmp_path, contract, "b", flush=60)
+    good = named([{"at": "2024-05-01"}], contract)
+    far = Rows(1, {**good.columns, "at": np.array([1e15])})
+    broken = Rows(1, {**good.columns, "built": np.array(["Zaphod"], dtype=object)})
+    for name, rows in {"a": good, "far": far, "broken": broken, "c": good}.items():
+        capture.offer(name, rows, {"prediction": np.array([1.0], dtype=np.float32)})
+    capture.close()
+    kept = pl.concat([pl.read_parquet(one) for one in tmp_path.glob("*.parquet")])
+    assert kept["id"].to_list() == ["a-0", "far-0", "c-0"]
+    assert kept["inputs"].struct.field("at")[1].year == 9999
+    assert capture.dropped == 1
+    assert "Zaphod" not in caplog.text
+
+
+def test_times_beyond_the_calendar_are_told_as_its_ends() -> None:
+    assert iso(1e15) == "9999-12-31T23:59:59Z"
+    assert iso(-1e15) == "0001-01-01T00:00:00Z"
+    dates = pl.Series("at", [0, 3_000_000], dtype=pl.Date)  # the year 10183
+    found = prepare._column("at", dates, None, nullable=False)
+    assert found.maximum == 253402300799.0
+
+
+@pytest.mark.parametrize("blank", ["", "  ", "\t\n", MISSING, f" {MISSING}"])
+def test_a_blank_in_a_request_is_missing_as_in_the_tables(blank: str) -> None:
+    columns = (Column(name="text", kind="text", nullable=True), Column(name="kind", kind="categorical", nullable=True))
+    contract = Contract.model_construct(name="m", task="regression", classes=(), inputs=columns)
+    read = named([{"text": blank, "kind": blank}], contract)
+    assert (read.columns["text"][0], read.columns["kind"][0]) == ("", MISSING)
+    tensors = [{"name": c.name, "datatype": "BYTES", "shape": [1], "data": [blank]} for c in columns]
+    read = read_infer(orjson.dumps({"inputs": tensors}), None, contract, 10).rows
+    assert (read.columns["text"][0], read.columns["kind"][0]) == ("", MISSING)
+    required = contract.model_copy(update={"inputs": tuple(c.model_copy(update={"nullable": False}) for c in columns)})
+    with pytest.raises(Refused, match="missing"):
+        read_infer(orjson.dumps({"inputs": tensors}), None, required, 10)
+    for row in ({"text": blank, "kind": "a"}, {"text": "a", "kind": blank}):
+        with pytest.raises(Refused, match="is missing"):
+            named([row], required)
