@@ -168,8 +168,8 @@ def _times(column: Column, values: list[Any]) -> np.ndarray:
             raise Refused(422, f"rows[{row}].{column.name} {error}.") from None
     if not column.nullable and None in values:
         raise _missing(column, values.index(None))
-    if (row := beyond(np.array(read, dtype=np.float64))) is not None:
-        raise Refused(422, f"rows[{row}].{column.name} lies beyond the years 1 to 9999.")
+    if (far := beyond(np.array(read, dtype=np.float64))) is not None:
+        raise Refused(422, f"rows[{far}].{column.name} lies beyond the years 1 to 9999.")
     return np.array(read, dtype=np.float64)
 
 
