@@ -13,11 +13,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from specml import cli
+from specml import cli, report
+from specml.compile import compile_plan
+from specml.compile.dvc import params_yaml
 from specml.drafting import columns, content, draft, problem, words
-from specml.errors import DataCheckFailed, NotEnoughData
+from specml.errors import DataCheckFailed, NotEnoughData, SpecmlError
 from specml.load import load
 from specml.sources.csv import Csv
+from specml.stages import STAGES
+from specml.stages.work import Work, narrowed
+from tests.bad_data import CASES, SECRET, Case
 from tests.conftest import specml
 
 N = 1500
@@ -445,6 +450,49 @@ def test_what_can_not_be_drafted_is_one_message(init: Asked, asked: tuple[str, .
     assert found[0] == status
     assert told in found[1]
     assert not Path("spec.yaml").exists()
+
+
+KNOWN = ("infinities in a regression", "a column known only after the event")
+"""Faults of rows that a spec must speak of: here a column that tells the target."""
+
+
+def drafted_case(case: Case, folder: Path) -> tuple[int, str, Any]:
+    """The status of drafting a spec for bad data, the draft or what is said instead, and the spec."""
+    made = case.rows()
+    file = folder / (case.file if isinstance(made, bytes) else "rows.parquet")
+    if isinstance(made, bytes):
+        file.write_bytes(made)
+    else:
+        pl.DataFrame(made, strict=False).write_parquet(file)
+    try:
+        text = draft(file, "y", folder).text
+    except SpecmlError as error:
+        return error.status, str(error), None
+    (folder / "spec.yaml").write_text(text)
+    return 0, text, load(folder).spec
+
+
+@pytest.mark.parametrize("case", [pytest.param(one, id=one.what) for one in CASES if not one.slow])
+def test_bad_data_is_drafted_or_refused_in_one_message(case: Case, tmp_path: Path) -> None:
+    status, told, _ = drafted_case(case, tmp_path)
+    assert SECRET not in told
+    if case.status == 0:
+        assert status == 0, told
+
+
+@pytest.mark.slow
+def test_what_bad_data_lets_pass_is_drafted_so_that_it_passes(tmp_path: Path) -> None:
+    for number, case in enumerate(one for one in CASES if not (one.slow or one.status or one.what in KNOWN)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        _, _, spec = drafted_case(case, folder)
+        plan = compile_plan(spec)
+        for stage in plan.stages[: 1 + [one.name for one in plan.stages].index("explore")]:
+            for key in stage.keys or ("",):
+                part = narrowed(spec, stage, key)
+                STAGES[stage.name].work(Work(stage, folder, part, lambda *_, **__: None, key, plan.obligations))
+        (folder / "params.yaml").write_text(params_yaml(plan, "spec.yaml", ()), encoding="utf-8")
+        assert SECRET not in report.exploration(folder), case.what
 
 
 @pytest.mark.slow

@@ -25,6 +25,8 @@ FEW = 12
 SMALLEST_BAND = 0.05
 """Share of the rows that a band has at least."""
 AGES = (25, 45, 65)
+SHORT = 3
+"""Significant digits of other edges, so that none is a person's number."""
 MOSTLY_MISSING = 0.3
 KEPT = 100
 """Categories that a model tells apart unless the spec says otherwise."""
@@ -225,7 +227,8 @@ def _bands(one: Facts, what: str) -> list[float]:
         return []
     low, high = float(numbers.min() or 0.0), float(numbers.max() or 0.0)  # type: ignore[arg-type]
     thirds = [float(numbers.quantile(share, "nearest") or 0.0) for share in (1 / 3, 2 / 3)]
-    cuts = [int(one) if one.is_integer() else one for one in sorted(set(thirds))]
+    rounded = sorted({float(f"{one:.{SHORT}g}") for one in thirds})
+    cuts = [int(one) if one.is_integer() else one for one in rounded]
     ages = what == "age" and low >= 0 and 40 <= high <= 130
     return (_filled(AGES, numbers) if ages else []) or _filled(cuts, numbers)
 

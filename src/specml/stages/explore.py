@@ -24,7 +24,9 @@ PROFILE = "artifacts/explore/profile.bin"
 """whylogs' profile of the features in the training rows, texts by their length."""
 TARGET = "plots/target.csv"
 ROWS = 20_000
-CELLS = 10_000_000
+"""Rows that relations are looked for in."""
+CELLS = 4_000_000
+"""Values that are looked at; of wide tables fewer rows are taken, but not fewer than ``FEWEST``."""
 FEWEST = 1000
 BINS = 20
 ROUNDING = 1e-6
