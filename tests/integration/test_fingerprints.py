@@ -51,6 +51,17 @@ def ingest(folder: Path, spec: Spec) -> tuple[pl.DataFrame, str]:
     return pl.read_parquet(folder / "artifacts/ingest/rows.parquet"), said[-1]
 
 
+def fingerprinted(folder: Path) -> list[str]:
+    """What the stage ``fingerprint`` says."""
+    said: list[str] = []
+    spec = small()
+    stage = next(stage for stage in compile_plan(spec).stages if stage.name == "fingerprint")
+    STAGES["fingerprint"].work(
+        Work(stage, folder, narrowed(spec, stage, "rows"), lambda text, **_: said.append(text), "rows")
+    )
+    return said
+
+
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """How the source was read, each time."""
@@ -65,6 +76,7 @@ def test_only_what_came_since_is_read(tmp_path: Path, asked: list[str]) -> None:
     fill(tmp_path, *range(50))
     first, said = ingest(tmp_path, small())
     assert (first.height, asked, said) == (50, ["whole"], "50 rows × 4 columns")
+    assert fingerprinted(tmp_path) == ["rows 50"]  # and no value of the cursor
     fill(tmp_path, *range(50, 60))
     second, said = ingest(tmp_path, small())
     assert (asked, said) == (["whole", "on"], "60 rows × 4 columns, of which 50 were known")
@@ -98,6 +110,33 @@ def test_all_is_read_again_where_the_known_rows_may_be_others(tmp_path: Path, as
     for file in (tmp_path / "artifacts/ingest").iterdir():
         file.unlink()
     assert ingest(tmp_path, after)[0].equals(found)
+
+
+@pytest.mark.parametrize(
+    ("known", "later", "read"),
+    [
+        (["25/12/2026"], "12/26/2026", "whole"),  # the month first
+        (["25/12/2026", "01/02/2026"], "03/04/2026", "whole"),  # alone, they are unclear
+        (["25/12/2026"], "26/12/2026", "on"),
+        (["25/12/2026"], None, "on"),
+    ],
+)
+def test_dates_of_later_rows_are_read_as_those_of_known_ones(
+    tmp_path: Path, asked: list[str], known: list[str], later: str | None, read: str
+) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / "rows.db")) as base, base:
+        base.execute("create table rows (id integer, day text, x real, y integer)")
+        base.executemany("insert into rows values (?, ?, 1, 1)", enumerate(known))
+    ingest(tmp_path, small())
+    with contextlib.closing(sqlite3.connect(tmp_path / "rows.db")) as base, base:
+        base.execute("insert into rows values (9, ?, 1, 1)", [later])
+    found, _ = ingest(tmp_path, small())
+    facts = (tmp_path / "artifacts/ingest/rows.json").read_text()
+    assert asked[-1] == read
+    for file in (tmp_path / "artifacts/ingest").iterdir():
+        file.unlink()
+    assert ingest(tmp_path, small())[0].equals(found)
+    assert (tmp_path / "artifacts/ingest/rows.json").read_text() == facts
 
 
 def test_what_is_hashed_or_dropped_is_so_in_later_rows(

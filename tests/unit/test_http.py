@@ -327,3 +327,26 @@ def test_other_json_is_refused(web: servers.Web, tmp_path: Path, body: bytes, to
     web.pages["/rows"] = (200, {"Content-Type": "application/json"}, body)
     with pytest.raises(SpecmlError, match=told):
         source(web, records="data").read(tmp_path)
+
+
+def test_unpacked_pages_are_bounded_together(web: servers.Web, tmp_path: Path) -> None:
+    page = gzip.compress(json.dumps([{"a": "x" * 400_000}]).encode())
+    web.pages["/rows"] = (200, {}, page)
+    with pytest.raises(DataCheckFailed, match="unpacks to more than"):
+        source(web, pages={"by": "number"}, max_bytes=1_000_000).read(tmp_path)
+    web.pages["/json"] = (200, {"Content-Type": "application/json"}, gzip.compress(b"[" + b" " * 2_000_000 + b"]"))
+    with pytest.raises(DataCheckFailed, match="unpacks to more than 1,000,000 bytes"):
+        source(web, "/json", max_bytes=1_000_000).read(tmp_path)
+    twice = gzip.compress(gzip.compress(CSV + b"0,z\n" * 500_000))
+    web.pages["/twice"] = (200, {}, twice)
+    with pytest.raises(DataCheckFailed) as refused:
+        source(web, "/twice", max_bytes=1_000_000).read(tmp_path)
+    assert "unpacks" not in str(refused.value)  # what is within is no gzip to us, but bytes that are no text
+
+
+def test_keys_that_may_be_values_are_not_told(web: servers.Web, tmp_path: Path) -> None:
+    for body in ({"Zaphod B.": 1}, {f"k{i}": 1 for i in range(1000)}):
+        web.pages["/rows"] = (200, {"Content-Type": "application/json"}, json.dumps(body).encode())
+        with pytest.raises(DataCheckFailed, match="has nothing at 'data'") as refused:
+            source(web, records="data").read(tmp_path)
+        assert not refused.value.hint

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
+import io
 import random
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -13,9 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from specml.errors import DataCheckFailed, NotEnoughData, SpecmlError
-from specml.reading import CsvText, format_of, read_csv
+from specml.reading import CsvText, format_of, read_csv, read_format, unpacked
 from specml.reading import shape as shapes
 from specml.reading.inference import numbers
+from specml.reading.parquet import unpacked_size
 from specml.sources.arrow import Arrow
 from specml.sources.csv import Csv
 from specml.sources.excel import Excel
@@ -33,7 +37,7 @@ def read(content: bytes | str, texts: frozenset[str] = frozenset(), **how: Any) 
     """A table and what was inferred."""
     told: dict[str, Any] = {}
     raw = content.encode() if isinstance(content, str) else content
-    return read_csv(raw, CsvText(**how), "rows.csv", texts, told.__setitem__), told
+    return read_csv(unpacked(raw, "rows.csv"), CsvText(**how), "rows.csv", texts, told.__setitem__), told
 
 
 ROWS = "name,n\nJürgen,1\nZoë,2\n"
@@ -329,3 +333,85 @@ def test_formats_are_told_by_their_bytes_before_their_names() -> None:
     assert format_of(b"{}", media="application/json; charset=utf-8") == "json"
     assert format_of(b"{}", "rows.jsonl.gz") == "jsonl"
     assert format_of(b' [{"a": 1}]') == "json"
+
+
+@pytest.mark.parametrize(
+    ("form", "text"),
+    [
+        ("%d/%m/%Y %I:%M %p", "25/12/2026 03:07 PM"),
+        ("%d/%m/%Y %R", "25/12/2026 15:07"),
+        ("%d/%m/%Y %T", "25/12/2026 15:07:00"),
+        ("%c", "Fri Dec 25 15:07:00 2026"),
+        ("%d/%m/%Y %-H:%M", "25/12/2026 15:07"),
+    ],
+)
+def test_a_declared_clock_is_read_however_it_is_written(form: str, text: str) -> None:
+    table, _ = read(f"at,n\n{text},1\n", dates={"at": form})
+    assert table["at"][0] == datetime(2026, 12, 25, 15, 7)
+
+
+@pytest.mark.parametrize("form", ["%d/%m/%Y %I %p", "%d/%m/%Y %H", "%H:%M", "%d/%m", "%d/%m/%Y %", "%J", "", "date"])
+def test_a_format_that_is_none_of_whole_dates_is_refused_in_the_spec(form: str) -> None:
+    with pytest.raises(ValueError, match="must be a format of whole dates"):
+        CsvText(dates={"at": form})
+
+
+@pytest.mark.parametrize("form", ["%d/%m/%Y", "%Y-%m-%dT%H:%M:%S%z", "%d %b %Y", "%D", "%s", "%d.%m.%Y %H:%M:%S%.f"])
+def test_formats_of_whole_dates_are_taken(form: str) -> None:
+    CsvText(dates={"at": form})
+
+
+def test_a_column_without_a_name_gets_none() -> None:
+    table, _ = read(",n\n1,2\n")
+    assert table.columns == ["", "n"]
+    table, told = read("a,, ,n\n1,2,3,4\n")
+    assert table.columns == ["a", "n"]
+    assert table.row(0) == (1, 4)
+    assert told["columns without a name left out"] == 2
+
+
+def test_workbooks_with_columns_without_a_name(tmp_path: Path) -> None:
+    import xlsxwriter
+
+    for name, header in (("one", ["a", None, "b"]), ("two", ["a", None, "b", None])):
+        with xlsxwriter.Workbook(tmp_path / f"{name}.xlsx") as book:
+            sheet = book.add_worksheet()
+            sheet.write_row(0, 0, header)
+            sheet.write_row(1, 0, [1, 2, 3, 4][: len(header)])
+    told: dict[str, Any] = {}
+    read = [Excel(path=f"{name}.xlsx").read(tmp_path, tell=told.__setitem__).columns for name in ("one", "two")]
+    assert read == [["a", "", "b"], ["a", "b"]]
+    assert told["columns without a name left out"] == 2
+
+
+def test_an_open_quotation_in_a_long_header_is_refused() -> None:
+    with pytest.raises(DataCheckFailed, match="lacks its twin"):
+        read('a,"b\n' + "1,2\n" * 50_000)
+    with pytest.raises(DataCheckFailed, match="a name of more than"):
+        read(f'a,"{"b" * 140_000}"\n1,2\n')
+
+
+def test_categories_of_records_are_called_as_everywhere(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"k": 1.0}\n{"k": 2.5}\n{"k": true}\n{"k": "x"}\n{"k": NaN}\n{"k": 3}\n')
+    table = Jsonl(path="rows.jsonl").read(tmp_path, frozenset({"k"}))
+    assert table["k"].to_list() == ["1", "2.5", "true", "x", None, "3"]
+
+
+def test_what_parquet_and_arrow_unpack_to_is_bounded() -> None:
+    table = pl.DataFrame({"a": pl.repeat(0, 1_000_000, eager=True), "b": ["x" * 50] * 1_000_000})
+    parquet, arrow = io.BytesIO(), io.BytesIO()
+    table.write_parquet(parquet)
+    table.write_ipc(arrow, compression="zstd")
+    for form, content in (("parquet", parquet.getvalue()), ("arrow", arrow.getvalue())):
+        asked = partial(read_format, content, form, CsvText(), where="x", texts=frozenset(), tell=lambda *_: None)
+        with pytest.raises(DataCheckFailed, match="unpacks to more than 1,000,000 bytes"):
+            asked(limit=1_000_000)
+        assert asked(limit=1 << 30).equals(table)
+    with pytest.raises(DataCheckFailed, match="its end is damaged"):
+        unpacked_size(b"PAR1" + b"\xff" * 40, "x")
+
+
+@given(st.binary(max_size=60))
+def test_any_end_of_parquet_is_a_size_or_one_clear_refusal(footer: bytes) -> None:
+    with contextlib.suppress(DataCheckFailed):
+        assert unpacked_size(b"PAR1" + footer + len(footer).to_bytes(4, "little") + b"PAR1", "x") >= 0

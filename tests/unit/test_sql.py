@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 
 from specml.errors import DataCheckFailed, SpecmlError
+from specml.reading import database
 from specml.reading.select import parse_select
 from specml.sources.sql import Sql
 from tests import servers
@@ -287,3 +288,76 @@ def test_what_is_no_select_is_a_fault_of_the_spec(query: str) -> None:
         asked = {"type": "sql", "connection": connection, "query": query}
         found = [one for one in spec_of(data={"sources": {"rows": asked}}).contradictions() if one.key[-1] == "query"]
         assert found or query == "select from"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:Zap/ss@localhost/d",
+        "postgresql://u:12/ss@localhost/d",
+        "postgresql://u:Zap@ss@localhost/d",
+        "postgresql://u:Zap?s@localhost/d",
+        "postgresql://u:Zap#s@localhost/d",
+        "postgresql://u:Zap%zz@localhost/d",
+        "mysql+pymysql://u:Zap@h:notaport/d",
+        "mysql+pymysql://u:Zap@[bad/d",
+    ],
+)
+def test_a_url_that_is_none_is_refused_unquoted(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLIGHTS_URL", url)
+    with pytest.raises(DataCheckFailed, match="is no URL of a database") as refused:
+        Sql.model_validate({"connection": "${secret:FLIGHTS_URL}", "query": "select 1 as x"}).read(tmp_path)
+    told = str(refused.value)
+    assert not any(one in told for one in ("Zap", "ss@", "notaport"))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:p%40ss@h1:1,h2:2/d?sslmode=require",
+        "postgresql:///d?host=/run",
+        "mysql+pymysql://u:e@[::1]:3306/d",
+        "oracle+oracledb://u@h/?service_name=x",
+    ],
+)
+def test_a_url_that_is_one_is_taken(url: str) -> None:
+    database._refuse_malformed(url, "connection")
+
+
+def test_a_short_password_is_not_looked_for_in_words() -> None:
+    assert database._bare("there is no table e", "postgresql://u:e@h/d") == "there is no table e"
+
+
+def test_sqlite_quotes_no_value(tmp_path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / "x.db")) as base:
+        base.execute("create table people (name text)")
+        base.execute("insert into people values (cast(x'5a6170686f64ff' as text))")
+        base.commit()
+    asked = Sql.model_validate({"connection": "sqlite:///x.db", "query": "select name from people"})
+    with pytest.raises(DataCheckFailed, match="OperationalError, while it computed") as refused:
+        asked.read(tmp_path)
+    assert "Zaphod" not in str(refused.value)
+    with pytest.raises(DataCheckFailed, match="no such table: nowhere"):
+        Sql.model_validate({"connection": "sqlite:///x.db", "query": "select x from nowhere"}).read(tmp_path)
+
+
+def test_bytes_and_intervals_do_not_panic(tmp_path: Path) -> None:
+    import duckdb
+
+    with contextlib.closing(sqlite3.connect(tmp_path / "x.db")) as base:
+        base.execute("create table t (a blob, n int)")
+        base.execute("insert into t values (x'00ff', 1), (null, 2)")
+        base.commit()
+    with duckdb.connect(str(tmp_path / "x.duckdb")) as duck:
+        duck.execute("create table t as select 'x'::blob as a, interval 90 minute as i")
+    for url, rows in (("sqlite:///x.db", 2), ("duckdb:///x.duckdb", 1)):
+        asked = Sql.model_validate({"connection": url, "query": "select * from t"})
+        found = asked.fingerprint(tmp_path)
+        assert found["rows"] == rows
+        assert found == asked.fingerprint(tmp_path)
+    told: dict[str, Any] = {}
+    assert asked.read(tmp_path, tell=told.__setitem__)["i"].to_list() == [5400.0]
+    assert told == {"i": "intervals, in seconds"}
+    nested = Sql.model_validate({"connection": "duckdb:///x.duckdb", "query": "select [i] as x from t"})
+    with pytest.raises(DataCheckFailed, match="of a type that no table can hold"):
+        nested.read(tmp_path)

@@ -17,6 +17,7 @@ from specml.reading.formats import (
     read_parquet,
     read_workbook,
 )
+from specml.reading.text import unpacked
 
 __all__ = [
     "CsvText",
@@ -31,4 +32,5 @@ __all__ = [
     "read_jsonl",
     "read_parquet",
     "read_workbook",
+    "unpacked",
 ]

@@ -11,13 +11,13 @@ from pydantic_core import PydanticCustomError
 
 from specml.component import Block
 from specml.errors import DataCheckFailed, NotEnoughData
-from specml.reading.inference import numbers, parsed_dates, with_dates
+from specml.reading.inference import names_a_day, numbers, parsed_dates, with_dates
 from specml.reading.shape import refuse_misshapen
-from specml.reading.text import unpacked, utf8
+from specml.reading.text import utf8
 from specml.values import Separator
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Sequence
 
     import polars as pl
 
@@ -42,6 +42,14 @@ def _encoding(name: str) -> str:
     return name
 
 
+def _date_format(form: str) -> str:
+    if form != "iso" and not names_a_day(form):
+        raise PydanticCustomError(
+            "dates", "must be a format of whole dates, as %d/%m/%Y; with a clock, of hours and minutes, as %I:%M %p."
+        )
+    return form
+
+
 class CsvText(Block):
     """How separated text is written; what is left out is inferred, and said by the stage ``ingest``."""
 
@@ -55,9 +63,9 @@ class CsvText(Block):
     """The decimal mark."""
     thousands: Literal[",", ".", " ", "'", "\u00a0", "\u202f"] | None = None
     """What groups the digits of large numbers. A column holds numbers only where every value is one."""
-    dates: dict[str, str] = {}
-    """The format of columns with dates, as ``"%d/%m/%Y"`` (strptime). Inferred: columns that one format reads whole;
-    where day and month can't be told apart, the column stays text."""
+    dates: dict[str, Annotated[str, AfterValidator(_date_format)]] = {}
+    """The format of columns with dates, as ``"%d/%m/%Y"`` (strptime; a clock needs hours and minutes). Inferred:
+    columns that one format reads whole; where day and month can't be told apart, the column stays text."""
     missing: tuple[str, ...] = MISSING_TEXTS
     """Texts that stand for a missing value, in any column; blank ones always do."""
 
@@ -67,11 +75,11 @@ class CsvText(Block):
         return self.decimal != "." or self.thousands is not None
 
 
-def read_csv(content: bytes | Path, how: CsvText, where: str, texts: frozenset[str], tell: Tell) -> pl.DataFrame:
-    """Separated text with a header line, packed by gzip or not, as a table.
+def read_csv(content: bytes, how: CsvText, where: str, texts: frozenset[str], tell: Tell) -> pl.DataFrame:
+    """Separated text with a header line as a table.
 
     Args:
-        content: the bytes, or the file.
+        content: the bytes, unpacked.
         how: what is declared about it.
         where: what errors name.
         texts: columns that stay as they are written.
@@ -81,15 +89,15 @@ def read_csv(content: bytes | Path, how: CsvText, where: str, texts: frozenset[s
         DataCheckFailed: it is not in its encoding, misshapen, or a declared date is none.
         NotEnoughData: it is empty.
     """
-    text = utf8(unpacked(content, where), how.encoding, where, tell)
+    text = utf8(content, how.encoding, where, tell)
     if not text.strip():  # there was a byte order mark
         raise NotEnoughData("is empty.", where=where)
     separator = how.separator or _separator(text)
     if how.separator is None:
         tell("separator", separator)
-    _refuse_twins(text, separator, where)
     shape = refuse_misshapen(text, separator, where)
-    table = _parsed(text, separator, how, where, texts)
+    names = _header(text, separator, where)
+    table = without_unnamed(_parsed(text, separator, how, where, texts), names, tell)
     if shape.blank:
         table = _without(table, shape)
         tell("blank lines left out", len(shape.blank))
@@ -115,15 +123,34 @@ def _separator(text: bytes) -> str:
     return best if widths.get(best, (False, 1))[1] > 1 else ","
 
 
-def _refuse_twins(text: bytes, separator: str, where: str) -> None:
-    """Two columns of one name: the second might be the target again, under a name made up for it."""
-    from collections import Counter
-    from csv import reader
+def without_unnamed(table: pl.DataFrame, names: Sequence[str | None], tell: Tell) -> pl.DataFrame:
+    """``table`` with the one column that ``names`` leaves blank called so, not by a name that a parser made up for it.
 
-    header = next(reader(text[: 1 << 22].decode(errors="ignore").splitlines(keepends=True), delimiter=separator), [])
+    Several such columns can't be told apart: they are left out, and that is told.
+    """
+    blank = [place for place, name in enumerate(names) if not (name or "").strip()]
+    if not blank or table.width != len(names):
+        return table
+    if len(blank) == 1:
+        return table.rename({table.columns[blank[0]]: ""})
+    tell("columns without a name left out", len(blank))
+    return table.select(name for place, name in enumerate(table.columns) if place not in blank)
+
+
+def _header(text: bytes, separator: str, where: str) -> list[str]:
+    """The columns' names; two of one name are refused: the second might be the target again."""
+    from collections import Counter
+    from csv import Error, reader
+
+    lines = text[: 1 << 22].decode(errors="ignore").splitlines(keepends=True)
+    try:
+        header = next(reader(lines, delimiter=separator), [])
+    except Error:
+        raise DataCheckFailed("the header holds a name of more than 131,072 characters.", where=where) from None
     twins = sorted(name for name, times in Counter(header).items() if times > 1 and name)
     if twins:
         raise DataCheckFailed(f"has more than one column called {', '.join(map(repr, twins))}.", where=where)
+    return header
 
 
 def _parsed(text: bytes, separator: str, how: CsvText, where: str, texts: frozenset[str]) -> pl.DataFrame:
@@ -167,7 +194,7 @@ def _without_dashes(table: pl.DataFrame, how: CsvText, texts: frozenset[str], te
         columns.append(values)
     if found:
         tell("dashes among numbers, taken as missing", found)
-    return pl.DataFrame(columns)
+    return table.with_columns(columns)
 
 
 def _numbers(table: pl.DataFrame, how: CsvText, texts: frozenset[str]) -> pl.DataFrame:
@@ -189,7 +216,7 @@ def _numbers(table: pl.DataFrame, how: CsvText, texts: frozenset[str]) -> pl.Dat
             found = numbers(filled, how.decimal, how.thousands)
             found = _booleans(filled) if found is None else found
         columns.append(values if found is None else found)
-    return pl.DataFrame(columns)
+    return table.with_columns(columns)
 
 
 def _booleans(values: pl.Series) -> pl.Series | None:

@@ -6,6 +6,7 @@ What a database says of an error is told only where it can't quote a value of th
 
 from __future__ import annotations
 
+import io
 import re
 import sqlite3
 import threading
@@ -14,7 +15,7 @@ from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from typing_extensions import override
 
@@ -38,6 +39,20 @@ DIALECTS = {"postgresql": "postgres", "mariadb": "mysql", "mssql": "tsql"}
 """sqlglot's names, where they are not SQLAlchemy's."""
 SPEAKING = ("08", "25", "28", "3D", "3F", "42", "53", "54", "55", "57")
 """Classes of SQLSTATE whose messages name tables, columns and users, not values."""
+
+SQLITE_SAYS = re.compile(
+    r"(no such (table|column|function|collation sequence)|ambiguous column name|wrong number of arguments|"
+    r"unrecognized token|not authorized|near ).*|access to .* is prohibited|incomplete input|file is not a database|"
+    r"database (table )?is locked.*|database disk image is malformed|unable to open database file|"
+    r"attempt to write a readonly database|disk I/O error"
+)
+"""What SQLite says of tables, columns, the query and the file; anything else may quote a value."""
+HOST = r"(?:\[[0-9A-Fa-f:.%]+\]|[^:@/?#,\[\]\s]*)(?::\d{1,5})?"
+URL = re.compile(
+    rf"[a-z][a-z0-9+_.-]*://(?:[^:@/?#\[\]\s]*(?::[^@/?#\s]*)?@)?{HOST}(?:,{HOST})*(?:/[^@?#]*)?(?:\?[^@#]*)?"
+)
+SHORTEST = 6
+"""Characters of a password that is looked for in what a database says."""
 
 TYPES = {"numeric": "float8", "money": "numeric::float8"}
 """PostgreSQL: what a column is cast to as it is read."""
@@ -68,7 +83,11 @@ def database(url: str, folder: Path, timeout: float, where: str, cursor: str | N
         DataCheckFailed: it can't be reached or opened, or, within the block, refuses what it is asked.
     """
     scheme = url.partition("://")[0]
+    if SCHEMES.get(scheme) not in ("sqlite", "duckdb"):
+        _refuse_malformed(url, where)
     kinds: dict[str, type[Database]] = {"postgresql": PostgreSQL, "sqlite": SQLite, "duckdb": DuckDB}
+    from polars.exceptions import PanicException
+
     kind = kinds.get(SCHEMES.get(scheme, ""), Other)
     opened = kind(url, folder, timeout, where, cursor)
     try:
@@ -76,6 +95,9 @@ def database(url: str, folder: Path, timeout: float, where: str, cursor: str | N
             yield opened
     except DataCheckFailed:
         raise
+    except PanicException:
+        what = "the query gives a column of a type that no table can hold."
+        raise DataCheckFailed(what, hint="Cast it in the query: to text, or to a number.", where=where) from None
     except Exception as error:
         told = opened.reason(error)
         if told is None:
@@ -127,8 +149,9 @@ class Database(ABC):
         """The number of rows and what identifies them in any order; all rows are read for it."""
         from specml.files import digest
 
-        rows = in_order(self.rows(query, values, frozenset(), lambda *_: None))
-        return {"rows": rows.height, "checksum": digest(rows.write_ndjson().encode())}
+        rows, content = in_order(self.rows(query, values, frozenset(), lambda *_: None)), io.BytesIO()
+        rows.write_parquet(content, compression="uncompressed", statistics=False)
+        return {"rows": rows.height, "checksum": digest(content.getvalue())}
 
 
 class PostgreSQL(Database):
@@ -204,8 +227,8 @@ class PostgreSQL(Database):
             return f"it took longer than {self.timeout:g} s."
         if state and not state.startswith(SPEAKING):
             return f"SQLSTATE {state}, while it computed the rows."
-        found = re.search(r"(?:ERROR|FATAL): +(.*)", text)
-        return found[1] if found else text.partition("\n")[0]
+        found = re.search(r"(?:ERROR|FATAL): +(.*)|(connection to server .*|could not translate host name .*)", text)
+        return (found[1] or found[2]) if found else "it can't be connected to."
 
     def _columns(self, query: str, values: Mapping[str, Any]) -> list[str]:
         import nanoarrow
@@ -262,7 +285,7 @@ class SQLite(Database):
     def reason(self, error: Exception) -> str | None:
         if not isinstance(error, sqlite3.Error):
             return None
-        return f"it took longer than {self.timeout:g} s." if str(error) == "interrupted" else f"{error}."
+        return f"it took longer than {self.timeout:g} s." if str(error) == "interrupted" else _sqlite_says(error)
 
 
 class DuckDB(Database):
@@ -303,6 +326,13 @@ class DuckDB(Database):
 
         found = self._connection.sql(query, params=dict(values) or None)
         _distinct(found.columns, self.where)
+        spans = [name for name, kind in zip(found.columns, found.types, strict=True) if str(kind) == "INTERVAL"]
+        if spans:  # polars panics
+            tell(", ".join(spans), "intervals, in seconds")
+            named = {name: self.identifier(name) for name in found.columns}
+            found = found.select(
+                ", ".join(f"epoch({one}) as {one}" if name in spans else one for name, one in named.items())
+            )
         table = pl.DataFrame(found)
         return table.with_columns(pl.col(pl.Decimal).cast(pl.Float64))
 
@@ -330,7 +360,7 @@ class Other(Database):
 
         try:
             engine = sqlalchemy.create_engine(self.url)
-        except (sqlalchemy.exc.ArgumentError, ModuleNotFoundError) as error:
+        except (sqlalchemy.exc.ArgumentError, ModuleNotFoundError, ValueError) as error:
             hint = "It is a URL of SQLAlchemy: dialect+driver://user:password@host/database."
             what = (
                 f"needs the package {error.name}."
@@ -385,11 +415,14 @@ class Other(Database):
         import sqlalchemy
 
         if isinstance(error, sqlalchemy.exc.DBAPIError):
+            if isinstance(error.orig, sqlite3.Error):
+                return _sqlite_says(error.orig)
             state = getattr(error.orig, "sqlstate", None) or ""
-            quiet = isinstance(error, sqlalchemy.exc.DataError | sqlalchemy.exc.IntegrityError)
-            if quiet or (state and not state.startswith(SPEAKING)):
-                return f"{type(error).__name__}, while it computed the rows."
-            return str(error.orig).partition("\n")[0]
+            # Before a statement it speaks of the connection, of a wrong one of tables and columns.
+            speaks = error.statement is None or isinstance(error, sqlalchemy.exc.ProgrammingError)
+            if state.startswith(SPEAKING) or (speaks and not state):
+                return str(error.orig).partition("\n")[0]
+            return f"{type(error).__name__}, while it computed the rows."
         return str(error).partition("\n")[0] if isinstance(error, sqlalchemy.exc.SQLAlchemyError) else None
 
 
@@ -419,9 +452,21 @@ def _distinct(names: list[str], where: str) -> list[str]:
     return names
 
 
+def _sqlite_says(error: sqlite3.Error) -> str:
+    return f"{error}." if SQLITE_SAYS.fullmatch(str(error)) else f"{type(error).__name__}, while it computed the rows."
+
+
+def _refuse_malformed(url: str, where: str) -> None:
+    """Make sure that a URL is one: a driver that can't parse it tells parts of it, and so of the password."""
+    if not URL.fullmatch(url) or re.search(r"%(?![0-9A-Fa-f]{2})|%00", url):
+        hint = "dialect://user:password@host:port/database; within a password, / @ # ? % are %2F %40 %23 %3F %25."
+        raise DataCheckFailed("is no URL of a database.", hint=hint, where=where)
+
+
 def _bare(told: str, url: str) -> str:
-    """Without what stands in the URL: it may be a secret, whole or in parts."""
+    """Without what stands in the URL: it may be a secret. A short password would be found in any word."""
     password = re.search(r"://[^/@]*?:([^@/]+)@", url)
-    for part in (url, *([password[1]] if password else [])):
+    found = [password[1], unquote(password[1])] if password else []
+    for part in (url, *(one for one in found if len(one) >= SHORTEST)):
         told = told.replace(part, "…")
     return told

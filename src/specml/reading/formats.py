@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from specml.data import category
 from specml.errors import DataCheckFailed, NotEnoughData, first_line
-from specml.reading.csv import CsvText, read_csv
+from specml.reading.csv import CsvText, read_csv, without_unnamed
 from specml.reading.inference import with_dates
-from specml.reading.text import unpacked, utf8
+from specml.reading.parquet import unpacked_size
+from specml.reading.text import utf8
 
 if TYPE_CHECKING:
     import polars as pl
@@ -47,21 +50,32 @@ def read_format(
     tell: Tell,
     limit: int | None = None,
 ) -> pl.DataFrame:
-    """The table in bytes of a format; ``json``: a list of records (see ``of_records``).
+    """The table in bytes of a format, unpacked; ``json``: a list of records (see ``of_records``).
 
-    ``limit``: most bytes that packed ones may unpack to.
+    ``limit``: most bytes that the columns of Parquet, which are packed each by itself, may unpack to; of Arrow, most
+    bytes of the table.
+
+    Raises:
+        DataCheckFailed: they are more, or it is not of that format.
     """
-    if form in ("csv", "json", "jsonl"):
-        content = unpacked(content, where, limit)
     if form == "csv":
         return read_csv(content, how, where, texts, tell)
     if form == "parquet":
+        size = 0 if limit is None else unpacked_size(content, where)
+        _refuse_large(size, limit, where)
         return read_parquet(content, where)
     if form == "arrow":
-        return read_arrow(content, where)
+        table = read_arrow(content, where)
+        _refuse_large(round(table.estimated_size()), limit, where)
+        return table
     if form == "jsonl":
         return read_jsonl(content, where, texts, tell)
     return of_records(parse_json(content, where), where, texts, tell)
+
+
+def _refuse_large(size: int, limit: int | None, where: str) -> None:
+    if limit is not None and size > limit:
+        raise DataCheckFailed(f"unpacks to more than {limit:,} bytes.", hint="Raise max_bytes.", where=where)
 
 
 def read_parquet(content: bytes | Path, where: str) -> pl.DataFrame:
@@ -94,14 +108,14 @@ def read_arrow(content: bytes | Path, where: str) -> pl.DataFrame:
         raise _refused("Arrow", error, where) from None
 
 
-def read_jsonl(content: bytes | Path, where: str, texts: frozenset[str], tell: Tell) -> pl.DataFrame:
-    """JSON lines: a record a line, packed by gzip or not; a key that a record lacks is missing there.
+def read_jsonl(content: bytes, where: str, texts: frozenset[str], tell: Tell) -> pl.DataFrame:
+    """JSON lines: a record a line; a key that a record lacks is missing there.
 
     Raises:
         DataCheckFailed: a line is no JSON object; the first is told.
         NotEnoughData: it is empty.
     """
-    raw = utf8(unpacked(content, where), None, where, lambda *_: None)
+    raw = utf8(content, None, where, lambda *_: None)
     records, bad = [], []
     for number, line in enumerate(raw.splitlines(), 1):
         if not line.strip():
@@ -126,8 +140,6 @@ def of_records(records: object, where: str, texts: frozenset[str], tell: Tell) -
         DataCheckFailed: ``records`` is no list of objects, or a key holds both numbers and texts.
         NotEnoughData: there are none.
     """
-    import polars as pl
-
     if not isinstance(records, list) or not all(isinstance(one, dict) for one in records):
         kind = type(records).__name__
         what = (
@@ -141,7 +153,7 @@ def of_records(records: object, where: str, texts: frozenset[str], tell: Tell) -
     flat = [_flat(one) for one in records]
     names = list(dict.fromkeys(name for one in flat for name in one))
     columns = [_column(name, [one.get(name) for one in flat], name in texts, where) for name in names]
-    return with_dates(pl.DataFrame(columns), {}, texts, tell)
+    return with_dates(_table(columns), {}, texts, tell)
 
 
 def of_rows(names: list[str], rows: list[tuple[Any, ...]], texts: frozenset[str], where: str) -> pl.DataFrame:
@@ -150,22 +162,25 @@ def of_rows(names: list[str], rows: list[tuple[Any, ...]], texts: frozenset[str]
     Raises:
         DataCheckFailed: a column holds values of several types.
     """
-    import polars as pl
-
     by_column = list(zip(*rows, strict=True)) if rows else [()] * len(names)
     columns = [_column(name, list(values), name in texts, where) for name, values in zip(names, by_column, strict=True)]
-    return pl.DataFrame(columns)
+    return _table(columns)
+
+
+def _table(columns: list[pl.Series]) -> pl.DataFrame:
+    import polars as pl
+
+    return pl.DataFrame({one.name: one for one in columns})  # of a list, polars names one that has no name
 
 
 def parse_json(content: bytes, where: str) -> Any:
-    """The value that bytes of JSON hold, packed by gzip or not.
+    """The value that bytes of JSON hold.
 
     Raises:
         DataCheckFailed: they hold none.
-        NotEnoughData: there are no bytes.
     """
     try:
-        return json.loads(utf8(unpacked(content, where), None, where, lambda *_: None))
+        return json.loads(utf8(content, None, where, lambda *_: None))
     except (ValueError, RecursionError):
         raise DataCheckFailed("is no JSON.", where=where) from None
 
@@ -198,7 +213,7 @@ def read_workbook(path: Path, where: str, sheet: str | None, texts: frozenset[st
             raise DataCheckFailed(f"has more than one column called {', '.join(twins)}.", where=where)
         kept: dict[str | int, fastexcel.DType] = {name: "string" for name in texts if name in names}
         sheet_read = book.load_sheet(here, schema_sample_rows=None, dtypes=kept, whitespace_as_null=True)
-        table = sheet_read.to_polars()
+        table = without_unnamed(sheet_read.to_polars(), head.row(0), tell)
     except fastexcel.FastExcelError as error:
         raise _refused("a workbook", error, where) from None
     table = table.with_columns(pl.col(pl.Date, pl.Datetime).cast(pl.Datetime("us")))
@@ -220,7 +235,9 @@ def _column(name: str, values: list[Any], text: bool, where: str) -> pl.Series:
     values = [float(value) if isinstance(value, decimal.Decimal) else value for value in values]
     kinds = {type(value) for value in values} - {type(None)}
     if text and kinds <= {str, int, float, bool}:
-        values = [value if value is None or isinstance(value, str) else json.dumps(value) for value in values]
+        # By its name, as from any other format; what is not finite is missing.
+        values = [None if isinstance(value, float) and not math.isfinite(value) else value for value in values]
+        values = [None if value is None else category(value) for value in values]
     elif kinds == {int, float}:
         values = [float(value) if isinstance(value, int) else value for value in values]
     elif len(kinds) > 1:
@@ -229,9 +246,12 @@ def _column(name: str, values: list[Any], text: bool, where: str) -> pl.Series:
         hint = f"Say data.columns.{name}.dtype: category to take all as text."
         raise DataCheckFailed(f"the column {name!r} holds values of several types: {counts}.", hint=hint, where=where)
     try:
-        return pl.Series(name, values)
+        found = pl.Series(name, values)
     except (TypeError, OverflowError, pl.exceptions.PolarsError):
-        raise DataCheckFailed(f"the column {name!r} holds values that no table can.", where=where) from None
+        found = None
+    if found is None or found.dtype == pl.Object:
+        raise DataCheckFailed(f"the column {name!r} holds values that no table can.", where=where)
+    return found
 
 
 def _there(path: Path, where: str) -> Path:

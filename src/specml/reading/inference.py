@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def with_dates(table: pl.DataFrame, declared: Mapping[str, str], texts: frozense
         tell("dates", found)
     if unclear:
         tell("dates that are not clear, kept as text", unclear)
-    return type(table)(columns)
+    return table.with_columns(columns)
 
 
 def parsed_dates(values: pl.Series, form: str) -> pl.Series:
@@ -90,9 +91,23 @@ def parsed_dates(values: pl.Series, form: str) -> pl.Series:
             return iso.str.to_datetime(strict=False, time_unit="us")
         except pl.exceptions.ComputeError:  # no format fits the first values
             return pl.Series(values.name, [None] * len(values), dtype=pl.Datetime("us"))
-    if "%H" in form:
-        return values.str.to_datetime(form, strict=False, time_unit="us")
-    return values.str.to_date(form, strict=False).cast(pl.Datetime("us"))
+    return values.str.to_datetime(form, strict=False, time_unit="us")
+
+
+def names_a_day(form: str) -> bool:
+    """Whether strptime's ``form`` can be read, gives a whole date, and, where it tells an hour, that and its minute."""
+    import polars as pl
+
+    try:
+        known = pl.Series([datetime(2024, 3, 14, 15, 7, 9, tzinfo=UTC)])
+        told = known.dt.strftime(form)
+        read = told.str.to_datetime(form, strict=False).dt.replace_time_zone("UTC")
+    except pl.exceptions.PolarsError:
+        return False
+    clockless = told[0] == known.dt.offset_by("2h").dt.strftime(form)[0]
+    return bool(
+        read.dt.strftime("%F" if clockless else "%F %R")[0] == ("2024-03-14" if clockless else "2024-03-14 15:07")
+    )
 
 
 def _string() -> type[pl.String]:

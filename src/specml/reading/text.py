@@ -41,8 +41,8 @@ def unpacked(content: bytes | Path, where: str, limit: int | None = None) -> byt
         if raw.startswith(GZIP):
             with gzip.open(io.BytesIO(raw)) as packed:
                 raw = packed.read(-1 if limit is None else limit + 1)
-            if limit is not None and len(raw) > limit:
-                raise DataCheckFailed(f"unpacks to more than {limit:,} bytes.", hint="Raise max_bytes.", where=where)
+        if limit is not None and len(raw) > limit:
+            raise DataCheckFailed(f"unpacks to more than {limit:,} bytes.", hint="Raise max_bytes.", where=where)
     except FileNotFoundError:
         raise DataCheckFailed("there is no such file.", where=where) from None
     except IsADirectoryError:

@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from specml.files import inside
 from specml.kinds import Source, untold
-from specml.reading import CsvText, read_csv
+from specml.reading import CsvText, read_csv, unpacked
 from specml.values import FilePath
 
 if TYPE_CHECKING:
@@ -34,4 +34,4 @@ class Csv(Source, CsvText):
     @override
     def read(self, folder: Path, texts: frozenset[str] = frozenset(), tell: Tell = untold) -> pl.DataFrame:
         path = inside(folder, self.path, allow_outside=self.allow_outside)
-        return read_csv(path, self, self.path, texts, tell)
+        return read_csv(unpacked(path, self.path), self, self.path, texts, tell)

@@ -15,7 +15,7 @@ from specml.component import Block, Disagreement
 from specml.errors import DataCheckFailed
 from specml.files import canonical_json, digest
 from specml.kinds import Source, untold
-from specml.reading import CsvText, Format, format_of, of_records, parse_json, read_format
+from specml.reading import CsvText, Format, format_of, of_records, parse_json, read_format, unpacked
 from specml.reading.fetch import Answer, Fetch, header_value, shown
 from specml.values import Duration, Secret
 
@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 
     from specml.kinds import Tell
     from specml.spec import Spec
+
+
+MOST_KEYS = 20
+PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,39}")
+"""Keys of an answer that are told: few, and names of fields, not of people."""
 
 
 def _url(text: str) -> str:
@@ -104,15 +109,14 @@ class Http(Source):
             return of_records([row for page in self._pages() for row in page], shown(self.url), texts, tell)
         answer = self._fetch().get(self._full())
         self._refuse_other(answer)
-        form = self.format or format_of(
-            answer.content, urlsplit(answer.url).path, answer.headers.get("content-type", "")
-        )
+        where = shown(self.url)
+        content, media = unpacked(answer.content, where, self.max_bytes), answer.headers.get("content-type", "")
+        form = self.format or format_of(content, urlsplit(answer.url).path, media)
         if self.format is None:
             tell("format", form)
-        where = shown(self.url)
         if form == "json":
-            return of_records(_at(parse_json(answer.content, where), self.records, where), where, texts, tell)
-        return read_format(answer.content, form, self.csv, where=where, texts=texts, tell=tell, limit=self.max_bytes)
+            return of_records(_at(parse_json(content, where), self.records, where), where, texts, tell)
+        return read_format(content, form, self.csv, where=where, texts=texts, tell=tell, limit=self.max_bytes)
 
     @override
     def fingerprint(self, folder: Path) -> dict[str, Any]:
@@ -157,14 +161,16 @@ class Http(Source):
     def _pages(self) -> Iterator[list[Any]]:
         """The records of each page."""
         assert self.pages is not None
-        fetch, pages, asked = self._fetch(), self.pages, set[str]()
+        fetch, pages, asked, room = self._fetch(), self.pages, set[str](), self.max_bytes
         url = self._full(**{pages.parameter: str(pages.first)} if pages.by == "number" else {})
         for number in range(pages.first, pages.first + pages.max):
             if url in asked:
                 raise DataCheckFailed("names a page as the next that it has named before.", where=shown(url))
             asked.add(url)
             answer = fetch.get(url)
-            body = parse_json(answer.content, shown(url))
+            content = unpacked(answer.content, shown(url), room)
+            room -= len(content)
+            body = parse_json(content, shown(url))
             records = _at(body, self.records, shown(url))
             if not isinstance(records, list):
                 raise DataCheckFailed(f"holds {type(records).__name__}, not a list of objects.", where=shown(url))
@@ -201,7 +207,8 @@ def _at(body: Any, path: str, where: str, *, required: bool = True) -> Any:
         if not isinstance(body, dict) or name not in body:
             if not required:
                 return None
-            hint = f"It has: {', '.join(map(str, body))}." if isinstance(body, dict) else ""
+            plain = isinstance(body, dict) and len(body) <= MOST_KEYS and all(map(PLAIN.fullmatch, body))
+            hint = f"It has: {', '.join(body)}." if plain else ""
             raise DataCheckFailed(f"has nothing at {path!r}.", hint=hint, where=where)
         body = body[name]
     return body

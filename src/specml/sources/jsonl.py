@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from specml.files import inside
 from specml.kinds import Source, untold
-from specml.reading import read_jsonl
+from specml.reading import read_jsonl, unpacked
 from specml.values import FilePath
 
 if TYPE_CHECKING:
@@ -33,4 +33,5 @@ class Jsonl(Source):
 
     @override
     def read(self, folder: Path, texts: frozenset[str] = frozenset(), tell: Tell = untold) -> pl.DataFrame:
-        return read_jsonl(inside(folder, self.path, allow_outside=self.allow_outside), self.path, texts, tell)
+        content = unpacked(inside(folder, self.path, allow_outside=self.allow_outside), self.path)
+        return read_jsonl(content, self.path, texts, tell)

@@ -14,7 +14,8 @@ from specml.component import Disagreement
 from specml.errors import DataCheckFailed
 from specml.files import canonical_json, digest
 from specml.kinds import Source, untold
-from specml.reading import CsvText, Format, format_of, read_format
+from specml.reading import CsvText, Format, format_of, read_format, unpacked
+from specml.reading.parquet import unpacked_size
 from specml.values import Duration, Secret
 
 if TYPE_CHECKING:
@@ -76,13 +77,13 @@ class ObjectStore(Source):
             if sum(size for size, _ in objects.values()) > room:
                 raise self._large()
             for name in objects:
-                content = self._content(store, name, room, until)
-                room -= len(content)
+                content = unpacked(self._content(store, name, room, until), f"s3://{name}", room)
                 form = self.format or format_of(content, name)
                 if self.format is None:
                     tell("format", form)
-                where, limit = f"s3://{name}", self.max_bytes
-                table = read_format(content, form, self.csv, where=where, texts=texts, tell=tell, limit=limit)
+                where = f"s3://{name}"
+                table = read_format(content, form, self.csv, where=where, texts=texts, tell=tell, limit=room)
+                room -= max(len(content), unpacked_size(content, where) if form == "parquet" else 0)
                 if tables and table.columns != tables[0].columns:
                     raise DataCheckFailed(f"has other columns than {next(iter(objects))}.", where=where)
                 tables.append(table)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from specml.spec import Spec
     from specml.stages.work import Work
 
+UNTOLD = ("cursor",)
+"""What is a value of the data."""
 OUT = "artifacts/fingerprint/${key}.json"
 
 
@@ -43,4 +45,4 @@ def work(work: Work) -> None:
     """
     found = work.spec.data.sources[work.key].fingerprint(work.folder)
     write_atomic(work.path(OUT), canonical_json(found))
-    work.say(", ".join(f"{name} {value}" for name, value in found.items() if value is not None))
+    work.say(", ".join(f"{name} {value}" for name, value in found.items() if value is not None and name not in UNTOLD))

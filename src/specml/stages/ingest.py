@@ -76,12 +76,11 @@ def work(work: Work) -> None:
     """
     source, inferred = work.spec.data.sources[work.key], dict[str, Any]()
     texts, tell = _texts(work), inferred.__setitem__
-    found, known = _read_on(work, source, texts, tell), 0
+    found, known = _read_on(work, source, texts), 0
     if found is None:
-        inferred.clear()
         table, told = _kept(work, _unchanged(work, source, texts, tell))
     else:
-        table, told, known = found
+        table, told, known, inferred = found
     if not table.height:
         raise NotEnoughData("the source has no rows.", where=f"data.sources.{work.key}")
     if not source.ordered:
@@ -149,12 +148,13 @@ def _kept(work: Work, table: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, Any]
 
 
 def _read_on(
-    work: Work, source: Source, texts: frozenset[str], tell: Tell
-) -> tuple[pl.DataFrame, dict[str, Any], int] | None:
+    work: Work, source: Source, texts: frozenset[str]
+) -> tuple[pl.DataFrame, dict[str, Any], int, dict[str, Any]] | None:
     """The rows that an earlier run has read and those that came since; None where they must be read whole.
 
-    That is so where nothing is known, what is declared about them is another, or the source now has more or fewer rows
-    than these: an old one was removed, or came late.
+    That is so where nothing is known, what is declared about them is another, other things are found out of the new
+    ones (of dates, that the month stands first, say), or the source now has more or fewer rows than these: an old one
+    was removed, or came late. Also: how many were known, and what was found out of them.
     """
     import polars as pl
 
@@ -168,13 +168,37 @@ def _read_on(
     before = pl.read_parquet(out)
     if column not in before.columns or (last := before[column].max()) is None:
         return None
-    fresh, total = source.read_on(work.folder, last, texts, tell)
+    inferred, new = told["inferred"], dict[str, Any]()
+    fresh, total = source.read_on(work.folder, last, texts, new.__setitem__)
+    if not _agree(new, inferred):
+        return None
     fresh, told = _kept(work, fresh)
+    if any(
+        None not in (pair := (_text(before[name]), _text(fresh[name]))) and pair[0] != pair[1]
+        for name in before.columns
+        if name in fresh.columns
+    ):
+        return None
     try:
         table = pl.concat([before.filter(pl.col(column) < last), fresh], how="vertical_relaxed")
     except pl.exceptions.PolarsError:  # other columns or types than before
         return None
-    return (table, told, before.height) if table.height == total else None
+    return (table, told, before.height, inferred) if table.height == total else None
+
+
+def _agree(new: dict[str, Any], known: dict[str, Any]) -> bool:
+    """Whether all that was found out of new rows was found out of the known ones, too."""
+    return all(
+        known.get(what) == found or (isinstance(found, dict) and found.items() <= (known.get(what) or {}).items())
+        for what, found in new.items()
+    )
+
+
+def _text(values: pl.Series) -> bool | None:
+    """Whether a column is text; None: nothing of it is known."""
+    import polars as pl
+
+    return None if values.null_count() == len(values) else values.dtype == pl.String
 
 
 def _declared(work: Work, source: Source) -> str:
