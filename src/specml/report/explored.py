@@ -173,7 +173,7 @@ def _by_part(seen: Explored, parts: list[dict[str, Any]], label: str, width: flo
             ]
             for one in parts
         ]
-        return svg.heat([one["name"] for one in parts], [str(one) for one in classes], rows, label)
+        return svg.heat([one["name"] for one in parts], [str(one) for one in classes], rows, label, width=width + 70)
     groups = []
     for one in parts:
         value, low, high = one["rates"][0]
@@ -206,14 +206,17 @@ def _associations(told: dict[str, Any]) -> Markup | None:
         return None
     rows = [
         [
-            svg.Cell(value, f"{value:.2f}".replace("0.", ".", 1), f"{names[i]} and {names[j]}: {value:.3f}")
-            if j < i
-            else None
+            svg.Cell(value, _two(value), f"{names[i]} and {names[j]}: {value:.3f}") if j < i else None
             for j, value in enumerate(row)
         ]
         for i, row in enumerate(told["values"])
     ]
     return svg.heat(names[1:], names[:-1], [row[:-1] for row in rows[1:]], "How columns go together", slanted=True)
+
+
+def _two(value: float) -> str:
+    """Two digits behind the point, without a zero before it."""
+    return f"{round(value, 2) + 0.0:.2f}".replace("0.", ".", 1)
 
 
 def _over_time(seen: Explored) -> dict[str, Any] | None:
@@ -226,7 +229,7 @@ def _over_time(seen: Explored) -> dict[str, Any] | None:
         [svg.Cell(one / (2 * SHIFT), f"{one:.2f}" if one < 10 else f"{one:.0f}", f"{one:.3f}") for one in values]
         for _, values in shifts[:SHIFTED]
     ]
-    periods = [f"{place + 2}" for place in range(len(shifts[0][1]))] if shifts else []
+    periods = [f"period {place + 2}" for place in range(len(shifts[0][1]))] if shifts else []
     return {
         "periods": len(told["target"]),
         "target": _by_part(seen, [{**one, "name": f"period {one['name']}"} for one in told["target"]], "The target"),

@@ -256,10 +256,14 @@ def heat(
     label: str,
     *,
     slanted: bool = False,
+    width: float = 710,
 ) -> Markup:
-    """Fields by row and column, the darker the farther from 0; below it in another colour. ``slanted``: long names."""
+    """Fields by row and column, the darker the farther from 0; below it in another colour.
+
+    ``slanted``: names of columns are long; else all fields together take ``width``.
+    """
     left, cell, high = 150.0, 40.0, 24.0
-    wide = cell if slanted else max(cell, min(110.0, 560.0 / max(len(columns), 1)))
+    wide = cell if slanted else max(cell, min(110.0, (width - left) / max(len(columns), 1)))
     top = 112.0 if slanted else 22.0
     marks: list[Markup] = []
     for j, name in enumerate(columns):
