@@ -40,6 +40,7 @@ def read(values: pl.Series, dtype: DType | None) -> tuple[pl.Series, pl.Series |
     """As ``cast``, what can't be read as missing; and where that is, bool [n], None where everything can be."""
     import polars as pl
 
+    _refuse_unreadable(values, dtype)
     if dtype in ("category", "text") or (dtype is None and values.dtype in (pl.String, pl.Categorical, pl.Enum)):
         return as_categories(values), None
     if dtype is None:
@@ -73,14 +74,30 @@ def finite(values: pl.Series) -> pl.Series:
 
 
 def as_categories(values: pl.Series) -> pl.Series:
-    """Text, each value by its name (``data.category``), a missing one as ``MISSING``."""
+    """Text, each value by its name (``data.category``), a missing one as ``MISSING``.
+
+    Raises:
+        DataCheckFailed: the values are of a type that has no names.
+    """
     import polars as pl
 
+    refuse_nameless(values, f"data.columns.{values.name}")
     values = finite(values)
     if values.dtype.is_float():
         names = {value: category(value) for value in values.drop_nulls().unique().to_list()}
         values = values.replace_strict(names, default=None, return_dtype=pl.String)
     return values.cast(pl.String).fill_null(MISSING)
+
+
+def refuse_nameless(values: pl.Series, where: str) -> None:
+    """Lists, records, bytes and spans of time have no names by which they could be told or searched.
+
+    Raises:
+        DataCheckFailed: the values are of such a type.
+    """
+    if _nameless(values):
+        what = f"the column holds {values.dtype} values, which are no texts, numbers or times."
+        raise DataCheckFailed(what, where=where, hint=f"Declare data.columns.{values.name}.role: ignore")
 
 
 def as_groups(values: pl.Series, column: Column) -> pl.Series:
@@ -104,6 +121,28 @@ def as_groups(values: pl.Series, column: Column) -> pl.Series:
 def declared_groups(column: Column) -> tuple[str, ...]:
     """The groups that a declaration names; none when each value is a group of its own."""
     return tuple(band_names(column.bands)) if column.bands else tuple(column.groups)
+
+
+def _nameless(values: pl.Series) -> bool:
+    import polars as pl
+
+    return values.dtype.is_nested() or values.dtype in (pl.Binary, pl.Object, pl.Duration)
+
+
+def _refuse_unreadable(values: pl.Series, dtype: DType | None) -> None:
+    """What no value of could be read as ``dtype``, or could be read in more ways than one."""
+    import polars as pl
+
+    if dtype is None:
+        return
+    where = f"data.columns.{values.name}.dtype"
+    if dtype == "datetime" and (values.dtype.is_numeric() or values.dtype == pl.Boolean):
+        what = f"{values.dtype} values can't be read as datetime: in which unit they count, and since when, is unknown."
+        hint = "Give ISO 8601 texts. To order rows, numbers need no dtype."
+        raise DataCheckFailed(what, hint=hint, where=where)
+    if _nameless(values) or (values.dtype == pl.Time and dtype not in ("category", "text")):
+        hint = f"Declare data.columns.{values.name}.role: ignore"
+        raise DataCheckFailed(f"{values.dtype} values can't be read as {dtype}.", hint=hint, where=where)
 
 
 def _read(values: pl.Series, dtype: DType) -> pl.Series:

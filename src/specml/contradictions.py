@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from specml.spec import Column, Compliance, Spec
+    from specml.tables.checks import ColumnChecks
 
 
 def all_of(spec: Spec) -> Iterator[Disagreement]:
@@ -162,10 +163,32 @@ def _column_checks(column: Column, path: tuple[str, ...]) -> Iterator[Disagreeme
     if checks.dtype and column.dtype in (None, "category") and column.role != "time":
         what = "has no effect: no dtype is declared that a value could miss."
         yield Disagreement(key=(*path, "dtype"), what=what)
+    yield from _ranges(checks, path)
     for key in ("dtype", "missing", "invalid", "unique"):
         found = getattr(checks, key)
         if found and found.level == "quarantine" and found.max == 0:
             yield Disagreement(key=(*path, key, "max"), what="is 0: nothing could be put aside.")
+
+
+def _ranges(checks: ColumnChecks, path: tuple[str, ...]) -> Iterator[Disagreement]:
+    """Limits between which, or values of which, nothing would be valid."""
+    least, most = checks.valid_min, checks.valid_max
+    if least is not None and most is not None:
+        if isinstance(least, str) != isinstance(most, str):
+            what = f"is {most!r}, but valid_min {least!r}: one is a day, the other a number."
+            yield Disagreement(key=(*path, "valid_max"), what=what)
+            return
+        if least > most:  # type: ignore[operator]  # both are days, or numbers
+            yield Disagreement(key=(*path, "valid_max"), what=f"is {most}, below valid_min ({least}).")
+    for one in checks.valid_values:
+        if isinstance(one, str | bool):
+            continue
+        below = isinstance(least, float | int) and one < least
+        above = isinstance(most, float | int) and one > most
+        if below or above:
+            key, limit = ("valid_min", least) if below else ("valid_max", most)
+            what = f"has {one!r}, which {key} ({limit:g}) forbids."
+            yield Disagreement(key=(*path, "valid_values"), what=what)
 
 
 def _table_checks(spec: Spec) -> Iterator[Disagreement]:

@@ -95,7 +95,8 @@ class Column(Block):
     """What is declared about one column; everything left out is inferred from the data and said."""
 
     dtype: DType | None = None
-    """``float``, ``int``, ``bool``, ``category``, ``datetime`` or ``text`` (words rather than a category)."""
+    """``float``, ``int``, ``bool``, ``category``, ``datetime`` (dates, times and ISO 8601 texts; numbers do not say
+    what they count) or ``text`` (words rather than a category)."""
     role: Role = "feature"
     """``feature``, ``target``, ``id``, ``protected`` (kept for gates, never shown to a model), ``weight``,
     ``time`` or ``ignore``."""

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime, timedelta
+from datetime import datetime, time, timedelta
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -13,11 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
+from specml.casting import as_groups
 from specml.errors import DataCheckFailed
-from specml.spec import Spec
+from specml.spec import Column, Spec
 from specml.stages import ingest, prepare
 from specml.stages.work import Work, narrowed
-from specml.tables import expression
+from specml.tables import contract, expression
 from specml.tables.checks import ColumnChecks, Findings, Rows
 from tests.conftest import spec_of, tree
 
@@ -228,6 +229,52 @@ def test_the_quarantine_holds_what_was_written_and_why(tmp_path: Path, monkeypat
     with pytest.raises(DataCheckFailed, match="3 rows are put aside") as error:
         prepared(tmp_path, table, columns, {**checks, "quarantine": {"max": 2}}, **key)
     assert error.value.where == "data.checks.quarantine"
+
+
+LISTS, BYTES, CLOCKS = [[1], [2]], [b"a", b"\xff"], [time(1), time(2)]
+
+
+@pytest.mark.parametrize(
+    ("values", "column"),
+    [
+        *((LISTS, {"dtype": one}) for one in ("float", "int", "bool", "category", "datetime", "text")),
+        *((one, {"checks": {"regex": "a"}}) for one in (LISTS, BYTES)),
+        *((one, {"checks": {"valid_values": ["a"]}}) for one in (LISTS, BYTES)),
+        (BYTES, {"dtype": "int"}),
+        (CLOCKS, {"dtype": "datetime"}),
+        (CLOCKS, {"checks": {"valid_min": "2026-01-01"}}),
+        ([1700000000, 1700000001], {"dtype": "datetime"}),
+    ],
+)
+def test_types_that_can_not_be_read_or_checked_are_refused(values: Any, column: dict[str, Any]) -> None:
+    table = pl.DataFrame({"a": values, "y": [0, 1]})
+    spec = spec_of(
+        data={**tree()["data"], "columns": {"a": {**column, "checks": {"missing": {}, **column.get("checks", {})}}}}
+    )
+    with pytest.raises(DataCheckFailed, match=r"can't be read as|are no texts|the column holds") as error:
+        contract.judged(spec, table, table, Findings())
+    assert error.value.where.startswith("data.columns.a.")
+
+
+def test_a_protected_list_and_a_clock_that_tells_no_age_are_refused() -> None:
+    with pytest.raises(DataCheckFailed, match="are no texts"):
+        as_groups(pl.Series("a", LISTS), Column(role="protected"))
+    checks = {"freshness": {"column": "a", "at": "2026-01-01", "max": "1d"}}
+    table = pl.DataFrame({"a": CLOCKS, "y": [0, 1]})
+    with pytest.raises(DataCheckFailed, match="holds Time values, not times"):
+        contract.judged(spec_of(data={**tree()["data"], "checks": checks}), table, table, Findings())
+
+
+def test_limits_that_leave_nothing_valid_are_contradictions() -> None:
+    def told(**checks: Any) -> list[Any]:
+        data = {**tree()["data"], "columns": {"age": {"checks": checks}}}
+        return [one.key[-1] for one in Spec.model_validate(tree(data=data)).contradictions()]
+
+    assert told(valid_min=5, valid_max=1) == ["valid_max"]
+    assert told(valid_min="2026-01-02", valid_max="2026-01-01") == ["valid_max"]
+    assert told(valid_min=1, valid_max="2026-01-01") == ["valid_max"]
+    assert told(valid_values=(1, 2), valid_min=2) == ["valid_values"]
+    assert told(valid_values=(1, 2), valid_min=1, valid_max=2) == []
 
 
 def test_a_check_bounds_its_own_quarantine(tmp_path: Path) -> None:

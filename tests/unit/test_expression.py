@@ -136,6 +136,10 @@ def test_what_a_formula_means() -> None:
         ('a < "x"', "compares a text"),
         ('"x" == "y"', "compares a text"),
         ("log(a, b)", "gives log 2 arguments"),
+        ("floor(log(a) / log(10))", "floor or % of log, whose last digit"),
+        ("exp(a) % 1", "floor or % of exp"),
+        ("where(a ** 2 + log1p(b) == 1, 1, 0)", "a comparison of [*][*] and log"),
+        ("sign(exp(a) - 1)", "the sign of exp"),
         ("maximum(a)", "2 or more"),
     ],
 )

@@ -191,6 +191,7 @@ def test_names_in_the_joined_table() -> None:
     assert [named(joins, "b", name) for name in ("id", "x")] == ["k", "b_x"]
     assert [named(joins, "c", name) for name in ("key", "y", "z")] == ["k", "b_x", "z"]
     assert [own_name(joins, "c", name) for name in ("k", "b_x", "z")] == ["key", "y", "z"]
+    assert [own_name(joins, "b", name) for name in ("k", "b_x", "x")] == ["id", "x", ""]
     tables = {
         "a": pl.DataFrame({"k": [1, 2]}),
         "b": pl.DataFrame({"id": [2, 1], "x": [5, 6]}),

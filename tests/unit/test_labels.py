@@ -92,6 +92,15 @@ def test_a_missing_text_is_no_value_that_a_rule_compares() -> None:
     assert made(table, {"rules": rules}, columns)[0] == [None, 1, 0, 0]
 
 
+def test_a_label_that_the_target_can_not_hold_is_refused() -> None:
+    table = {"x": [1, 9], "y": [1, None], "seen": days(0, 1)}
+    with pytest.raises(DataCheckFailed, match="of Int64 values, can't hold"):
+        made(table, {"rules": {"half": {"expression": "x > 5", "label": 0.5}}})
+    with pytest.raises(DataCheckFailed, match=r"is 0\.5, but 'y' holds Int64 values"):
+        made(table, {**DELAY, "absent": 0.5})
+    assert made(table, {**DELAY, "absent": 0.0})[0] == [1, 0]
+
+
 def test_rules_make_a_target_that_the_data_lacks(tmp_path: Path) -> None:
     table = rows()
     del table["y"]

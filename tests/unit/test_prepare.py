@@ -12,7 +12,7 @@ import pytest
 
 from specml.data import MISSING, Folding, Layout
 from specml.errors import DataCheckFailed, SpecmlError
-from specml.stages import ingest, prepare
+from specml.stages import explore, ingest, prepare
 from specml.stages.work import Work, narrowed
 from tests.conftest import spec_of, tree
 
@@ -85,6 +85,26 @@ def test_text_labels_need_a_positive_class(tmp_path: Path) -> None:
     assert "problem.positive_class: 'yes'" in error.value.hint
     _, _, layout = prepared(tmp_path, table, problem={"task": "binary", "target": "y", "positive_class": "no"})
     assert layout.classes == ("yes", "no")
+
+
+def test_no_value_of_a_wrong_target_is_told(tmp_path: Path) -> None:
+    for y in (["p@example.org"] * 200, [f"p{i}@example.org" for i in range(200)]):
+        with pytest.raises(SpecmlError, match=r"has one value only|has 200 values, not two") as error:
+            prepared(tmp_path, {**rows(), "y": y})
+        assert "example.org" not in str(error.value)
+
+
+def test_a_column_may_be_called_count(tmp_path: Path) -> None:
+    table = {("count" if name == "colour" else name): values for name, values in rows().items()}
+    train, _, layout = prepared(tmp_path, table)
+    assert next(c for c in layout.features if c.name == "count").categories == ("blue", "red")
+    assert explore.describe(train["count"])["distinct"] == 2
+    groups = {"count": {"role": "protected"}}
+    few: dict[str, Any] = {**PROBLEM, "feasibility": {"min_rows_per_group": 5}}
+    assert prepared(tmp_path, table, data=data(columns=groups), problem=few)[2].protected == ("count",)
+    target = {("count" if name == "y" else name): values for name, values in rows().items()}
+    balance = data(checks={"class_balance": {"min": 0.1}})
+    assert prepared(tmp_path, target, data=balance, problem={**PROBLEM, "target": "count"})[2].target == "count"
 
 
 def test_rows_without_a_label_are_left_out(tmp_path: Path) -> None:

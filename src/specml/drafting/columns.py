@@ -198,7 +198,7 @@ def holds_together(one: Facts) -> bool:
     """Whether each person of a column of ids has several rows, and none very many."""
     if one.missing or not TIMES <= one.distinct < one.rows:
         return False
-    return int(one.values.value_counts()["count"].max() or 0) <= MOST_OF_ONE * one.rows  # type: ignore[arg-type]
+    return int(one.values.alias("value").value_counts()["count"].max() or 0) <= MOST_OF_ONE * one.rows  # type: ignore[arg-type]
 
 
 def _protected(one: Facts) -> Guess | None:

@@ -60,7 +60,7 @@ class Categorical(Feature):
         return FittedCategorical(column.name, categories, encode, other)
 
     def _kept(self, values: pl.Series) -> tuple[str, ...]:
-        counts: dict[str, int] = dict(values.alias("category").value_counts(name="rows").iter_rows())
+        counts: dict[str, int] = dict(values.alias("category").value_counts().iter_rows())
         least = self.min_frequency or 0
         least = least * len(values) if isinstance(least, float) else least
         common = sorted(counts, key=lambda category: (-counts[category], category))[: self.max_categories]

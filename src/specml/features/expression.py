@@ -74,6 +74,14 @@ FUNCTIONS = {
     "same": Function(("text", "text"), "truth", "", "Equal"),
     "count": Function(("truth",), "number", "float64", "Cast"),
 }
+JUMPS = {
+    "floor": "floor or %",
+    "sign": "the sign",
+    **dict.fromkeys(("Lt", "LtE", "Gt", "GtE", "Eq"), "a comparison"),
+}
+"""What jumps where its argument hardly changes."""
+ROUNDED = {"log": "log", "exp": "exp", "Pow": "**"}
+"""What two libraries round differently; IEEE 754 leaves the others only one result."""
 MANY = ("maximum", "minimum")
 """These take two arguments or more."""
 SHORT: dict[str, tuple[int, Callable[..., Term]]] = {
@@ -260,6 +268,12 @@ def _call(name: str, *terms: Term) -> Term:
         if sort == "truth" and term.sort != "truth":
             raise ValueError(f"takes a {term.sort} for a truth in {name.lower()}: compare it, as by == 1.")
         given.append(_number(term) if sort == "number" else term)
+    if name in JUMPS and (found := {part.op for term in given for part in term.parts()} & ROUNDED.keys()):
+        inside = " and ".join(sorted(ROUNDED[one] for one in found))
+        raise ValueError(
+            f"takes {JUMPS[name]} of {inside}, whose last digit is not the same in Python and in the graph: "
+            "at a jump the two would differ. Take it of columns, or of what + - * / and sqrt make of them."
+        )
     size = 1 + sum(term.size for term in given)
     if size > MOST_TERMS:
         raise ValueError(f"has more than {MOST_TERMS} parts.")

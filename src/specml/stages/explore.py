@@ -140,7 +140,7 @@ def describe(values: pl.Series) -> dict[str, Any]:
 
     n = len(values)
     if values.dtype == pl.String:
-        counts = values.value_counts(sort=False).sort(["count", values.name], descending=[True, False])
+        counts = values.alias("value").value_counts(sort=False).sort(["count", "value"], descending=[True, False])
         shares = {str(name): count / n for name, count in counts.rows() if name != MISSING}
         return {
             "kind": "categorical",

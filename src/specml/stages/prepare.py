@@ -271,7 +271,7 @@ def _classes(spec: Spec, values: pl.Series) -> tuple[Any, ...]:
         raise DataCheckFailed(f"holds {values.dtype} values, which are no labels.", where=where)
     classes = _labels(values).unique().sort().to_list()
     if len(classes) < 2:
-        raise NotEnoughData(f"{problem.target!r} has one value only: {classes[0]!r}.", where="problem.target")
+        raise NotEnoughData(f"{problem.target!r} has one value only.", where="problem.target")
     if problem.task == "binary":
         classes = _binary(spec, classes)
     elif len(classes) == 2:
@@ -321,7 +321,7 @@ def _binary(spec: Spec, classes: list[Any]) -> list[Any]:
     positive = spec.problem.positive_class
     if len(classes) != 2:
         raise DataCheckFailed(
-            f"{spec.problem.target!r} has {len(classes)} values ({', '.join(map(repr, classes[:5]))}), not two.",
+            f"{spec.problem.target!r} has {len(classes)} values, not two.",
             hint="Use task: multiclass or regression." if len(classes) > 2 else "",
             where="problem.target",
         )
@@ -452,9 +452,9 @@ def _column(name: str, values: pl.Series, dtype: DType | None, *, nullable: bool
         ends = {"minimum": _number(times.clip(FIRST, LAST).min()), "maximum": _number(times.clip(FIRST, LAST).max())}
         return Column(name=name, kind="datetime", nullable=nullable, **ends)
     if values.dtype == pl.String:
-        counts = values.filter(values != MISSING).value_counts(sort=True).head(CATEGORIES_KEPT)
+        counts = values.filter(values != MISSING).alias("value").value_counts(sort=True).head(CATEGORIES_KEPT)
         return Column(
-            name=name, kind="categorical", nullable=nullable, categories=tuple(sorted(counts[name].to_list()))
+            name=name, kind="categorical", nullable=nullable, categories=tuple(sorted(counts["value"].to_list()))
         )
     numbers = values.cast(pl.Float64)
     return Column(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from specml.casting import as_categories, read
+from specml.casting import as_categories, read, refuse_nameless
 from specml.data import MISSING, category
 from specml.errors import DataCheckFailed
 from specml.evidence import Verdict
@@ -151,12 +151,14 @@ def _allowed(checks: ColumnChecks, key: str, written: pl.Series, values: pl.Seri
 
     if key == "regex":
         assert checks.regex is not None
+        refuse_nameless(written, f"{where}.{key}")
         return written.cast(pl.String).str.contains(checks.regex)
     if key == "valid_values":
+        refuse_nameless(values, f"{where}.{key}")
         return as_categories(values).is_in([category(one) for one in checks.valid_values])
     limit: Any = getattr(checks, key)
     day = isinstance(limit, str)
-    if day and not values.dtype.is_temporal():
+    if day and values.dtype not in (pl.Date, pl.Datetime):
         raise DataCheckFailed(f"is a day, but the column holds {values.dtype} values.", where=f"{where}.{key}")
     if not (day or values.dtype.is_numeric()):
         what, hint = (
@@ -241,11 +243,13 @@ def _row_count(rows: int, check: RowCount, findings: Findings) -> None:
 
 
 def _time(spec: Spec, table: pl.DataFrame, check: Freshness) -> pl.Series:
+    import polars as pl
+
     name = check.column or spec.with_role("time")[0]
     where = "data.checks.freshness.column"
     _refuse_unknown([name], table, where)
     values = read(table[name], "datetime")[0] if _is_text(table[name]) else table[name]
-    if not values.dtype.is_temporal():
+    if values.dtype not in (pl.Date, pl.Datetime):
         raise DataCheckFailed(f"names {name!r}, which holds {values.dtype} values, not times.", where=where)
     return _naive(values)
 
@@ -272,7 +276,7 @@ def balanced(spec: Spec, y: pl.Series, findings: Findings) -> None:
     check = spec.data.checks.class_balance
     if check is None:
         return
-    rarest = int(y.value_counts()["count"].min() or 0)  # type: ignore[arg-type]
+    rarest = int(y.alias("value").value_counts()["count"].min() or 0)  # type: ignore[arg-type]
     share = rarest / len(y)
     reason = f"the rarest class has {rarest:,} of {len(y):,} labelled rows ({share:.2%})."
     outcome: Any = "holds" if share >= check.min else "refused"

@@ -49,7 +49,7 @@ def refuse_few(spec: Spec, train: pl.DataFrame, test: pl.DataFrame, classes: tup
 
 def _refuse_small_groups(values: pl.Series, declared: tuple[str, ...], least: int) -> None:
     """A group's name is told where the spec has it; else it is a value of the data."""
-    counts = dict(values.value_counts().iter_rows())
+    counts = dict(values.alias("value").value_counts().iter_rows())
     found = {name: counts.get(name, 0) for name in declared} or {k: n for k, n in counts.items() if k != MISSING}
     small = {name: n for name, n in found.items() if n < least}
     if small:

@@ -73,12 +73,13 @@ def named(joins: Joins, source: str, column: str) -> str:
 
 
 def own_name(joins: Joins, source: str, name: str) -> str:
-    """What a source calls the column ``name`` of the joined table, if it has it."""
+    """What a source calls the column ``name`` of the joined table; empty if it can't be one of its own."""
     join = next((one for one in joins if one.right == source), None)
     if join is None:
         return name
     keys = {named(joins, source, right): right for right in join.pairs.values()}
-    return keys.get(name, name.removeprefix(join.prefix))
+    own = name.removeprefix(join.prefix) if name.startswith(join.prefix) else ""
+    return keys.get(name, own)
 
 
 def needed(joins: Joins, source: str) -> set[str]:

@@ -232,7 +232,7 @@ def _ruled(
     unsettled = differ(heeded)
     place = np.where(unsettled, -1, np.where(heeded, says, -1).max(axis=1))
     labels = pl.Series(kinds, dtype=None if given is None else given.dtype, strict=False)
-    if labels.null_count():
+    if not _kept(kinds, labels):
         what = f"give labels that {spec.problem.target!r}, of {labels.dtype} values, can't hold."
         raise DataCheckFailed(what, where=f"{WHERE}.rules", hint="Write them as they stand in the data.")
     made = labels.gather(pl.Series(place).cast(pl.Int64).replace(-1, None))
@@ -278,11 +278,19 @@ def _where(kept: pl.Series, values: pl.Series) -> pl.Series:
     return values.set(~kept, None)
 
 
+def _kept(labels: list[Label], written: pl.Series) -> bool:
+    """Whether a type holds the labels as they are: none is missing in it, and no number another."""
+    pairs = zip(labels, written.to_list(), strict=True)
+    return all(
+        has is not None and (isinstance(said, str) or isinstance(has, str) or said == has) for said, has in pairs
+    )
+
+
 def _as(values: pl.Series, label: Label, where: str) -> pl.Series:
     """``label`` for each of ``values``, in their type."""
     import polars as pl
 
     one = pl.Series([label], dtype=values.dtype, strict=False)
-    if one.null_count():
+    if not _kept([label], one):
         raise DataCheckFailed(f"is {label!r}, but {values.name!r} holds {values.dtype} values.", where=where)
     return one.new_from_index(0, len(values))

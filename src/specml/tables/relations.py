@@ -78,7 +78,7 @@ def _mean(values: np.ndarray) -> tuple[float, float, float]:
 def groups(values: pl.Series, y: np.ndarray, layout: Layout) -> dict[str, Any]:
     """Of each group of a protected column with ten rows and more what ``by_part`` tells; how many are ``small``."""
     found = of_categories(values, most=len(values), rest=False)
-    counts = values.value_counts(name="n")
+    counts = values.alias("value").value_counts(name="n")
     small = counts.filter(counts["n"] < FEWEST)
     return {
         "groups": by_part(found, y, layout),
