@@ -175,11 +175,16 @@ def _sources(ran: dict[str, Any]) -> dict[str, tuple[str, str, int]]:
 
 
 def _changed(ran: dict[str, Any], values: dict[str, Any], stages: tuple[Stage, ...]) -> tuple[str, ...]:
-    """What a stage that is no longer in the plan ran with is past; the lock of a refused release is an older one's."""
+    """Sections that changed, the widest that some stage names: ``search`` and not also ``search.folds``.
+
+    What a stage that is no longer in the plan ran with is past; the lock of a refused release is an older one's.
+    """
     names = {f"{stage.name}@{key}" if key else stage.name for stage in stages for key in stage.keys or ("",)}
     before = [stage for name, stage in ran.items() if name in names - {"release"}]
     then = {key: value for stage in before for key, value in stage.get("params", {}).get("params.yaml", {}).items()}
-    return tuple(sorted(key for key, value in then.items() if value != _at(values, key)))
+    changed = {key for key, value in then.items() if value != _at(values, key)}
+    parents = {key: {key[:place] for place, sign in enumerate(key) if sign == "."} for key in changed}
+    return tuple(sorted(key for key in changed if not parents[key] & changed))
 
 
 def _at(values: Any, key: str) -> Any:
