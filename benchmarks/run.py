@@ -21,6 +21,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import polars as pl
+
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "examples/employment/data/employment_ma.parquet"
 PROJECT = (
@@ -76,6 +78,8 @@ def once(split: str) -> tuple[float, float]:
         for row in board:
             apart = [abs(a - b) for a, b in zip(row["folds"], told["cross_validation"][row["candidate"]], strict=True)]
             assert max(apart) < 2e-4, f"{row['candidate']}: the fits are not the same"
+        curve = pl.read_csv(folder / "plots/learning_curve.csv")["roc_auc"].to_list()
+        assert all(abs(a - b) < 2e-4 for a, b in zip(curve, told["learning_curve"], strict=True)), "another curve"
         held = json.loads((folder / "metrics/holdout.json").read_text())
         assert all(abs(held[name] - value) < 2e-4 for name, value in told["holdout"].items()), "another model"
     return ours, theirs
