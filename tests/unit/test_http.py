@@ -221,6 +221,8 @@ PRIVATE = (
     "http://192.168.0.1/x", "http://172.16.9.9/x", "http://169.254.169.254/latest/meta-data", "http://2130706433/x",
     "http://0x7f.1/x", "http://[::ffff:127.0.0.1]/x", "http://[fe80::1]/x", "http://[fd00::1]/x",
     "http://[64:ff9b::7f00:1]/x", "http://[2002:7f00:1::]/x", "http://100.64.0.1/x", "http://224.0.0.1/x",
+    "http://[fec0::1]/x", "http://[64:ff9b:1::7f00:1]/x", "http://[::127.0.0.1]/x", "http://192.0.0.8/x",
+    "http://[::ffff:0:127.0.0.1]/x",
 )  # fmt: skip
 
 
@@ -240,6 +242,8 @@ def test_public_addresses_are_public() -> None:
         ("http://169.254.169.254/latest", "of this machine"),
         ("http://127.0.0.2/x", "of this machine"),
         ("file:///etc/passwd", "is no URL"),
+        ("http://[bad/", "is none"),
+        ("//[bad/", "is none"),
         ("gopher://127.0.0.1/x", "is no URL"),
         ("http://user:pass@127.0.0.1/x", "a user or password"),
         ("/rows", "more than 5 times"),
@@ -299,7 +303,9 @@ def test_a_certificate_is_checked_for_the_name_not_the_address(tmp_path: Path, m
             read("data.example", "/down")
 
 
-@pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://x/y", "http://u:p@x/y", "rows.csv", "http:///x"])
+@pytest.mark.parametrize(
+    "url", ["file:///etc/passwd", "ftp://x/y", "http://u:p@x/y", "rows.csv", "http:///x", "http://[bad/"]
+)
 def test_only_plain_urls_are_taken(url: str) -> None:
     with pytest.raises(ValueError, match="must be a URL"):
         Http.model_validate({"url": url})
@@ -350,3 +356,31 @@ def test_keys_that_may_be_values_are_not_told(web: servers.Web, tmp_path: Path) 
         with pytest.raises(DataCheckFailed, match="has nothing at 'data'") as refused:
             source(web, records="data").read(tmp_path)
         assert not refused.value.hint
+
+
+def test_pages_never_lead_from_https_to_http() -> None:
+    with pytest.raises(DataCheckFailed, match="from https to a plain connection"):
+        fetch.joined("https://h/rows", "http://h/rows?page=2")
+    with pytest.raises(DataCheckFailed, match="names a URL that is none"):
+        fetch.joined("https://h/rows", "http://[bad/")
+    assert fetch.joined("https://h/rows", "?page=2") == "https://h/rows?page=2"
+
+
+def test_next_pages_are_looked_at(web: servers.Web, tmp_path: Path) -> None:
+    web.pages["/rows"] = (200, {}, b'{"data": [{"a": 1}], "next": "http://[bad/"}')
+    with pytest.raises(DataCheckFailed, match="names a URL that is none"):
+        source(web, records="data", pages={"by": "next"}).read(tmp_path)
+
+
+@pytest.mark.parametrize("body", [b"<!DOCTYPE html><p>Log in", b"\n <HTML>\n", b"<!-- x --><html lang='en'>"])
+def test_a_page_of_html_is_no_table(web: servers.Web, tmp_path: Path, body: bytes) -> None:
+    web.pages["/rows"] = (200, {"Content-Type": "text/html"}, body)
+    for more in ({}, {"format": "csv"}):
+        with pytest.raises(DataCheckFailed, match="a page of HTML"):
+            source(web, **more).read(tmp_path)
+
+
+def test_pages_with_what_is_no_number_have_a_fingerprint(web: servers.Web, tmp_path: Path) -> None:
+    web.pages["/rows"] = (200, {}, b'[{"a": NaN, "b": "\\ud800"}]')
+    asked = source(web, pages={"by": "link"})
+    assert asked.fingerprint(tmp_path) == asked.fingerprint(tmp_path)

@@ -415,3 +415,26 @@ def test_what_parquet_and_arrow_unpack_to_is_bounded() -> None:
 def test_any_end_of_parquet_is_a_size_or_one_clear_refusal(footer: bytes) -> None:
     with contextlib.suppress(DataCheckFailed):
         assert unpacked_size(b"PAR1" + footer + len(footer).to_bytes(4, "little") + b"PAR1", "x") >= 0
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ('{"a": "\\ud800"}', "holds values that no table can"),
+        ('{"a": ' + "[" * 5000 + "]" * 5000 + "}", "1 of 2 lines hold no JSON object; the first is line 2"),
+        ('{"a": ' + "[" * 60 + "]" * 60 + "}", "1 of 2 records are nested deeper"),
+        ('{"a": ' * 60 + "1" + "}" * 60, "1 of 2 records are nested deeper"),
+        ('{"y": 0, "y": 1}', "1 of 2 lines hold no JSON object; the first is line 2"),
+        ('{"a.b": 1, "a": {"b": 2}}', "1 of 2 records hold a key with a dot"),
+    ],
+)
+def test_json_of_which_something_would_be_lost_is_refused(line: str, told: str, tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text(f'{{"z": 1}}\n{line}\n')
+    with pytest.raises(DataCheckFailed, match=told):
+        Jsonl(path="rows.jsonl").read(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["idna", "undefined", "punycode", "unicode_escape", "rot13", "nothing"])
+def test_an_encoding_in_which_no_file_is_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="must be an encoding"):
+        CsvText(encoding=name)

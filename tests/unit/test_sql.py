@@ -361,3 +361,21 @@ def test_bytes_and_intervals_do_not_panic(tmp_path: Path) -> None:
     nested = Sql.model_validate({"connection": "duckdb:///x.duckdb", "query": "select [i] as x from t"})
     with pytest.raises(DataCheckFailed, match="of a type that no table can hold"):
         nested.read(tmp_path)
+
+
+def test_a_file_outside_the_project_is_read_only_where_that_is_said(tmp_path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / "x.db")) as base:
+        base.execute("create table t as select 1 as a")
+    folder = tmp_path / "project"
+    folder.mkdir()
+    for url in (f"sqlite:///{tmp_path}/x.db", "sqlite:///../x.db"):
+        asked = {"connection": url, "query": "select a from t"}
+        with pytest.raises(DataCheckFailed, match="outside the project"):
+            Sql.model_validate(asked).read(folder)
+        assert Sql.model_validate({**asked, "allow_outside": True}).read(folder)["a"].to_list() == [1]
+
+
+def test_comments_that_mysql_runs_are_refused() -> None:
+    for query in ("select 1 as x /*!50000 into outfile 'x' */", "/*!select*/ select 1", "select /*M! 1 */ 2"):
+        with pytest.raises(DataCheckFailed, match="which MySQL runs"):
+            parse_select(query, "mysql", (), "query")

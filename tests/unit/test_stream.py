@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from specml.errors import DataCheckFailed, NotEnoughData
@@ -33,6 +33,7 @@ EVENTS = [
 ]
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 60), min_size=1, max_size=40), st.integers(1, 20), st.integers(0, 15))
 def test_windows_are_what_a_plain_loop_says(times: list[int], every: int, lateness: int) -> None:
     watermark, late = float("-inf"), 0
@@ -168,3 +169,16 @@ def test_mqtt_is_listened_to_for_a_while(mosquitto: int, tmp_path: Path, monkeyp
 def test_a_broker_that_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(DataCheckFailed, match="can't be reached"):
         source(f"mqtt://127.0.0.1:{servers.free_port()}", "x", listen="1s").read(tmp_path)
+
+
+@pytest.mark.parametrize("field", ["count", "window", "heat_mean", "__time__"])
+def test_fields_called_as_columns_of_windows_are_refused(field: str) -> None:
+    messages = pl.DataFrame({"heat": [1.0, 2.0], field: [3.0, 4.0]})
+    with pytest.raises(DataCheckFailed, match=f"a field called '{field}'"):
+        windows(messages, pl.Series([0, 10_000_000]), 1, 0, by=(), tell=lambda *_: None)
+
+
+@pytest.mark.parametrize("broker", ["mqtt://a:1,b:2", "mqtt://a:99999", "kafka://a:9092,b:0"])
+def test_a_broker_is_one_that_can_be(broker: str) -> None:
+    with pytest.raises(ValueError, match=r"must (name one host|have ports)"):
+        Stream(broker=broker, topic="t")

@@ -8,6 +8,7 @@ from specml.reading.csv import CsvText, read_csv
 from specml.reading.formats import (
     Format,
     format_of,
+    json_value,
     of_records,
     of_rows,
     parse_json,
@@ -23,6 +24,7 @@ __all__ = [
     "CsvText",
     "Format",
     "format_of",
+    "json_value",
     "of_records",
     "of_rows",
     "parse_json",

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 SEPARATORS = (",", ";", "\t", "|")
 LOOKED_AT = 100
 """Records that the separator is inferred from."""
+NO_FILES = ("idna", "undefined", "punycode", "unicode-escape", "raw-unicode-escape")
+"""Encodings of Python's in which no file is."""
 MISSING_TEXTS = ("", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "null", "NULL", "?")
 DASH = "-"
 """Missing among numbers; among words it may be one, as the strand of a gene is."""
@@ -37,7 +39,7 @@ def _encoding(name: str) -> str:
         found = codecs.lookup(name)
     except LookupError:
         found = None
-    if found is None or not found._is_text_encoding:
+    if found is None or not found._is_text_encoding or found.name in NO_FILES:
         raise PydanticCustomError("encoding", "must be an encoding that Python knows, as utf-8, latin-1 or utf-16.")
     return name
 

@@ -74,10 +74,13 @@ def dialect_of(url: str) -> str:
 
 
 @contextmanager
-def database(url: str, folder: Path, timeout: float, where: str, cursor: str | None = None) -> Iterator[Database]:
+def database(
+    url: str, folder: Path, timeout: float, where: str, cursor: str | None = None, *, allow_outside: bool = False
+) -> Iterator[Database]:
     """An open database; paths in a URL of SQLite or DuckDB start at ``folder``.
 
-    ``cursor``: a column that comes as the database has it, so that it can be asked for the rows after it.
+    ``allow_outside``: whether such a file may lie outside. ``cursor``: a column that comes as the database has it, so
+    that it can be asked for the rows after it.
 
     Raises:
         DataCheckFailed: it can't be reached or opened, or, within the block, refuses what it is asked.
@@ -89,7 +92,7 @@ def database(url: str, folder: Path, timeout: float, where: str, cursor: str | N
     from polars.exceptions import PanicException
 
     kind = kinds.get(SCHEMES.get(scheme, ""), Other)
-    opened = kind(url, folder, timeout, where, cursor)
+    opened = kind(url, folder, timeout, where, cursor, allow_outside)
     try:
         with opened.connected():
             yield opened
@@ -114,6 +117,7 @@ class Database(ABC):
     timeout: float
     where: str
     cursor: str | None = None
+    allow_outside: bool = False
     quote_mark: ClassVar[str] = '"'
 
     @abstractmethod
@@ -257,7 +261,7 @@ class SQLite(Database):
     @override
     @contextmanager
     def connected(self) -> Iterator[None]:
-        path = _path(self.url, self.folder, self.where)
+        path = _path(self.url, self.folder, self.where, allow_outside=self.allow_outside)
         connection = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None)
         try:
             connection.execute("begin")
@@ -296,7 +300,7 @@ class DuckDB(Database):
     def connected(self) -> Iterator[None]:
         import duckdb
 
-        path = _path(self.url, self.folder, self.where)
+        path = _path(self.url, self.folder, self.where, allow_outside=self.allow_outside)
         config: dict[str, str | bool | int | float | list[str]] = {
             "enable_external_access": "false",
             "lock_configuration": "true",
@@ -434,11 +438,11 @@ def in_order(table: pl.DataFrame, first: str | None = None) -> pl.DataFrame:
     return table.sort(names, nulls_last=True, maintain_order=True) if names else table
 
 
-def _path(url: str, folder: Path, where: str) -> Path:
+def _path(url: str, folder: Path, where: str, *, allow_outside: bool) -> Path:
     from specml.files import inside
 
     name = url.partition("://")[2]
-    path = inside(folder, name.removeprefix("/"), allow_outside=name.startswith("//"))
+    path = inside(folder, name.removeprefix("/"), allow_outside=allow_outside)
     if not path.is_file():
         raise DataCheckFailed(f"there is no file {name.removeprefix('/')!r}.", where=where)
     return path

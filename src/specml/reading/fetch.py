@@ -28,6 +28,10 @@ BUSY = (429, 502, 503, 504)
 LONGEST_READ = 30.0
 """Seconds in which a server has to send something."""
 PIECE = 1 << 16
+GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
+"""All of IPv6 that IANA gives to the internet."""
+SPECIAL = tuple(map(ipaddress.IPv4Network, ("192.0.0.0/24", "192.88.99.0/24")))
+"""Networks of protocols, which Python calls global in parts."""
 
 
 @dataclass(frozen=True)
@@ -64,14 +68,12 @@ class Fetch:
         Raises:
             DataCheckFailed: it can't be reached or lies where it may not, answers with an error, or is beyond a bound.
         """
+        _place(url)
         for _ in range(REDIRECTS + 1):
             answer, onward = self._patient(url, method)
             if not onward:
                 return answer
-            target = urljoin(url, onward)
-            if urlsplit(url).scheme == "https" and urlsplit(target).scheme != "https":
-                raise DataCheckFailed("redirects from https to a plain connection.", where=shown(url))
-            url = target
+            url = joined(url, onward)
         raise DataCheckFailed(f"redirects more than {REDIRECTS} times.", where=shown(url))
 
     def _patient(self, url: str, method: str) -> tuple[Answer, str]:
@@ -171,15 +173,37 @@ def public(address: str) -> bool:
         inner = ip.ipv4_mapped or ip.sixtofour
         if ip in ipaddress.ip_network("64:ff9b::/96"):
             inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-        if inner is not None:
-            ip = inner
+        if inner is None and ip not in GLOBAL_UNICAST:  # what Python calls global holds more
+            return False
+        ip = inner or ip
+    if isinstance(ip, ipaddress.IPv4Address) and any(ip in network for network in SPECIAL):
+        return False
     return ip.is_global and not ip.is_multicast
 
 
 def shown(url: str) -> str:
     """A URL as it may be told: without its query, which may hold a key."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "a URL"
     return urlunsplit((parts.scheme, parts.hostname or "", parts.path, "", ""))
+
+
+def joined(url: str, onward: str) -> str:
+    """Where ``onward``, which an answer of ``url`` names, leads.
+
+    Raises:
+        DataCheckFailed: it is no URL, or leads from https to a plain connection.
+    """
+    try:
+        target = urljoin(url, onward)
+        plain = urlsplit(url).scheme == "https" and urlsplit(target).scheme != "https"
+    except ValueError:
+        raise DataCheckFailed("names a URL that is none.", where=shown(url)) from None
+    if plain:
+        raise DataCheckFailed("leads from https to a plain connection.", where=shown(url))
+    return target
 
 
 def header_value(name: str, value: str) -> str:
@@ -194,11 +218,11 @@ def header_value(name: str, value: str) -> str:
 
 
 def _place(url: str) -> tuple[str, int]:
-    parts = urlsplit(url)
     try:
+        parts = urlsplit(url)
         host, port = parts.hostname, parts.port
     except ValueError:
-        host, port = None, None
+        parts, host, port = urlsplit(""), None, None
     if parts.scheme not in ("http", "https") or not host:
         raise DataCheckFailed("is no URL that begins with http:// or https://.", where=shown(url))
     if "@" in parts.netloc:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 Format = Literal["csv", "parquet", "jsonl", "json", "arrow"]
 
+TWICE = "An object that says a key twice, or that is nested too deep, is none."
+DEEPEST = 50
+"""Lists and objects within each other."""
 PARQUET = b"PAR1"
 ARROW = b"ARROW1"
 
@@ -121,7 +124,7 @@ def read_jsonl(content: bytes, where: str, texts: frozenset[str], tell: Tell) ->
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
+            record = json_value(line)
         except ValueError:
             record = None
         if not isinstance(record, dict):
@@ -129,7 +132,7 @@ def read_jsonl(content: bytes, where: str, texts: frozenset[str], tell: Tell) ->
         records.append(record)
     if bad:
         what = f"{len(bad):,} of {len(records):,} lines hold no JSON object; the first is line {bad[0]:,}."
-        raise DataCheckFailed(what, where=where)
+        raise DataCheckFailed(what, hint=TWICE, where=where)
     return of_records(records, where, texts, tell)
 
 
@@ -150,7 +153,13 @@ def of_records(records: object, where: str, texts: frozenset[str], tell: Tell) -
         raise DataCheckFailed(what, where=where)
     if not records:
         raise NotEnoughData("has no rows.", where=where)
-    flat = [_flat(one) for one in records]
+    if deep := sum(_too_deep(one) for one in records):
+        raise DataCheckFailed(f"{deep:,} of {len(records):,} records are nested deeper than {DEEPEST}.", where=where)
+    pairs = [_flat(one) for one in records]
+    flat = [dict(one) for one in pairs]
+    if lost := sum(len(one) < len(told) for one, told in zip(flat, pairs, strict=True)):
+        what = f"{lost:,} of {len(records):,} records hold a key with a dot that an object within them gives, too."
+        raise DataCheckFailed(what, where=where)
     names = list(dict.fromkeys(name for one in flat for name in one))
     columns = [_column(name, [one.get(name) for one in flat], name in texts, where) for name in names]
     return with_dates(_table(columns), {}, texts, tell)
@@ -180,9 +189,28 @@ def parse_json(content: bytes, where: str) -> Any:
         DataCheckFailed: they hold none.
     """
     try:
-        return json.loads(utf8(content, None, where, lambda *_: None))
-    except (ValueError, RecursionError):
-        raise DataCheckFailed("is no JSON.", where=where) from None
+        return json_value(utf8(content, None, where, lambda *_: None))
+    except ValueError:
+        raise DataCheckFailed("is no JSON.", hint=TWICE, where=where) from None
+
+
+def json_value(raw: bytes) -> Any:
+    """The value that bytes of JSON hold.
+
+    Raises:
+        ValueError: they hold none, nested too deep, or an object that says a key twice: which is meant, nobody knows.
+    """
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            raise ValueError
+        return found
+
+    try:
+        return json.loads(raw, object_pairs_hook=once)
+    except RecursionError:
+        raise ValueError from None
 
 
 def read_workbook(path: Path, where: str, sheet: str | None, texts: frozenset[str], tell: Tell) -> pl.DataFrame:
@@ -220,11 +248,17 @@ def read_workbook(path: Path, where: str, sheet: str | None, texts: frozenset[st
     return with_dates(table, {}, texts, tell)
 
 
-def _flat(record: dict[str, object], before: str = "") -> dict[str, object]:
-    out: dict[str, object] = {}
+def _flat(record: dict[str, object], before: str = "") -> list[tuple[str, object]]:
+    out: list[tuple[str, object]] = []
     for key, value in record.items():
-        out |= _flat(value, f"{before}{key}.") if isinstance(value, dict) else {f"{before}{key}": value}
+        out += _flat(value, f"{before}{key}.") if isinstance(value, dict) else [(f"{before}{key}", value)]
     return out
+
+
+def _too_deep(value: object, left: int = DEEPEST) -> bool:
+    if not isinstance(value, dict | list):
+        return False
+    return left < 0 or any(_too_deep(one, left - 1) for one in (value.values() if isinstance(value, dict) else value))
 
 
 def _column(name: str, values: list[Any], text: bool, where: str) -> pl.Series:
@@ -247,7 +281,7 @@ def _column(name: str, values: list[Any], text: bool, where: str) -> pl.Series:
         raise DataCheckFailed(f"the column {name!r} holds values of several types: {counts}.", hint=hint, where=where)
     try:
         found = pl.Series(name, values)
-    except (TypeError, OverflowError, pl.exceptions.PolarsError):
+    except (TypeError, OverflowError, UnicodeEncodeError, pl.exceptions.PolarsError):  # half a character, say
         found = None
     if found is None or found.dtype == pl.Object:
         raise DataCheckFailed(f"the column {name!r} holds values that no table can.", where=where)

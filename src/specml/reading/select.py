@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -45,6 +46,9 @@ def parse_select(query: str, dialect: str, parameters: Collection[str], where: s
     import sqlglot
     from sqlglot import exp
 
+    if re.search(r"/\*M?!", query):
+        hint = "Leave the comment out; as a value, bind it: `:name`."
+        raise DataCheckFailed("holds /*!, which MySQL runs.", hint=hint, where=where)
     query = query.strip().rstrip(";").rstrip()
     try:
         statements = [one for one in sqlglot.parse(query, read=dialect or None) if one is not None]

@@ -44,6 +44,17 @@ def windows(
     if unknown := [name for name in by if name not in messages.columns]:
         hint = f"It has: {', '.join(messages.columns)}."
         raise DataCheckFailed(f"the messages hold no {unknown[0]!r}.", hint=hint, where="by")
+    numbers = [name for name in messages.columns if name not in by and messages.schema[name].is_numeric()]
+    ours = {
+        WINDOW,
+        COUNT,
+        "__time__",
+        "__late__",
+        *(f"{name}_{of}" for name in numbers for of in ("mean", "min", "max")),
+    }
+    if twins := [name for name in messages.columns if name in ours]:
+        hint = "A row of a window has a column of that name: call the field otherwise."
+        raise DataCheckFailed(f"the messages hold a field called {twins[0]!r}.", hint=hint, where="every")
     length, slack = round(every * 1e6), round(lateness * 1e6)
     table = messages.with_columns(times.alias("__time__"))
     begin = (pl.col("__time__") // length) * length
@@ -60,7 +71,6 @@ def windows(
     if not over.height:
         raise NotEnoughData(f"no window of {every:g} s is over among {messages.height:,} messages.", where="every")
     told = [name for name in messages.columns if name not in by]
-    numbers = [name for name in told if messages.schema[name].is_numeric()]
     return (
         over.sort("__time__", maintain_order=True)
         .group_by([WINDOW, *by], maintain_order=True)

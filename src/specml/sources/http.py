@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
-from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
@@ -13,10 +14,10 @@ from typing_extensions import override
 
 from specml.component import Block, Disagreement
 from specml.errors import DataCheckFailed
-from specml.files import canonical_json, digest
+from specml.files import digest
 from specml.kinds import Source, untold
 from specml.reading import CsvText, Format, format_of, of_records, parse_json, read_format, unpacked
-from specml.reading.fetch import Answer, Fetch, header_value, shown
+from specml.reading.fetch import Answer, Fetch, header_value, joined, shown
 from specml.values import Duration, Secret
 
 if TYPE_CHECKING:
@@ -28,13 +29,17 @@ if TYPE_CHECKING:
     from specml.spec import Spec
 
 
+HTML = re.compile(rb"(\xef\xbb\xbf)?\s*(<!--.*?-->\s*)?<(!doctype\s+html|html)\b", re.IGNORECASE | re.DOTALL)
 MOST_KEYS = 20
 PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,39}")
 """Keys of an answer that are told: few, and names of fields, not of people."""
 
 
 def _url(text: str) -> str:
-    parts = urlsplit(text)
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        parts = urlsplit("")
     if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
         raise PydanticCustomError("url", "must be a URL that begins with http:// or https://, without a password.")
     return text
@@ -114,6 +119,9 @@ class Http(Source):
         form = self.format or format_of(content, urlsplit(answer.url).path, media)
         if self.format is None:
             tell("format", form)
+        if form == "csv" and HTML.match(content[:1000]):
+            hint = "It may want you to log in, or be the page about the file: open the URL in a browser."
+            raise DataCheckFailed("answers with a page of HTML, not with rows.", hint=hint, where=where)
         if form == "json":
             return of_records(_at(parse_json(content, where), self.records, where), where, texts, tell)
         return read_format(content, form, self.csv, where=where, texts=texts, tell=tell, limit=self.max_bytes)
@@ -124,7 +132,7 @@ class Http(Source):
             return {"sha256": self.sha256}
         if self.pages is not None:
             rows = [row for page in self._pages() for row in page]
-            return {"rows": len(rows), "sha256": digest(canonical_json(rows))}
+            return {"rows": len(rows), "sha256": digest(json.dumps(rows, sort_keys=True).encode())}
         try:
             told = self._fetch().get(self._full(), "HEAD").headers
         except DataCheckFailed:  # not every server answers HEAD
@@ -196,9 +204,9 @@ class Http(Source):
             found = _at(body, pages.at, shown(self.url), required=False)
         if found in (None, "", False):
             return None
-        return (
-            self._full(**{pages.parameter: _text(found)}) if pages.by == "cursor" else urljoin(answer.url, str(found))
-        )
+        if pages.by == "cursor":
+            return self._full(**{pages.parameter: _text(found)})
+        return joined(answer.url, str(found))
 
 
 def _at(body: Any, path: str, where: str, *, required: bool = True) -> Any:

@@ -56,6 +56,8 @@ class Sql(Source):
     cursor: str | None = None
     """A column of the result that only grows, as an id or a time of change: then only the rows from its last value on
     are read, and joined to those that are known. Every row is read again when the counts don't agree."""
+    allow_outside: bool = False
+    """Whether the file of SQLite or DuckDB may lie outside the project folder."""
     timeout: Annotated[Duration, Field(gt=0)] = Duration(600.0)
     """How long the database may take for one statement."""
 
@@ -126,5 +128,5 @@ class Sql(Source):
     def _asked(self, folder: Path) -> Iterator[tuple[Database, str, dict[str, Any]]]:
         url = self.connection if isinstance(self.connection, str) else self.connection.value("connection")
         select = parse_select(self.query, dialect_of(url), self.params, "query")
-        with database(url, folder, self.timeout, "connection", self.cursor) as base:
+        with database(url, folder, self.timeout, "connection", self.cursor, allow_outside=self.allow_outside) as base:
             yield base, base.written(select), dict(self.params)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 from typing_extensions import override
 
 from specml.component import Disagreement
 from specml.errors import DataCheckFailed, NotEnoughData
 from specml.kinds import Source, untold
-from specml.reading import of_records
+from specml.reading import json_value, of_records
 from specml.reading.brokers import Broker, Message
 from specml.reading.inference import parsed_dates
 from specml.reading.windows import windows
@@ -28,13 +28,26 @@ if TYPE_CHECKING:
     from specml.spec import Spec
 
 
+def _broker(url: str) -> str:
+    scheme, _, hosts = url.partition("://")
+    if scheme == "mqtt" and "," in hosts:
+        raise PydanticCustomError("broker", "must name one host: only Kafka has several.")
+    if any(not 0 < int(host.partition(":")[2] or 1) < 65536 for host in hosts.split(",")):
+        raise PydanticCustomError("broker", "must have ports between 1 and 65535.")
+    return url
+
+
 class Stream(Source):
     """JSON messages of a Kafka or MQTT topic: a row each, or a row for each window of time."""
 
     type: Literal["stream"] = "stream"
     remote: ClassVar[bool] = True
 
-    broker: Annotated[str, Field(pattern=r"^(kafka|mqtt)://[A-Za-z0-9._-]+(:\d+)?(,[A-Za-z0-9._-]+(:\d+)?)*$")]
+    broker: Annotated[
+        str,
+        Field(pattern=r"^(kafka|mqtt)://[A-Za-z0-9._-]+(:\d+)?(,[A-Za-z0-9._-]+(:\d+)?)*$"),
+        AfterValidator(_broker),
+    ]
     """``kafka://host:9092`` (more with commas) or ``mqtt://host:1883``."""
     topic: Annotated[str, Field(min_length=1)]
     """The topic; MQTT's wildcards ``+`` and ``#`` are known. Each message's own is the column ``topic``."""
@@ -111,8 +124,8 @@ class Stream(Source):
         records, bad = [], []
         for number, message in enumerate(messages, 1):
             try:
-                record = json.loads(message.content)
-            except (ValueError, RecursionError):
+                record = json_value(message.content)
+            except ValueError:
                 record = None
             if isinstance(record, dict):
                 records.append({"topic": message.topic, **record})
