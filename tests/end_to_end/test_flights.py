@@ -59,6 +59,7 @@ def test_three_sources_become_one_model_and_only_what_changed_is_read_again(serv
     assert "prepare start" in again
 
 
+@pytest.mark.sweep
 def test_no_flight_knows_the_weather_of_its_future(served: tuple[Path, str]) -> None:
     folder, url = served
     specml("run", "--until", "prepare", f"data.sources.weather.url={url}", folder=folder)

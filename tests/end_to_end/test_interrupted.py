@@ -37,7 +37,14 @@ def working_in(folder: Path) -> list[psutil.Process]:
     return found
 
 
-@pytest.mark.parametrize(("how", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(
+    ("how", "status"),
+    [
+        (signal.SIGINT, 130),
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.sweep),
+        (signal.SIGKILL, -9),
+    ],
+)
 def test_stopped_while_training(project: Callable[[str], Path], how: signal.Signals, status: int) -> None:
     folder = project("breast_cancer").resolve()
     run = subprocess.Popen(

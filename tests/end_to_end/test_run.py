@@ -105,8 +105,8 @@ def test_one_candidates_option_trains_that_candidate_again(again: Path) -> None:
     ("override", "gate"),
     [
         ("gates.auc.min=0.999", "auc"),
-        ("gates.baseline.min=0.65", "baseline"),
-        ("gates.parity.max=1e-12", "parity"),
+        pytest.param("gates.baseline.min=0.65", "baseline", marks=pytest.mark.sweep),
+        pytest.param("gates.parity.max=1e-12", "parity", marks=pytest.mark.sweep),
     ],
 )
 def test_each_gate_refuses_one_model_and_admits_another(again: Path, override: str, gate: str) -> None:
@@ -325,6 +325,7 @@ def test_dvc_tells_metrics_params_and_plots(again: Path) -> None:
     assert "validate" not in dvc("status", folder=again).stdout
 
 
+@pytest.mark.sweep
 def test_dvc_experiments_change_a_value_and_specml_notices_it(project: Callable[[str], Path]) -> None:
     folder = project("breast_cancer")
     git("init", "-q", folder=folder)

@@ -87,7 +87,7 @@ def test_two_workers_find_the_same(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("finished", [1, 3, 4, 7, 9])
+@pytest.mark.parametrize("finished", [*(pytest.param(n, marks=pytest.mark.sweep) for n in (1, 3, 9)), 4, 7])
 @pytest.mark.parametrize("threads", ["1", "2"])
 def test_killed_it_goes_on_and_repeats_nothing(
     undisturbed: dict[str, bytes], tmp_path: Path, finished: int, threads: str, monkeypatch: pytest.MonkeyPatch
