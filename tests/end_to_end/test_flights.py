@@ -45,7 +45,7 @@ def test_three_sources_become_one_model_and_only_what_changed_is_read_again(serv
     assert told.count("fingerprint@weather start") == 1, "a source is asked once a run"
     assert "released as" in told
     verdict = json.loads((folder / "artifacts/validate/verdicts.json").read_bytes())
-    assert "1,864 rows without a label left out" in told
+    assert "1,864 rows without a label are left out" in told
     assert verdict
 
     assert "nothing to do" in specml(*run, folder=folder).stderr

@@ -83,6 +83,8 @@ class _Writing:
 
 def _opening(path: Any, mode: str = "r", *rest: Any, **more: Any) -> Any:
     file = _open(path, mode, *rest, **more)
+    if path in _watched:  # a descriptor, opened as one before
+        return _Writing(file)
     if not set(mode) & set("wax+") or not _is_it(path):
         return file
     if _TOLD["moment"] == "opened" and _due():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sqlite3
 import subprocess
 import sys
@@ -237,9 +238,11 @@ def test_a_run_asks_first_and_does_nothing_where_nothing_is_new(
     assert "302 rows × 4 columns, of which 300 were known" in told.stderr
     assert (tmp_path / "artifacts/ingest/more.parquet").stat().st_mtime_ns == before
     fill(tmp_path, 302)
-    dvc = [Path(sys.executable).parent / "dvc", "repro", "prepare"]
+    programs = Path(sys.executable).parent
+    path = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"}
     for expected in ("Running stage 'prepare'", "Stage 'prepare' didn't change"):
-        done = subprocess.run(dvc, cwd=tmp_path, capture_output=True, text=True, check=True)
+        dvc = [programs / "dvc", "repro", "prepare"]
+        done = subprocess.run(dvc, cwd=tmp_path, env=path, capture_output=True, text=True, check=True)
         assert expected in done.stdout + done.stderr
     holding = [path for path in tmp_path.rglob("*") if path.is_file() and b"canary-of" in path.read_bytes()]
     assert holding == []
