@@ -16,7 +16,9 @@ from typing_extensions import override
 from specml import space
 from specml.component import Component, Disagreement
 from specml.data import Folding
+from specml.files import inside
 from specml.space import Dimension
+from specml.values import FilePath
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -90,6 +92,27 @@ class Source(Component):
     ) -> tuple[pl.DataFrame, int]:
         """The rows whose ``grows_by`` is ``since`` or later, and how many rows there are in all at that moment."""
         raise NotImplementedError
+
+
+class FileSource(Source):
+    """Rows of a file or folder that DVC watches."""
+
+    path: FilePath
+    """The file or folder, relative to the project folder."""
+    allow_outside: bool = False
+    """Whether it may lie outside the project folder."""
+
+    @override
+    def files(self) -> tuple[str, ...]:
+        return (self.path,)
+
+    def located(self, folder: Path) -> Path:
+        """Where ``path`` leads from the project's ``folder``.
+
+        Raises:
+            DataCheckFailed: out of the project, and ``allow_outside`` is false.
+        """
+        return inside(folder, self.path, allow_outside=self.allow_outside)
 
 
 class Feature(Component):

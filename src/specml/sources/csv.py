@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING, Literal
 
 from typing_extensions import override
 
-from specml.files import inside
-from specml.kinds import Source, untold
+from specml.kinds import FileSource, untold
 from specml.reading import CsvText, read_csv, unpacked
-from specml.values import FilePath
 
 if TYPE_CHECKING:
     import polars as pl
@@ -18,20 +16,12 @@ if TYPE_CHECKING:
     from specml.kinds import Tell
 
 
-class Csv(Source, CsvText):
+class Csv(FileSource, CsvText):
     """A CSV file with a header line, plain or packed by gzip."""
 
     type: Literal["csv"] = "csv"
-    path: FilePath
-    """The file, relative to the project folder."""
-    allow_outside: bool = False
-    """Whether the file may lie outside the project folder."""
-
-    @override
-    def files(self) -> tuple[str, ...]:
-        return (self.path,)
 
     @override
     def read(self, folder: Path, texts: frozenset[str] = frozenset(), tell: Tell = untold) -> pl.DataFrame:
-        path = inside(folder, self.path, allow_outside=self.allow_outside)
+        path = self.located(folder)
         return read_csv(unpacked(path, self.path), self, self.path, texts, tell)

@@ -11,9 +11,8 @@ from typing_extensions import override
 from specml.component import Disagreement
 from specml.errors import DataCheckFailed, NotEnoughData
 from specml.files import inside
-from specml.kinds import Source, untold
+from specml.kinds import FileSource, untold
 from specml.reading.images import ENDS, Sort, image_row
-from specml.values import FilePath
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from specml.spec import Spec
 
 
-class ImageFolder(Source):
+class ImageFolder(FileSource):
     """Small images as rows of numbers.
 
     A column ``file``, a column ``label`` with the name of the folder that an image lies in, and statistics of its
@@ -32,8 +31,6 @@ class ImageFolder(Source):
     """
 
     type: Literal["image_folder"] = "image_folder"
-    path: FilePath
-    """The folder, relative to the project; images in folders within it count."""
     columns: Sort = "statistics"
     """``statistics``: width, height, and mean and standard deviation of all and of each channel; ``pixels``: the
     brightness of ``side`` × ``side`` equal areas. Both from 0 to 1."""
@@ -41,12 +38,6 @@ class ImageFolder(Source):
     """``pixels``: areas in each direction; 8 gives 64 columns."""
     max_pixels: Annotated[int, Field(ge=1)] = 25_000_000
     """Most pixels of an image; a larger one is refused before it is unpacked."""
-    allow_outside: bool = False
-    """Whether the folder may lie outside the project folder."""
-
-    @override
-    def files(self) -> tuple[str, ...]:
-        return (self.path,)
 
     @override
     def disagreements(self, spec: Spec) -> Iterable[Disagreement]:
@@ -57,7 +48,7 @@ class ImageFolder(Source):
     def read(self, folder: Path, texts: frozenset[str] = frozenset(), tell: Tell = untold) -> pl.DataFrame:
         import polars as pl
 
-        root = inside(folder, self.path, allow_outside=self.allow_outside)
+        root = self.located(folder)
         if not root.is_dir():
             what = "is a file, not a folder." if root.exists() else "there is no such folder."
             raise DataCheckFailed(what, where=self.path)

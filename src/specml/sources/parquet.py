@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING, Literal
 
 from typing_extensions import override
 
-from specml.files import inside
-from specml.kinds import Source, untold
+from specml.kinds import FileSource, untold
 from specml.reading import read_parquet
-from specml.values import FilePath
 
 if TYPE_CHECKING:
     import polars as pl
@@ -18,19 +16,11 @@ if TYPE_CHECKING:
     from specml.kinds import Tell
 
 
-class Parquet(Source):
+class Parquet(FileSource):
     """A Parquet file; its own types are kept."""
 
     type: Literal["parquet"] = "parquet"
-    path: FilePath
-    """The file, relative to the project folder."""
-    allow_outside: bool = False
-    """Whether the file may lie outside the project folder."""
-
-    @override
-    def files(self) -> tuple[str, ...]:
-        return (self.path,)
 
     @override
     def read(self, folder: Path, texts: frozenset[str] = frozenset(), tell: Tell = untold) -> pl.DataFrame:
-        return read_parquet(inside(folder, self.path, allow_outside=self.allow_outside), self.path)
+        return read_parquet(self.located(folder), self.path)
