@@ -151,6 +151,11 @@ def test_few_rows_are_not_measured_and_columns_can_be_chosen() -> None:
     assert DataDrift(columns=("age",)).judge(REFERENCE, window(live)).outcome == "refused"
 
 
+def test_a_column_that_the_model_does_not_take_is_not_measured() -> None:
+    told = DataDrift(columns=("age", "gone")).judge(REFERENCE, window(people(1000, 3)))
+    assert (told.outcome, told.reason) == ("not measured", "the model does not take gone.")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("n", [100, 200, 500, 2000])
 def test_false_alarms_with_twenty_columns_are_rare(n: int) -> None:

@@ -61,7 +61,7 @@ class DataDrift(Signal):
     def disagreements(self, spec: Spec) -> Iterable[Disagreement]:
         for index, name in enumerate(self.columns):
             role = spec.column(name).role
-            if role != "feature":
+            if role not in ("feature", "time"):  # a time may be a feature as well
                 what = f"names {name!r}, whose role is {role}: the model does not take it."
                 yield Disagreement(key=("columns", index), what=what)
         if self.min_rows > spec.monitoring.window.rows:
@@ -80,6 +80,9 @@ class DataDrift(Signal):
         named = self.columns or sorted(name for name, told in known.items() if told["kind"] != "datetime")
         if not named:
             reason = "every column of the model is a time, and none is named."
+            return Verdict(outcome="not measured", reason=reason, n=window.rows, threshold=threshold)
+        if absent := [name for name in named if name not in known]:
+            reason = f"the model does not take {', '.join(absent)}."
             return Verdict(outcome="not measured", reason=reason, n=window.rows, threshold=threshold)
         bins = {name: binned(known[name], window.profile, name) for name in named}
         chances = false_discovery_control([chance(one, known[name]["rows"]) for name, one in bins.items()])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from specml.candidates.lightgbm import LightGBM
 from specml.data import Layout
-from specml.errors import NotEnoughData, SpecmlError
+from specml.errors import DataCheckFailed, NotEnoughData
 from specml.files import canonical_json, write_atomic
 from specml.metrics import TABLE
 from specml.plan import Plot, Stage
@@ -154,7 +154,7 @@ def _width(spec: Spec, layout: Layout, train: pl.DataFrame) -> int:
     """About how many columns the baseline's design has."""
     try:
         seen = fit_design(spec, BASELINE, layout, train.sample(min(GLANCE, train.height), seed=0))[1]
-    except SpecmlError:  # what a column's treatment needs may not be there in a part of the rows
+    except (DataCheckFailed, NotEnoughData):  # what a column's treatment needs may not be there in a part of the rows
         return len(layout.features)
     return max(1, len(seen.X[0]))
 
@@ -185,7 +185,7 @@ def _score(spec: Spec, layout: Layout, rows: pl.DataFrame, held: pl.DataFrame) -
         return float("nan")
     try:
         preprocessing, fit = fit_design(spec, BASELINE, layout, rows)
-    except SpecmlError:  # what a column's treatment needs may not be there in a part of the rows
+    except (DataCheckFailed, NotEnoughData):  # what a column's treatment needs may not be there in a part of the rows
         return float("nan")
     if fit.X.shape[1] == 0:
         return float("nan")
