@@ -16,6 +16,7 @@ from specml.errors import DataCheckFailed, SpecmlError
 from specml.reading import fetch
 from specml.sources.http import Http
 from tests import servers
+from tests.conftest import spec_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -384,3 +385,21 @@ def test_pages_with_what_is_no_number_have_a_fingerprint(web: servers.Web, tmp_p
     web.pages["/rows"] = (200, {}, b'[{"a": NaN, "b": "\\ud800"}]')
     asked = source(web, pages={"by": "link"})
     assert asked.fingerprint(tmp_path) == asked.fingerprint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "keys"),
+    [
+        ({"pages": {"by": "next", "at": "meta.next", "max": 3}}, []),
+        ({"pages": {"by": "cursor", "at": "meta", "parameter": "after"}}, []),
+        ({"pages": {"by": "number", "parameter": "p", "first": 0}}, []),
+        ({"pages": {"by": "link", "at": "meta", "parameter": "p", "first": 0}}, ["at", "parameter", "first"]),
+        ({"pages": {"by": "number", "at": "meta"}}, ["at"]),
+        ({"pages": {"by": "cursor", "first": 2}}, ["first"]),
+        ({"records": "data", "format": "csv"}, ["records"]),
+        ({"records": "data", "format": "json"}, []),
+    ],
+)
+def test_keys_without_effect_are_told(options: dict[str, Any], keys: list[str]) -> None:
+    source = Http(url="https://example.org/rows", **options)
+    assert [told.key[-1] for told in source.disagreements(spec_of())] == keys

@@ -18,6 +18,7 @@ from specml.errors import DataCheckFailed, NotEnoughData
 from specml.reading.windows import windows
 from specml.sources.stream import Stream
 from tests import servers
+from tests.conftest import spec_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -182,3 +183,17 @@ def test_fields_called_as_columns_of_windows_are_refused(field: str) -> None:
 def test_a_broker_is_one_that_can_be(broker: str) -> None:
     with pytest.raises(ValueError, match=r"must (name one host|have ports)"):
         Stream(broker=broker, topic="t")
+
+
+@pytest.mark.parametrize(
+    ("broker", "options", "keys"),
+    [
+        ("kafka://localhost:9092", {"timeout": "1m"}, []),
+        ("kafka://localhost:9092", {"listen": "1m"}, ["listen"]),
+        ("mqtt://localhost:1883", {"listen": "1m"}, []),
+        ("mqtt://localhost:1883", {"timeout": "1m"}, ["timeout"]),
+    ],
+)
+def test_keys_without_effect_are_told(broker: str, options: dict[str, Any], keys: list[str]) -> None:
+    source = Stream(broker=broker, topic="heat", **options)
+    assert [told.key[-1] for told in source.disagreements(spec_of())] == keys

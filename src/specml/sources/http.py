@@ -61,6 +61,16 @@ class Pages(Block):
     max: Annotated[int, Field(ge=1)] = 1000
     """Most pages; more are refused, lest a server that never ends is read for ever."""
 
+    def idle(self) -> list[str]:
+        """Keys that were changed and that this way of paging does not use."""
+        used = {"link": (), "next": ("at",), "number": ("parameter", "first"), "cursor": ("at", "parameter")}[self.by]
+        changed = [name for name in ("at", "parameter", "first") if getattr(self, name) != _default(self, name)]
+        return [name for name in changed if name not in used]
+
+
+def _default(block: Block, name: str) -> Any:
+    return type(block).model_fields[name].default
+
 
 class Http(Source):
     """A file, or JSON page by page, from a web server."""
@@ -103,6 +113,11 @@ class Http(Source):
             yield Disagreement(key=("pages",), what=f"has no effect: the format is {self.format}.")
         if self.pages is not None and self.sha256 is not None:
             yield Disagreement(key=("sha256",), what="is of one file, but `pages` asks for several.")
+        if self.pages is not None:
+            for name in self.pages.idle():
+                yield Disagreement(key=("pages", name), what=f"has no effect: pages are asked for by {self.pages.by}.")
+        if self.records and self.format not in (None, "json"):
+            yield Disagreement(key=("records",), what=f"has no effect: the format is {self.format}.")
         if self.csv != CsvText() and self.format not in (None, "csv"):
             yield Disagreement(key=("csv",), what=f"has no effect: the format is {self.format}.")
         if self.token is not None and "authorization" in {name.lower() for name in self.headers}:

@@ -90,6 +90,9 @@ class Stream(Source):
             yield Disagreement(key=(key,), what="has no effect without windows.", hint="Say every.")
         if (self.user is None) != (self.password is None):
             yield Disagreement(key=("user",), what="and `password` are named together or not at all.")
+        idle, other = ("listen", "Kafka") if self._kafka else ("timeout", "MQTT")
+        if getattr(self, idle) != type(self).model_fields[idle].default:
+            yield Disagreement(key=(idle,), what=f"has no effect on {other}.")
         if self._kafka and any(one in self.topic for one in "+#"):
             yield Disagreement(key=("topic",), what="holds a wildcard, which only MQTT knows.")
 
