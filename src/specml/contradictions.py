@@ -83,8 +83,8 @@ def _columns(spec: Spec) -> Iterator[Disagreement]:
             yield Disagreement(key=(*path, "dtype"), what="has no effect: the column is ignored.")
         idle = column.role == "feature" and not spec.features.takes_times(name)
         if column.dtype == "datetime" and (idle or column.role not in ("feature", "time", "ignore")):
-            what = f"is {column.role}, but a datetime can only have the role time or ignore."
-            hint = f"Or make it a feature: features.columns.{name}: date" if idle else ""
+            what = f"is {column.role}, but a datetime can only be a time, ignored, or a feature that is read as a date."
+            hint = f"Declare role: time or ignore, or features.columns.{name}: date"
             yield Disagreement(key=(*path, "role"), what=what, hint=hint)
         wanted = spec.features.dtype(name)
         if wanted and column.dtype not in (None, wanted):

@@ -82,7 +82,7 @@ def drawn(evidence: Evidence, classes: Sequence[object]) -> dict[str, Any]:
         "rows": n,
         "curves": [curve for curve in curves if curve],
         "calibration": [
-            {"n": round(b.n), "score": _short(b.score), "share": _short(b.share), **_ends(b)}
+            {"n": round(b.n), "score": short(b.score), "share": short(b.share), **_ends(b)}
             for b in reliability(scores, hits, evidence.weight)
         ],
         "confusion": _confusion(evidence, [str(label) for label in classes], sorted(frequent)),
@@ -91,7 +91,7 @@ def drawn(evidence: Evidence, classes: Sequence[object]) -> dict[str, Any]:
 
 def _ends(one: Bin) -> dict[str, float]:
     ends = wilson(one.share * one.n, one.n, CONFIDENCE)
-    return {"low": _short(ends.low), "high": _short(ends.high)}
+    return {"low": short(ends.low), "high": short(ends.high)}
 
 
 def _frequent(evidence: Evidence, k: int) -> list[int]:
@@ -114,7 +114,7 @@ def _one_against_rest(evidence: Evidence, one: int, label: str, points: int) -> 
     return {
         "class": label,
         "n": int(hits.sum()),
-        "share": _short(hits.mean()),
+        "share": short(hits.mean()),
         "roc_auc": float(roc_auc_score(hits, scores, sample_weight=weight)),
         "average_precision": float(average_precision_score(hits, scores, sample_weight=weight)),
         "roc": _thinned(false_positive, true_positive, points),
@@ -128,7 +128,7 @@ def _thinned(x: np.ndarray, y: np.ndarray, points: int) -> list[tuple[float, flo
 
     length = np.concatenate([[0.0], np.cumsum(np.hypot(np.diff(x), np.diff(y)))])
     kept = np.unique(np.searchsorted(length, np.linspace(0, length[-1], points)).clip(0, len(x) - 1))
-    return [(_short(x[i]), _short(y[i])) for i in sorted({0, *kept.tolist(), len(x) - 1})][-points:]
+    return [(short(x[i]), short(y[i])) for i in sorted({0, *kept.tolist(), len(x) - 1})][-points:]
 
 
 def _confusion(evidence: Evidence, labels: list[str], shown: list[int]) -> dict[str, Any]:
@@ -158,7 +158,7 @@ def _regression(evidence: Evidence) -> dict[str, Any]:
         mean, n = float(actual[rows].mean()), len(rows)
         half = float(t.ppf(0.5 + CONFIDENCE / 2, n - 1) * actual[rows].std(ddof=1) / n**0.5)
         told = {"predicted": predicted[rows].mean(), "actual": mean, "quarter": low, "three_quarters": high}
-        means.append({"n": n, **{k: _short(v) for k, v in {**told, "low": mean - half, "high": mean + half}.items()}})
+        means.append({"n": n, **{k: short(v) for k, v in {**told, "low": mean - half, "high": mean + half}.items()}})
     tail = max(FEWEST / len(residuals), 0.01) if len(residuals) else 1.0
     if tail >= 0.25:
         return {"predicted_actual": means, "residuals": [], "beyond": 0, "normal": []}
@@ -172,7 +172,7 @@ def _regression(evidence: Evidence) -> dict[str, Any]:
         "predicted_actual": means,
         "residuals": merged(counts.tolist(), edges.tolist()),
         "beyond": len(residuals) - len(inside),
-        "normal": [(_short(a), _short(b)) for a, b in zip(norm.ppf(shares), quantiles, strict=True)],
+        "normal": [(short(a), short(b)) for a, b in zip(norm.ppf(shares), quantiles, strict=True)],
     }
 
 
@@ -201,13 +201,13 @@ def merged(counts: list[int], edges: list[float]) -> list[dict[str, float]]:
     for count, high in zip(counts, edges[1:], strict=True):
         n += count
         if n >= FEWEST:
-            found.append({"low": _short(low), "high": _short(high), "n": n})
+            found.append({"low": short(low), "high": short(high), "n": n})
             low, n = high, 0
     if n and found:
-        found[-1] = {**found[-1], "high": _short(edges[-1]), "n": found[-1]["n"] + n}
+        found[-1] = {**found[-1], "high": short(edges[-1]), "n": found[-1]["n"] + n}
     return found
 
 
-def _short(value: float) -> float:
+def short(value: float) -> float:
     """Six significant digits: more are not seen."""
     return float(f"{value:.6g}")

@@ -35,6 +35,12 @@ FIRST, LAST = -62135596800.0, 253402300799.0
 
 FoldMethod = Literal["random", "stratified", "group", "time", "hash"]
 
+LARGEST = 3.4e38
+"""The largest number, either way, that float32 holds, about: what is beyond is this to a model."""
+
+NAMES_ROWS = 0.95
+"""Share of distinct values beyond which a text column names its rows rather than describing them."""
+
 MISSING = "__missing__"
 """What a missing category is called, everywhere: in the stored tables, the graph and a request."""
 

@@ -162,6 +162,16 @@ def bounded(
     )
 
 
+def stability_index(p: np.ndarray, q: np.ndarray) -> float:
+    """Σ (p - q) ln(p / q) of two distributions over the same bins, none of them empty: float64 [bins] each.
+
+    The population stability index (Siddiqi 2006, *Credit Risk Scorecards*, ch. 9).
+    """
+    import numpy as np
+
+    return float(((p - q) * np.log(p / q)).sum())
+
+
 def wilson(successes: float, n: float, confidence: float) -> Interval:
     """Wilson's score interval for a proportion (Wilson 1927; Newcombe 1998, method 3)."""
     from scipy.stats import norm

@@ -42,15 +42,15 @@ class Secret:
         self.reference = reference
         self.name = match.group(1)
 
-    def value(self, where: str) -> str:
+    def value(self, where: str, hint: str = "") -> str:
         """What the environment holds now; for the moment of use only.
 
         Raises:
-            SpecmlError: it holds nothing; ``where`` is told.
+            SpecmlError: it holds nothing; ``where`` is told, and how to mend it.
         """
         found = os.environ.get(self.name, "")
         if not found:
-            raise SpecmlError(f"the environment variable {self.name} is not set.", where=where)
+            raise SpecmlError(f"the environment variable {self.name} is not set.", where=where, hint=hint)
         return found
 
     @override

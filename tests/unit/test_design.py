@@ -80,7 +80,7 @@ def test_lightgbm_keeps_a_direction_against_the_data(direction: str) -> None:
             {"features": {"columns": {"at": {"type": "date"}}}, "data": {**DATA, "columns": {"at": {"dtype": "int"}}}},
             "treats datetime columns",
         ),
-        ({"data": {**DATA, "columns": {"at": {"dtype": "datetime"}}}}, "a datetime can only have the role"),
+        ({"data": {**DATA, "columns": {"at": {"dtype": "datetime"}}}}, "a datetime can only be a time"),
     ],
 )
 def test_what_contradicts_is_told(changes: Any, says: str) -> None:

@@ -57,7 +57,9 @@ def table(n: int = N) -> pl.DataFrame:
     })  # fmt: skip
 
 
-def project(folder: Path, rows: pl.DataFrame, task: Any = "binary", **changes: Any) -> Path:
+def project(
+    folder: Path, rows: pl.DataFrame, task: Any = "binary", columns: dict[str, Any] | None = None, **changes: Any
+) -> Path:
     """The stages up to ``explore``, in this process."""
     rows.write_parquet(folder / "rows.parquet")
     declared: dict[str, Any] = {
@@ -69,7 +71,7 @@ def project(folder: Path, rows: pl.DataFrame, task: Any = "binary", **changes: A
         candidates={"gbm": {"type": "lightgbm"}},
         data={
             "sources": {"rows": {"type": "parquet", "path": "rows.parquet"}},
-            "columns": {name: one for name, one in declared.items() if name in rows.columns},
+            "columns": {name: one for name, one in declared.items() if name in rows.columns} | (columns or {}),
             **({"split": {"method": "time", "column": "seen"}} if "seen" in rows.columns else {}),
         },
         **changes,
@@ -226,7 +228,8 @@ def test_a_small_group_is_counted_and_not_named() -> None:
 
 def test_the_same_rows_have_the_same_facts(explored: Path) -> None:
     found = Layout.model_validate_json((explored / prepare.LAYOUT).read_bytes())
-    facts = explore.facts(found, pl.read_parquet(explored / prepare.TRAIN))
+    strengths = read_json(explored / prepare.STRENGTHS)
+    facts = explore.facts(found, pl.read_parquet(explored / prepare.TRAIN), strengths)
     assert canonical_json(facts) == (explored / explore.FACTS).read_bytes()
 
 
@@ -280,18 +283,23 @@ def test_a_time_that_is_a_feature_orders_the_rows_as_well() -> None:
         "x": np.arange(n) * 0.5,
         "y": [i % 2 for i in range(n)],
     })  # fmt: skip
-    told = explore.facts(layout("binary", columns(when="datetime", x="numeric")), rows)
+    told = explore.facts(layout("binary", columns(when="datetime", x="numeric")), rows, {"when": 0.6, "x": 0.5})
     assert told["over_time"]["columns"].keys() == {"x"}
     assert all(re.search(r"\d{4}-\d\d-\d\d|missing", one["name"]) for one in told["columns"]["when"]["target"])
 
 
 def test_a_column_for_gates_only_is_said_to_be_that(tmp_path: Path) -> None:
     rows = table().drop("seen", "code", "note")
-    found = project(tmp_path, rows)
-    told = json.loads((found / explore.FACTS).read_text())
-    told["groups"]["group"] = None
-    (found / explore.FACTS).write_bytes(canonical_json(told))
-    assert "kept for gates only" in report.exploration(found)
+    (tmp_path / "seen").mkdir()
+    seen = project(tmp_path / "seen", rows)
+    assert "kept for gates only" not in report.exploration(seen)
+    assert "g&lt;" in report.exploration(seen)
+    found = project(tmp_path, rows, columns={"group": {"role": "protected", "use": "audit_only"}})
+    assert "group" not in pl.read_parquet(found / prepare.TRAIN).columns
+    assert json.loads((found / explore.FACTS).read_text())["groups"] == {"group": None}
+    text = report.exploration(found)
+    assert "kept for gates only" in text
+    assert "g&lt;" not in text  # no group is named
 
 
 def test_a_wide_table_stays_below_the_limit(tmp_path: Path) -> None:
@@ -303,9 +311,9 @@ def test_a_wide_table_stays_below_the_limit(tmp_path: Path) -> None:
 def test_the_folding_of_a_split_by_time_is_what_orders() -> None:
     rows = pl.DataFrame({"x": np.arange(400.0), "__time__": np.arange(400), "y": [i % 2 for i in range(400)]})
     by_time = layout("binary", columns(x="numeric"), folding=Folding(method="time", column="__time__"))
-    assert explore.facts(by_time, rows)["over_time"] is not None
+    assert explore.facts(by_time, rows, {"x": 0.5})["over_time"] is not None
     by_group = layout("binary", columns(x="numeric"), folding=Folding(method="group", column="__time__"))
-    assert explore.facts(by_group, rows)["over_time"] is None
+    assert explore.facts(by_group, rows, {"x": 0.5})["over_time"] is None
 
 
 def test_without_the_stage_it_says_what_to_do(tmp_path: Path) -> None:

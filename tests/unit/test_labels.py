@@ -195,13 +195,13 @@ def test_what_contradicts_is_told(labels: Any, changes: Any, key: str, says: str
 @pytest.mark.parametrize(
     ("labels", "says"),
     [
-        ({"rules": {"r": {"expression": "nope > 1", "label": 1}}}, "no column 'nope'"),
+        ({"rules": {"r": {"expression": "nope > 1", "label": 1}}}, "'nope', which is no column"),
         ({"rules": {"r": {"expression": "colour > 1", "label": 1}}}, "is no condition over these columns"),
         (
             {"rules": {"r": {"expression": "x > 1", "label": "many"}}},
             "give labels that 'y', of Int64 values",
         ),
-        ({**DELAY, "time": "gone"}, "no column 'gone'"),
+        ({**DELAY, "time": "gone"}, "'gone', which is no column"),
         ({**DELAY, "absent": "none"}, "is 'none', but 'y' holds Int64 values"),
         ({**DELAY, "known_at": "x"}, "holds Int64 values, not times"),
     ],

@@ -10,12 +10,12 @@ import polars as pl
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from specml.data import Layout
+from specml.data import Column, Folding, Layout
 from specml.errors import DataCheckFailed
 from specml.stages import ingest, prepare
 from specml.stages.work import Work, narrowed
-from specml.tables.leakage import alone
 from specml.tables.repair import as_written, lossy
+from specml.tables.strength import alone, halves
 from tests.conftest import spec_of
 
 if TYPE_CHECKING:
@@ -122,10 +122,64 @@ def test_a_columns_score_is_the_area_under_its_curve(missing: float) -> None:
     x = Y + 1.5 * NOISE
     x = np.where(G.random(N) < missing, np.nan, x)
     ends = [roc_auc_score(Y, np.nan_to_num(x, nan=end)) for end in (-1e9, 1e9)]
-    found = alone(pl.Series(x).fill_nan(None), Y, layout)
+    column, half = Column(name="x", kind="numeric"), halves(Folding(), None, Y)
+    found = alone(pl.Series(x).fill_nan(None), column, Y, layout, half)
     assert found >= max(ends) - 1e-12
-    assert alone(pl.Series(-x).fill_nan(None), Y, layout) == pytest.approx(found, abs=0.02)
-    assert alone(pl.Series([None] * N, dtype=pl.Float64), Y, layout) == 0.5
+    assert alone(pl.Series(-x).fill_nan(None), column, Y, layout, half) == pytest.approx(found, abs=0.02)
+    assert alone(pl.Series([None] * N, dtype=pl.Float64), column, Y, layout, half) == 0.5
+
+
+GROUPS = 60
+GROUP = np.repeat(np.arange(GROUPS), N // GROUPS)
+OF_GROUP = G.permutation(GROUPS)[GROUP] % 2
+"""Nearly every group is of one class: to name it is to tell the class, of the rows of a known group."""
+MOSTLY = np.where(G.random(N) < 0.02, 1 - OF_GROUP, OF_GROUP)
+CITY = np.char.add("city", G.permutation(GROUPS)[GROUP].astype(str))
+
+
+@pytest.mark.parametrize("split", ["group", "hash"])
+def test_a_column_that_names_the_group_tells_nothing_where_groups_stay_whole(split: str, tmp_path: Path) -> None:
+    table = {"who": GROUP, "city": CITY, "noise": NOISE, "y": MOSTLY}
+    columns = {"who": {"role": "id"}, "city": {"dtype": "category"}}
+    by = {"method": split, "column": "who"}
+    metrics, notes = prepared(tmp_path, table, columns=columns, split=by)
+    assert metrics["checks"]["data.checks.leakage"]["value"] < 0.7
+    assert not notes
+    # By chance the groups are on both sides: there the name does tell.
+    _, notes = prepared(tmp_path, table, columns=columns)
+    assert any("the column that tells most alone is city: ROC AUC 0.9" in note for note in notes)
+    leak = {**table, "leak": np.char.add("l", MOSTLY.astype(str))}
+    with pytest.raises(DataCheckFailed, match=r"tell y: leak \(1.0000\)"):
+        prepared(tmp_path, leak, columns=columns, split=by)
+
+
+def test_a_column_that_names_the_day_tells_nothing_of_the_next(tmp_path: Path) -> None:
+    table = {"at": GROUP, "day": np.char.add("day", GROUP.astype(str)), "noise": NOISE, "y": MOSTLY}
+    columns = {"at": {"role": "time"}, "day": {"dtype": "category"}}
+    metrics, notes = prepared(tmp_path, table, columns=columns, split={"method": "time", "column": "at"})
+    assert metrics["checks"]["data.checks.leakage"]["value"] < 0.7
+    assert not notes
+    leak = {**table, "leak": MOSTLY}
+    with pytest.raises(DataCheckFailed, match=r"tell y: leak \(1.0000\)"):
+        prepared(tmp_path, leak, columns=columns, split={"method": "time", "column": "at"})
+
+
+def test_halves_keep_together_what_folds_do() -> None:
+    y = MOSTLY
+    by_group = halves(Folding(method="group", column="__group__"), GROUP, y)
+    assert {len(set(by_group[one == GROUP])) for one in range(GROUPS)} == {1}
+    assert 0.4 < by_group.mean() < 0.6
+    later = halves(Folding(method="time", column="__time__"), np.arange(N), y)
+    assert later[N // 2 :].all()
+    assert not later[: N // 2].any()
+
+
+def test_a_text_is_judged_as_it_stands_and_by_its_length(tmp_path: Path) -> None:
+    words = np.array(["no thanks", "yes please"])
+    columns = {"said": {"dtype": "text"}}
+    for said in (words[Y], np.array(["yes", "not"])[Y], [f"{i:05}" * (1 + 2 * y) for i, y in enumerate(Y.tolist())]):
+        with pytest.raises(DataCheckFailed, match=r"tell y: said \(1.0000\)"):
+            prepared(tmp_path, {"noise": NOISE, "said": said, "y": Y}, columns=columns)
 
 
 def test_few_rows_tell_no_leak_from_chance(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from specml.errors import SpecmlError
 from specml.kinds import Window
 from specml.load import load
 from specml.profile import Profile, profile
-from specml.signals.data_drift import Bins, DataDrift, binned, chance, stability_index
+from specml.signals.data_drift import Bins, DataDrift, binned, chance, moved
 from specml.signals.performance import Performance
 from specml.stages.explore import describe
 from tests.conftest import tree
@@ -79,13 +79,13 @@ def test_the_index_of_a_profile_is_that_of_the_rows(name: str) -> None:
         rows = directly(name, live)
         np.testing.assert_allclose(found.shares, rows.shares, atol=1e-12)
         np.testing.assert_allclose(found.counts, rows.counts, atol=0.002 * n)
-        assert stability_index(found) == pytest.approx(stability_index(rows), rel=0.02, abs=2e-4)
+        assert moved(found) == pytest.approx(moved(rows), rel=0.02, abs=2e-4)
 
 
 def test_the_index_and_the_p_value_are_the_textbooks() -> None:
     bins = Bins(np.array([0.5, 0.3, 0.2]), np.array([4000.0, 3500.0, 2500.0]))
     by_hand = (0.4 - 0.5) * np.log(0.4 / 0.5) + (0.35 - 0.3) * np.log(0.35 / 0.3) + (0.25 - 0.2) * np.log(0.25 / 0.2)
-    assert stability_index(bins) == pytest.approx(by_hand, rel=1e-3)
+    assert moved(bins) == pytest.approx(by_hand, rel=1e-3)
     g = np.random.default_rng(3)
     ps = [
         chance(Bins(g.multinomial(5000, q) / 5000, g.multinomial(700, q).astype(float)), 5000)

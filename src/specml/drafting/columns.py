@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from specml.casting import read
+from specml.data import NAMES_ROWS
 from specml.drafting import content, words
 from specml.tables.repair import as_written
 
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
 
     from specml.data import DType
 
-ALL_DIFFERENT = 0.95
-"""Share of distinct values from which texts name their rows."""
 MANY = 0.5
 """Share of distinct values from which what is called as a person's phone may be one."""
 FEW = 12
@@ -268,7 +267,7 @@ def _id(one: Facts) -> Guess | None:
         return Guess(one.name, {"role": "id"}, "by its name, and nearly all differ", review=True)
     if _counts_rows(one) or (share == 1 and one.is_whole and words.says(one.name, words.ROWS)):
         return Guess(one.name, {"role": "ignore"}, "it counts the rows", review=True)
-    if one.is_text and share > ALL_DIFFERENT and not content.is_free_text(one.values):
+    if one.is_text and share > NAMES_ROWS and not content.is_free_text(one.values):
         personal = {"personal": "identifier"} if people else {}
         return Guess(one.name, {"role": "id", **personal}, "nearly all its texts differ", review=True)
     if one.is_whole and words.says(one.name, words.KEYS):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,7 @@ from specml.data import Layout
 from specml.errors import SpecmlError
 from specml.files import read_json
 from specml.report import svg
-from specml.report.facts import Point, locked
+from specml.report.facts import Point, learning, locked
 from specml.stages import explore, feasibility, prepare
 
 if TYPE_CHECKING:
@@ -78,9 +77,8 @@ def _learning(folder: Path) -> tuple[dict[str, Any] | None, list[Point], str]:
     ]
     if not path.exists() or rows[0] != rows[1]:
         return None, [], ""
-    with (folder / feasibility.CURVE).open(newline="", encoding="utf-8") as file:
-        head, *lines = list(csv.reader(file))
-    return read_json(path), [Point(*map(float, line)) for line in lines], head[1]
+    points, metric = learning(folder)
+    return read_json(path), points, metric
 
 
 def sections(seen: Explored) -> dict[str, Any]:

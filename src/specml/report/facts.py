@@ -112,7 +112,7 @@ def gather(folder: Path) -> Facts:
         prepared=prepared,
         target=_target(folder / explore.TARGET) if layout.task == "regression" else [],
         feasibility=_optional(folder / feasibility.METRICS),
-        learning=_learning(folder / feasibility.CURVE),
+        learning=learning(folder)[0],
         trained={name: _trained(folder, name) for name in names},
         release=release,
         approved=_approved(folder, release),
@@ -125,11 +125,14 @@ def gather(folder: Path) -> Facts:
     )
 
 
-def _learning(path: Path) -> list[Point]:
+def learning(folder: Path) -> tuple[list[Point], str]:
+    """The learning curve and what it is measured by; no points where none was drawn."""
+    path = folder / feasibility.CURVE
     if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return [Point(*map(float, row)) for row in list(csv.reader(file))[1:]]
+        return [], ""
+    with path.open(newline="", encoding="utf-8") as file:
+        head, *lines = list(csv.reader(file))
+    return [Point(*map(float, line)) for line in lines], head[1]
 
 
 def _approved(folder: Path, release: dict[str, Any] | None) -> list[str] | None:

@@ -10,7 +10,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from specml.component import Disagreement
-from specml.evidence import Outcome, Slice, Verdict
+from specml.evidence import Outcome, Slice, Verdict, stability_index
 from specml.kinds import Signal, Window
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class DataDrift(Signal):
         return self._verdict(sorted(slices, key=lambda one: (-_value(one), one.name)), window.rows)
 
     def _slice(self, name: str, bins: Bins, p: float, known: dict[str, Any]) -> Slice:
-        value, rows = stability_index(bins), round(bins.counts.sum())
+        value, rows = moved(bins), round(bins.counts.sum())
         outcome: Outcome = "refused" if value > self.max and p < 1 - self.confidence else "holds"
         note = f"p {p:.2g}"
         missing = float(bins.counts[-1]) / rows
@@ -135,14 +135,12 @@ def binned(known: dict[str, Any], profile: Profile, name: str) -> Bins:
     )
 
 
-def stability_index(bins: Bins) -> float:
-    """Σ (p - q) ln(p / q) over the bins, half a row of the window added to each of both."""
-    import numpy as np
-
+def moved(bins: Bins) -> float:
+    """The population stability index of the window, half a row of it added to each bin of both."""
     n, k = bins.counts.sum(), len(bins.counts)
     p = (bins.counts + 0.5) / (n + 0.5 * k)
     q = (bins.shares * n + 0.5) / (n + 0.5 * k)
-    return float(np.sum((p - q) * np.log(p / q)))
+    return stability_index(p, q)
 
 
 def chance(bins: Bins, reference_rows: int) -> float:

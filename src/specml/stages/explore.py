@@ -6,10 +6,11 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from specml.data import MISSING, Layout, watched
-from specml.files import canonical_json, write_atomic
+from specml.files import canonical_json, read_json, write_atomic
 from specml.plan import Plot, Stage
 from specml.stages import prepare
 from specml.tables import parts, relations
+from specml.tables.strength import sampled
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,11 +24,6 @@ FACTS = "artifacts/explore/facts.json"
 PROFILE = "artifacts/explore/profile.bin"
 """whylogs' profile of the features in the training rows, texts by their length."""
 TARGET = "plots/target.csv"
-ROWS = 20_000
-"""Rows that relations are looked for in."""
-CELLS = 4_000_000
-"""Values that are looked at; of wide tables fewer rows are taken, but not fewer than ``FEWEST``."""
-FEWEST = 1000
 BINS = 20
 ROUNDING = 1e-6
 """Relative distance by which values count as equal: float32 has seven digits."""
@@ -40,7 +36,7 @@ def declare(spec: Spec) -> Stage:
     return Stage(
         name="explore",
         summary="describe the training rows",
-        deps=(prepare.TRAIN, prepare.LAYOUT),
+        deps=(prepare.TRAIN, prepare.LAYOUT, prepare.STRENGTHS),
         outs=(OUT, FACTS, PROFILE),
         plots=(Plot(TARGET, template, x, y, f"Training rows by {spec.problem.target}"),),
     )
@@ -60,27 +56,26 @@ def work(work: Work) -> None:
             columns[column.name]["kind"] = "datetime"
     write_atomic(work.path(OUT), canonical_json(columns))
     write_atomic(work.path(TARGET), _target(layout, train))
-    write_atomic(work.path(FACTS), canonical_json(facts(layout, train)))
+    strengths = read_json(work.path(prepare.STRENGTHS))
+    write_atomic(work.path(FACTS), canonical_json(facts(layout, train, strengths)))
     seen = [watched(train[column.name], column) for column in layout.features]
     write_atomic(work.path(PROFILE), profile(pl.DataFrame(seen)))
     gaps = [name for name, told in columns.items() if told["missing"] > 0]
     work.say(f"{len(columns)} columns described, {len(gaps)} with missing values")
 
 
-def facts(layout: Layout, train: pl.DataFrame) -> dict[str, Any]:
-    """What the page of ``specml explore`` tells of the training rows, as JSON values.
+def facts(layout: Layout, train: pl.DataFrame, strengths: dict[str, float]) -> dict[str, Any]:
+    """What the page of ``specml explore`` tells of the training rows, as JSON values; ``strengths``: see ``prepare``.
 
-    Everything in it is of ten rows and more. Of more than ``ROWS`` rows, evenly spaced ones are looked at, and of wide
-    tables fewer: ``sample`` says how many.
+    Everything in it is of ten rows and more. Of many rows some are looked at: ``sample`` says how many.
     """
     import numpy as np
 
-    sample = _sample(train, max(FEWEST, min(ROWS, CELLS // len(layout.features))))
+    sample = sampled(layout, train)
     y = sample[layout.target].to_numpy()
-    told, strengths = dict[str, Any](), dict[str, float]()
+    told = dict[str, Any]()
     for column in layout.features:
         values = sample[column.name]
-        strengths[column.name] = relations.strength(values, column, y, layout)
         told[column.name] = {
             "kind": column.kind,
             "strength": strengths[column.name],
@@ -121,14 +116,6 @@ def _over_time(layout: Layout, sample: pl.DataFrame, y: np.ndarray) -> dict[str,
     times = parts.numbers(sample[time.name], time)
     known, others = np.isfinite(times), [one for one in features if one.name != time.name]
     return relations.over_time(sample.filter(known), others, times[known], y[known], layout)
-
-
-def _sample(table: pl.DataFrame, rows: int) -> pl.DataFrame:
-    import numpy as np
-
-    if table.height <= rows:
-        return table
-    return table[np.unique(np.linspace(0, table.height - 1, rows).astype(int))]
 
 
 def describe(values: pl.Series) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hmac
 import io
-import os
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
@@ -299,12 +298,9 @@ def _dropped(spec: Spec, called: dict[str, str], needed: set[str]) -> dict[str, 
 
 
 def _key(secret: Secret) -> bytes:
-    found = os.environ.get(secret.name, "")
+    where, hint = "compliance.hash_key", f'Make one, and keep it: export {secret.name}="$(openssl rand -hex 32)"'
+    found = secret.value(where, hint)
     if len(found) < SHORTEST_KEY:
-        wrong = f"holds fewer than {SHORTEST_KEY} characters" if found else "is not set"
-        raise SpecmlError(
-            f"the environment variable {secret.name} {wrong}; ids are hashed under it.",
-            where="compliance.hash_key",
-            hint=f'Make one, and keep it: export {secret.name}="$(openssl rand -hex 32)"',
-        )
+        what = f"the environment variable {secret.name} holds fewer than {SHORTEST_KEY} characters."
+        raise SpecmlError(what, where=where, hint=hint)
     return found.encode()

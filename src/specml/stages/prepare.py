@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from specml.casting import as_groups, cast, declared_groups
-from specml.data import FIRST, LAST, MISSING, Column, Folding, Layout, category, watched
+from specml.data import FIRST, LARGEST, LAST, MISSING, NAMES_ROWS, Column, Folding, Layout, category, watched
 from specml.errors import DataCheckFailed, NotEnoughData
 from specml.files import canonical_json, read_json, write_atomic
 from specml.plan import Stage
@@ -31,14 +31,13 @@ TEST = "artifacts/prepare/test.parquet"
 LAYOUT = "artifacts/prepare/layout.json"
 QUARANTINE = "artifacts/prepare/quarantine.parquet"
 """Rows that checks have put aside, with the reason; only where the spec has such a check."""
+STRENGTHS = "artifacts/prepare/strengths.json"
+"""How well each feature alone tells the target: by it a leak is found, and ``explore`` shows the best ones first."""
 METRICS = "metrics/prepare.json"
 CATEGORIES_KEPT = 1000
 """Categories that the contract lists for a column; beyond, the list stops being of use to a reader."""
 
 MOST_CLASSES = 100
-LARGEST = 3.4e38
-ALL_DIFFERENT = 0.95
-"""Share of distinct values from which a text column names its rows rather than describing them."""
 
 OUTPUTS = ("label", "prediction", "probabilities")
 """What the packaged model's outputs are called."""
@@ -67,7 +66,7 @@ def declare(spec: Spec) -> Stage:
             *(ingest.OUT.replace("${key}", name) for name in spec.data.sources),
             *(ingest.columns_files(spec).values() if spec.data.joins else ()),
         ),
-        outs=(TRAIN, TEST, LAYOUT, *((QUARANTINE,) if spec.data.quarantines else ())),
+        outs=(TRAIN, TEST, LAYOUT, STRENGTHS, *((QUARANTINE,) if spec.data.quarantines else ())),
         metrics=(METRICS,),
     )
 
@@ -103,10 +102,11 @@ def work(work: Work) -> None:
     train, test = table[train_rows], table[test_rows]
     feasibility.refuse_few(spec, train, test, classes)
     layout = _layout(spec, features, train, classes, set_aside)
-    leakage.single_columns(spec, layout, train, findings)
+    strengths = leakage.single_columns(spec, layout, train, findings)
     leakage.across(spec, layout, train, test, findings)
     findings.refuse()
     _write_tables(work, layout, train, test)
+    write_atomic(work.path(STRENGTHS), canonical_json(strengths))
     told: dict[str, Any] = {
         "rows": {"train": train.height, "test": test.height, "unlabelled": unlabelled},
         "held_out": splits.words(spec.data.split, spec.problem.task),
@@ -373,7 +373,7 @@ def _layout(
             continue
         distinct = train[name].n_unique()
         dtype = spec.column(name).dtype or chosen.dtype(name)
-        if _is_text(train[name]) and dtype is None and distinct > ALL_DIFFERENT * train.height:
+        if _is_text(train[name]) and dtype is None and distinct > NAMES_ROWS * train.height:
             set_aside[name] = (
                 f"{distinct:,} of its {train.height:,} texts are distinct; an id? Declare its role or dtype, as text"
             )

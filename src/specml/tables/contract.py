@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from specml.casting import as_categories, read, refuse_nameless
-from specml.data import MISSING, category
+from specml.data import MISSING, NAMES_ROWS, category
 from specml.errors import DataCheckFailed
 from specml.evidence import Verdict
 from specml.tables import expression
@@ -25,8 +25,6 @@ ROW = "__row__"
 """The quarantine's column that counts the rows as they were read and joined, from 1 on."""
 REASON = "__reason__"
 """Its column with the keys of the checks that a row breaks."""
-NAMES_ROWS = 0.95
-"""Share of distinct values from which a text names its rows rather than describing them."""
 DTYPE = ".checks.dtype"
 
 
@@ -104,7 +102,7 @@ def _every(spec: Spec, written: pl.DataFrame, table: pl.DataFrame) -> Iterator[B
     checks, where = spec.data.checks, "data.checks"
     if duplicates := checks.duplicates:
         columns = list(duplicates.columns or [name for name in table.columns if spec.column(name).role != "ignore"])
-        _refuse_unknown(columns, table, f"{where}.duplicates.columns")
+        refuse_unknown(columns, table, f"{where}.duplicates.columns")
         rows = table.select(~pl.struct(columns).is_first_distinct().alias("rows"))["rows"]
         yield Bad(f"{where}.duplicates", rows, duplicates, "rows stood there before")
     if conflicts := checks.conflicting_labels:
@@ -113,7 +111,7 @@ def _every(spec: Spec, written: pl.DataFrame, table: pl.DataFrame) -> Iterator[B
     for name, failed in sorted(checks.failed_rows.items()):
         key = f"{where}.failed_rows.{name}"
         names = expression.columns(failed.expression)
-        _refuse_unknown(names, table, f"{key}.expression")
+        refuse_unknown(names, table, f"{key}.expression")
         found = expression.holds(failed.expression, comparable(spec, table, names))
         if found is None:
             what = "is no condition over these columns: what it compares is not of one kind, or it looks at other rows."
@@ -209,7 +207,12 @@ def _naive(values: pl.Series) -> pl.Series:
     return values.cast(pl.Datetime("us"))
 
 
-def _refuse_unknown(names: list[str], table: pl.DataFrame, where: str) -> None:
+def refuse_unknown(names: list[str], table: pl.DataFrame, where: str) -> None:
+    """Columns that the spec names at ``where`` are there.
+
+    Raises:
+        DataCheckFailed: one is not.
+    """
     for name in names:
         if name not in table.columns:
             what = f"names {name!r}, which is no column of the data."
@@ -247,7 +250,7 @@ def _time(spec: Spec, table: pl.DataFrame, check: Freshness) -> pl.Series:
 
     name = check.column or spec.with_role("time")[0]
     where = "data.checks.freshness.column"
-    _refuse_unknown([name], table, where)
+    refuse_unknown([name], table, where)
     values = read(table[name], "datetime")[0] if _is_text(table[name]) else table[name]
     if values.dtype not in (pl.Date, pl.Datetime):
         raise DataCheckFailed(f"names {name!r}, which holds {values.dtype} values, not times.", where=where)

@@ -200,7 +200,7 @@ def _times(table: pl.DataFrame, name: str, key: str) -> pl.Series:
     """A column as times in UTC, without their zone."""
     import polars as pl
 
-    _refuse_unknown([name], table, f"{WHERE}.{key}")
+    contract.refuse_unknown([name], table, f"{WHERE}.{key}")
     values = cast(table[name], "datetime") if table[name].dtype == pl.String else table[name]
     if not isinstance(values.dtype, pl.Datetime) and values.dtype != pl.Date:
         hint = f"Declare data.columns.{name}.dtype: datetime"
@@ -257,20 +257,13 @@ def _agreement(given: pl.Series | None, label: Any, fires: Any) -> dict[str, int
 def _fires(spec: Spec, name: str, text: str, table: pl.DataFrame) -> Any:
     where = f"{WHERE}.rules.{name}.expression"
     names = expression.columns(text)
-    _refuse_unknown(names, table, where)
+    contract.refuse_unknown(names, table, where)
     found = expression.holds(text, contract.comparable(spec, table, names))
     if found is None:
         what = "is no condition over these columns: what it compares is not of one kind, or it looks at other rows."
         hint = f"They hold: {', '.join(f'{one} {table[one].dtype}' for one in names)}."
         raise DataCheckFailed(what, where=where, hint=hint)
     return found.to_numpy()
-
-
-def _refuse_unknown(names: list[str], table: pl.DataFrame, where: str) -> None:
-    for name in names:
-        if name not in table.columns:
-            hint = f"It has: {', '.join(table.columns)}."
-            raise DataCheckFailed(f"the data has no column {name!r}.", where=where, hint=hint)
 
 
 def _where(kept: pl.Series, values: pl.Series) -> pl.Series:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from specml.curves import FEWEST
-from specml.evidence import wilson
-from specml.tables import leakage
+from specml.curves import FEWEST, short
+from specml.evidence import stability_index, wilson
 from specml.tables.parts import Parts, numbers, of_categories, parts
+from specml.tables.strength import correlation, ranks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,15 +25,6 @@ COMPARED = 30
 CATEGORIES = 50
 """Categories of a column that are told apart then; the rest are one."""
 PERIODS = 8
-
-
-def strength(values: pl.Series, column: Column, y: np.ndarray, layout: Layout) -> float:
-    """How well the column alone tells the target: see ``leakage.alone``."""
-    import polars as pl
-
-    if column.kind != "categorical":
-        values = pl.Series(column.name, numbers(values, column))
-    return leakage.alone(values, y, layout)
 
 
 def shown_classes(y: np.ndarray, layout: Layout) -> list[int]:
@@ -62,7 +53,7 @@ def by_part(found: Parts, y: np.ndarray, layout: Layout) -> list[dict[str, Any]]
 def _rate(hits: np.ndarray) -> tuple[float, float, float]:
     """A share and its interval (Wilson 1927)."""
     interval = wilson(float(hits.sum()), len(hits), CONFIDENCE)
-    return _short(float(hits.mean())), _short(interval.low), _short(interval.high)
+    return short(float(hits.mean())), short(interval.low), short(interval.high)
 
 
 def _mean(values: np.ndarray) -> tuple[float, float, float]:
@@ -72,7 +63,7 @@ def _mean(values: np.ndarray) -> tuple[float, float, float]:
 
     half = float(norm.ppf(0.5 + CONFIDENCE / 2) * np.std(values, ddof=1) / np.sqrt(len(values)))
     mean = float(values.mean())
-    return _short(mean), _short(mean - half), _short(mean + half)
+    return short(mean), short(mean - half), short(mean + half)
 
 
 def groups(values: pl.Series, y: np.ndarray, layout: Layout) -> dict[str, Any]:
@@ -100,38 +91,19 @@ def associations(table: pl.DataFrame, columns: Sequence[Column]) -> dict[str, An
         if column.kind == "categorical":
             codes[place] = of_categories(table[column.name], CATEGORIES).codes
         else:
-            ranked[place] = _ranks(numbers(table[column.name], column))
+            ranked[place] = ranks(numbers(table[column.name], column))
     out = np.eye(len(columns))
     for a in range(len(columns)):
         for b in range(a):
             if a in ranked and b in ranked:
-                value = _correlation(ranked[a], ranked[b])
+                value = correlation(ranked[a], ranked[b])
             elif a in codes and b in codes:
                 value = _cramer(codes[a], codes[b])
             else:
                 number, category = (a, b) if a in ranked else (b, a)
                 value = _ratio(ranked[number], codes[category])
             out[a, b] = out[b, a] = value
-    return {"names": [column.name for column in columns], "values": [[_short(one) for one in row] for row in out]}
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    import numpy as np
-    from scipy.stats import rankdata
-
-    finite = np.where(np.isfinite(values), values, np.nan)
-    return np.asarray(rankdata(finite, nan_policy="omit"), dtype=np.float64)
-
-
-def _correlation(a: np.ndarray, b: np.ndarray) -> float:
-    import numpy as np
-
-    both = ~(np.isnan(a) | np.isnan(b))
-    if both.sum() < FEWEST:
-        return 0.0
-    a, b = a[both] - a[both].mean(), b[both] - b[both].mean()
-    spread = float(np.sqrt((a @ a) * (b @ b)))
-    return float(a @ b) / spread if spread else 0.0
+    return {"names": [column.name for column in columns], "values": [[short(one) for one in row] for row in out]}
 
 
 def _ratio(ranks: np.ndarray, codes: np.ndarray) -> float:
@@ -199,9 +171,4 @@ def _shifts(found: Parts, period: np.ndarray, periods: int) -> list[float]:
         inside = found.codes[(period == one) & (found.codes >= 0)]
         counts = np.bincount(inside, minlength=k) + 0.5
         shares.append(counts / counts.sum())
-    return [_short(float(((now - shares[0]) * np.log(now / shares[0])).sum())) for now in shares[1:]]
-
-
-def _short(value: float) -> float:
-    """Six significant digits: more are not seen."""
-    return float(f"{value:.6g}")
+    return [short(stability_index(now, shares[0])) for now in shares[1:]]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from specml.data import LARGEST
+
 if TYPE_CHECKING:
     import polars as pl
 
@@ -17,7 +19,6 @@ MOSTLY = 0.5
 """Share of numbers from which the rest of a text column is worth a word."""
 HEAD = 1000
 """Texts of which none is odd speak for the column."""
-LARGEST = 3.4e38
 EXACT = 2**53
 """Whole numbers up to here are exact in float64."""
 
