@@ -9,6 +9,7 @@ import os
 import pwd
 import shutil
 import socket
+import socketserver
 import ssl
 import subprocess
 import tempfile
@@ -17,6 +18,7 @@ import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
@@ -104,12 +106,12 @@ def certificate(folder: Path, name: str) -> Path:
 
     key = ec.generate_private_key(ec.SECP256R1())
     whose = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-    now = datetime.now(UTC)
+    now, loopback = datetime.now(UTC), x509.IPAddress(IPv4Address("127.0.0.1"))
     made = (
         x509.CertificateBuilder(whose, whose, key.public_key(), x509.random_serial_number())
         .not_valid_before(now - timedelta(days=1))
         .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name), loopback]), critical=False)
         .sign(key, hashes.SHA256())
     )
     pem = serialization.Encoding.PEM
@@ -181,8 +183,40 @@ def object_store() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def mosquitto() -> Iterator[int]:
-    """Mosquitto, which knows the user ``reader`` with the password ``a word``; yields its port."""
+def encrypted(port: int, certified: Path) -> Iterator[int]:
+    """TLS before the Kafka broker at ``port``, which knows none; the broker's answers name the port that is yielded."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certified)
+
+    def pass_on(source: socket.socket, target: socket.socket, before: bytes, after: bytes) -> None:
+        with contextlib.suppress(OSError), source, target, source.makefile("rb") as file:
+            while len(head := file.read(4)) == 4:
+                content = file.read(int.from_bytes(head, "big"))
+                target.sendall(head + content.replace(before, after))
+
+    class Handler(socketserver.BaseRequestHandler):
+        @override
+        def handle(self) -> None:
+            here, there = (b"127.0.0.1" + one.to_bytes(4, "big") for one in (server.server_address[1], port))
+            with contextlib.suppress(OSError):  # a client that does not trust the certificate
+                client = context.wrap_socket(self.request, server_side=True)
+                broker = socket.create_connection(("127.0.0.1", port))
+                answers = threading.Thread(target=pass_on, args=(broker, client, there, here))
+                answers.start()
+                pass_on(client, broker, here, there)
+                answers.join()
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        thread.start()
+        yield server.server_address[1]
+        server.shutdown()
+
+
+@contextlib.contextmanager
+def mosquitto(certified: Path | None = None) -> Iterator[int]:
+    """Mosquitto, which knows the user ``reader`` with the password ``a word``; with a certificate it speaks TLS."""
     program = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
     if program is None:
         pytest.skip("Mosquitto is not installed: apt-get install mosquitto")
@@ -191,8 +225,9 @@ def mosquitto() -> Iterator[int]:
     word = hashlib.pbkdf2_hmac("sha512", b"a word", salt, rounds)
     hashed = f"$7${rounds}${base64.b64encode(salt).decode()}${base64.b64encode(word).decode()}"
     (folder / "users").write_text(f"reader:{hashed}\n")
+    encrypted = f"certfile {certified}\nkeyfile {certified}\n" if certified else ""
     (folder / "conf").write_text(
-        f"listener {port} 127.0.0.1\nallow_anonymous false\npassword_file {folder}/users\nuser root\n"
+        f"listener {port} 127.0.0.1\n{encrypted}allow_anonymous false\npassword_file {folder}/users\nuser root\n"
     )
     server = subprocess.Popen([program, "-c", folder / "conf"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:

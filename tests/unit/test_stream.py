@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import threading
 import time
@@ -15,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from specml.errors import DataCheckFailed, NotEnoughData
+from specml.reading import brokers
 from specml.reading.windows import windows
 from specml.sources.stream import Stream
 from tests import servers
@@ -96,6 +98,47 @@ def test_kafka_gives_all_that_a_topic_holds_in_one_order(kafka: tuple[str, Any],
         source(broker, "heat", max_messages=6).read(tmp_path)
 
 
+@pytest.fixture(scope="module")
+def certified(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return servers.certificate(tmp_path_factory.mktemp("tls"), "localhost")
+
+
+NAMED = {"user": "${secret:BROKER_USER}", "password": "${secret:BROKER_PASSWORD}"}
+
+
+def signed_in(monkeypatch: pytest.MonkeyPatch, password: str = "a word") -> None:
+    monkeypatch.setenv("BROKER_USER", "reader")
+    monkeypatch.setenv("BROKER_PASSWORD", password)
+
+
+def test_kafka_is_read_over_tls_from_a_trusted_host_only(
+    kafka: tuple[str, Any], certified: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker, producer = kafka
+    send(producer, "tls", EVENTS)
+    signed_in(monkeypatch)
+
+    def refusal(asked: Stream) -> DataCheckFailed:
+        with monkeypatch.context() as hasty:
+            hasty.setattr(brokers, "PATIENCE", 0.8)
+            with pytest.raises(DataCheckFailed, match="can't be read") as refused:
+                asked.read(tmp_path)
+        return refused.value
+
+    with servers.encrypted(int(broker.rpartition(":")[2]), certified) as port:
+        asked = source(f"kafka://localhost:{port}", "tls", tls=True)
+        untrusted = refusal(asked)
+        assert "certificate verify failed" in str(untrusted)
+        assert "SSL_CERT_FILE" in untrusted.hint
+        monkeypatch.setenv("SSL_CERT_FILE", str(certified))
+        assert asked.read(tmp_path)["heat"].to_list() == [event["heat"] for event in EVENTS]
+        assert refusal(source(f"kafka://localhost:{port}", "tls"))
+        # This cluster knows no users: one that is named is not left out without a word.
+        told = str(refusal(source(f"kafka://localhost:{port}", "tls", tls=True, **NAMED)))
+        assert "SASL Handshake not supported by broker" in told
+        assert "a word" not in told
+
+
 def test_windows_are_made_of_the_messages_own_time(kafka: tuple[str, Any], tmp_path: Path) -> None:
     broker, producer = kafka
     send(producer, "windowed", EVENTS)
@@ -144,8 +187,7 @@ def mosquitto() -> Iterator[int]:
 def test_mqtt_is_listened_to_for_a_while(mosquitto: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from paho.mqtt import publish
 
-    monkeypatch.setenv("MQTT_USER", "reader")
-    monkeypatch.setenv("MQTT_PASSWORD", "a word")
+    signed_in(monkeypatch)
     auth: Any = {"username": "reader", "password": "a word"}
 
     def send() -> None:
@@ -156,8 +198,7 @@ def test_mqtt_is_listened_to_for_a_while(mosquitto: int, tmp_path: Path, monkeyp
 
     sender = threading.Thread(target=send)
     sender.start()
-    named = {"user": "${secret:MQTT_USER}", "password": "${secret:MQTT_PASSWORD}"}
-    asked = source(f"mqtt://127.0.0.1:{mosquitto}", "plant/+/heat", listen="10s", max_messages=len(EVENTS), **named)
+    asked = source(f"mqtt://127.0.0.1:{mosquitto}", "plant/+/heat", listen="10s", max_messages=len(EVENTS), **NAMED)
     table = asked.read(tmp_path)
     sender.join()
     assert table["heat"].to_list() == [event["heat"] for event in EVENTS]
@@ -165,6 +206,43 @@ def test_mqtt_is_listened_to_for_a_while(mosquitto: int, tmp_path: Path, monkeyp
     assert asked.fingerprint(tmp_path) != asked.fingerprint(tmp_path)
     with pytest.raises(DataCheckFailed, match=r"[Nn]ot authori[sz]ed"):
         source(f"mqtt://127.0.0.1:{mosquitto}", "plant/#", listen="2s").read(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:unclosed <ssl.SSLSocket:ResourceWarning")  # of paho, after a failed handshake
+def test_mqtt_over_tls_asks_who_is_there(certified: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from paho.mqtt import publish
+
+    signed_in(monkeypatch)
+    with servers.mosquitto(certified) as port:
+
+        def send() -> None:
+            time.sleep(0.5)
+            tls: Any = {"ca_certs": str(certified)}
+            auth: Any = {"username": "reader", "password": "a word"}
+            content = json.dumps(EVENTS[0])
+            publish.single("plant", content, qos=1, port=port, hostname="localhost", auth=auth, tls=tls)
+
+        asked = source(f"mqtt://localhost:{port}", "plant", tls=True, listen="10s", max_messages=1, **NAMED)
+        with pytest.raises(DataCheckFailed, match="can't be trusted: self-signed certificate") as refused:
+            asked.read(tmp_path)
+        assert "SSL_CERT_FILE" in refused.value.hint
+        monkeypatch.setenv("SSL_CERT_FILE", str(certified))
+        sender = threading.Thread(target=send)
+        sender.start()
+        assert asked.read(tmp_path)["heat"].to_list() == [EVENTS[0]["heat"]]
+        sender.join()
+        with pytest.raises(DataCheckFailed, match=r"the connection was lost"):
+            source(f"mqtt://localhost:{port}", "plant", listen="10s", **NAMED).read(tmp_path)
+        signed_in(monkeypatch, "another word")
+        with pytest.raises(DataCheckFailed, match=r"[Nn]ot authori[sz]ed") as refused:
+            asked.read(tmp_path)
+        assert "another word" not in str(refused.value)
+    other = servers.certificate(tmp_path, "elsewhere")
+    monkeypatch.setenv("SSL_CERT_FILE", str(other))
+    with servers.mosquitto(other) as port, pytest.raises(DataCheckFailed, match="Hostname mismatch"):
+        source(f"mqtt://localhost:{port}", "plant", tls=True, listen="1s", **NAMED).read(tmp_path)
+    del refused
+    gc.collect()
 
 
 def test_a_broker_that_is_not_there_is_said(tmp_path: Path) -> None:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import re
+import ssl
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from specml.errors import DataCheckFailed
+from specml.reading.fetch import authorities
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+TRUSTED = "SSL_CERT_FILE names the authorities to trust, if they are not the usual ones."
+AROUND = re.compile(r"^\w+://\S+: (?:error:\w+:SSL routines::)?|,? \(after \d+ms in state \w+.*\)$")
+"""What librdkafka says around a reason."""
 PATIENCE = 15.0
 """Seconds in which a broker has to answer."""
 
@@ -74,23 +80,30 @@ class Broker:
 
     @contextlib.contextmanager
     def _consumer(self) -> Iterator[Any]:
-        from confluent_kafka import Consumer, KafkaException
+        from confluent_kafka import Consumer, KafkaError, KafkaException
 
+        said: list[Any] = []
         options: dict[str, Any] = {
             "bootstrap.servers": urlsplit(self.url).netloc,
             "group.id": "specml",  # needed, but nothing is committed
             "enable.auto.commit": False,
             "enable.partition.eof": False,
             "log_level": 0,
+            "error_cb": said.append,
         }
         if self.user is not None:
             options |= {"sasl.mechanism": "PLAIN", "sasl.username": self.user, "sasl.password": self.password or ""}
         options["security.protocol"] = ("SASL_" if self.user is not None else "") + ("SSL" if self.tls else "PLAINTEXT")
+        if self.tls:
+            options["ssl.ca.location"] = authorities()
         consumer = Consumer(options)
         try:
             yield consumer
         except KafkaException as error:
-            raise self._refused(f"can't be read: {error.args[0].str()}.") from None
+            consumer.poll(0)  # hands over why: a request only says that nobody has answered it
+            why = [one for one in said if one.code() != KafkaError._ALL_BROKERS_DOWN] or [error.args[0]]
+            told = AROUND.sub("", why[0].str())
+            raise self._refused(f"can't be read: {told}.", TRUSTED if "certificate" in told else "") from None
         finally:
             consumer.close()
 
@@ -114,8 +127,10 @@ class Broker:
         client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
 
         def connected(client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
-            refused.extend([str(reason)] * reason.is_failure)
-            client.subscribe(self.topic, qos=1)
+            if reason.is_failure:
+                refused.append(str(reason))
+            else:
+                client.subscribe(self.topic, qos=1)
 
         def subscribed(_client: Any, _data: Any, _id: Any, reasons: list[Any], _properties: Any) -> None:
             refused.extend(str(reason) for reason in reasons if reason.is_failure)
@@ -138,9 +153,11 @@ class Broker:
         if self.user is not None:
             client.username_pw_set(self.user, self.password)
         if self.tls:
-            client.tls_set()
+            client.tls_set(authorities())
         parts = urlsplit(self.url)
         try:
             client.connect(parts.hostname or "", parts.port or (8883 if self.tls else 1883))
+        except ssl.SSLCertVerificationError as error:
+            raise self._refused(f"can't be trusted: {error.verify_message.rstrip('.')}.", TRUSTED) from None
         except OSError as error:
             raise self._refused(f"can't be reached: {error.strerror or type(error).__name__}.") from None

@@ -107,7 +107,7 @@ class Fetch:
         timeout = urllib3.Timeout(connect=min(10.0, left), read=min(LONGEST_READ, left))
         if parts.scheme == "https":
             pool: urllib3.HTTPConnectionPool = urllib3.HTTPSConnectionPool(
-                address, port, timeout=timeout, ca_certs=_authorities(), server_hostname=host, assert_hostname=host
+                address, port, timeout=timeout, ca_certs=authorities(), server_hostname=host, assert_hostname=host
             )
         else:
             pool = urllib3.HTTPConnectionPool(address, port, timeout=timeout)
@@ -230,7 +230,8 @@ def _place(url: str) -> tuple[str, int]:
     return host, port or {"http": 80, "https": 443}[parts.scheme]
 
 
-def _authorities() -> str:
+def authorities() -> str:
+    """The file of the authorities whose certificates are trusted: ``SSL_CERT_FILE``, or certifi's."""
     import certifi
 
     return os.environ.get("SSL_CERT_FILE") or certifi.where()
