@@ -51,14 +51,22 @@ def postgresql() -> Iterator[str]:
     if programs is None:
         pytest.skip("PostgreSQL's programs are not installed: apt-get install postgresql")
     folder = Path(tempfile.mkdtemp(prefix="specml-postgres-"))
-    user: dict[str, Any] = {}
-    if os.getuid() == 0:  # which PostgreSQL refuses to run as
-        nobody = pwd.getpwnam("nobody")
-        os.chown(folder, nobody.pw_uid, nobody.pw_gid)
-        user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
     port, data = free_port(), folder / "data"
-    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder, **user}
-    made = [programs / "initdb", "-D", data, "-U", "owner", "--auth=trust", "-E", "UTF8", "--locale=C", "--no-sync"]
+    quiet: dict[str, Any] = {
+        "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder, **_unprivileged(folder)
+    }  # fmt: skip
+    made: list[str | Path] = [
+        programs / "initdb",
+        "-D",
+        data,
+        "-U",
+        "owner",
+        "--auth=trust",
+        "-E",
+        "UTF8",
+        "--locale=C",
+        "--no-sync",
+    ]
     subprocess.run(made, check=True, **quiet)
     options = ["-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={folder}", "-F"]
     server = subprocess.Popen([programs / "postgres", "-D", data, "-p", str(port), *options], **quiet)
@@ -82,6 +90,48 @@ def _wait_for(port: int) -> None:
             return
         time.sleep(0.05)
     raise AssertionError(f"nothing listens at {port}")
+
+
+@contextlib.contextmanager
+def mariadb() -> Iterator[str]:
+    """A MariaDB of its own; yields a SQLAlchemy URL of its database, of whose user everything is owned."""
+    sbin = f"{os.environ.get('PATH', '')}:/usr/sbin"
+    installs, program = (shutil.which(name, path=sbin) for name in ("mariadb-install-db", "mariadbd"))
+    if installs is None or program is None:
+        pytest.skip("MariaDB's programs are not installed: apt-get install mariadb-server")
+    folder, port = Path(tempfile.mkdtemp(prefix="specml-mariadb-")), free_port()
+    quiet: dict[str, Any] = {
+        "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder, **_unprivileged(folder)
+    }  # fmt: skip
+    made = [installs, "--no-defaults", f"--datadir={folder}/data", "--skip-test-db"]
+    subprocess.run([*made, "--auth-root-authentication-method=normal"], check=True, **quiet)
+    (folder / "users.sql").write_text(
+        "create database data character set utf8mb4;\n"
+        "create user owner@127.0.0.1 identified by 'a word';\n"
+        "grant all on data.* to owner@127.0.0.1;\n"
+    )
+    options = {"datadir": folder / "data", "socket": folder / "socket", "pid-file": folder / "pid", "port": port}
+    options |= {"bind-address": "127.0.0.1", "init-file": folder / "users.sql"}
+    server = subprocess.Popen(
+        [program, "--no-defaults", "--skip-name-resolve", *(f"--{key}={value}" for key, value in options.items())],
+        **quiet,
+    )
+    try:
+        _wait_for(port)
+        yield f"mysql+pymysql://owner:a%20word@127.0.0.1:{port}/data"
+    finally:
+        server.terminate()
+        server.wait(30)
+        shutil.rmtree(folder)
+
+
+def _unprivileged(folder: Path) -> dict[str, Any]:
+    """How a server that refuses to run as root is started; ``folder`` is then its user's."""
+    if os.getuid() != 0:
+        return {}
+    nobody = pwd.getpwnam("nobody")
+    os.chown(folder, nobody.pw_uid, nobody.pw_gid)
+    return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
 
 
 Answer = tuple[int, dict[str, str], bytes]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from specml.spec import Column, Compliance, Spec
-    from specml.tables.checks import ColumnChecks
+    from specml.tables.checks import ColumnChecks, Rows
 
 
 def all_of(spec: Spec) -> Iterator[Disagreement]:
@@ -165,9 +165,12 @@ def _column_checks(column: Column, path: tuple[str, ...]) -> Iterator[Disagreeme
         yield Disagreement(key=(*path, "dtype"), what=what)
     yield from _ranges(checks, path)
     for key in ("dtype", "missing", "invalid", "unique"):
-        found = getattr(checks, key)
-        if found and found.level == "quarantine" and found.max == 0:
-            yield Disagreement(key=(*path, key, "max"), what="is 0: nothing could be put aside.")
+        yield from _none_aside(getattr(checks, key), (*path, key))
+
+
+def _none_aside(check: Rows | None, path: tuple[str, ...]) -> Iterator[Disagreement]:
+    if check and check.level == "quarantine" and check.max == 0:
+        yield Disagreement(key=(*path, "max"), what="is 0: nothing could be put aside.")
 
 
 def _ranges(checks: ColumnChecks, path: tuple[str, ...]) -> Iterator[Disagreement]:
@@ -204,8 +207,14 @@ def _table_checks(spec: Spec) -> Iterator[Disagreement]:
     if checks.freshness and checks.freshness.column is None and len(times) != 1:
         what = f"must be said: {len(times)} columns have the role time."
         yield Disagreement(key=(*path, "freshness", "column"), what=what)
+    for key in ("duplicates", "conflicting_labels"):
+        yield from _none_aside(getattr(checks, key), (*path, key))
+    for name, failed in checks.failed_rows.items():
+        yield from _none_aside(failed, (*path, "failed_rows", name))
     if checks.quarantine != type(checks.quarantine)() and not spec.data.quarantines:
         yield Disagreement(key=(*path, "quarantine"), what="has no effect: no check has level: quarantine.")
+    elif checks.quarantine.max == 0:
+        yield Disagreement(key=(*path, "quarantine", "max"), what="is 0: nothing could be put aside.")
 
 
 def _features(spec: Spec) -> Iterator[Disagreement]:

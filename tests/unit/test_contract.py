@@ -366,6 +366,16 @@ def test_a_pattern_that_can_take_long_or_is_none_is_no_spec(pattern: str) -> Non
         ({"columns": {"x": {"checks": {"invalid": {"max": 3}}}}}, "nothing says what is valid"),
         ({"columns": {"x": {"checks": {"dtype": {}}}}}, "no dtype is declared"),
         ({"columns": {"x": {"checks": {"missing": {"max": 0, "level": "quarantine"}}}}}, "nothing could be put aside"),
+        ({"checks": {"duplicates": {"max": 0, "level": "quarantine"}}}, "nothing could be put aside"),
+        ({"checks": {"conflicting_labels": {"max": 0, "level": "quarantine"}}}, "nothing could be put aside"),
+        (
+            {"checks": {"failed_rows": {"odd": {"expression": "x > 1", "max": 0, "level": "quarantine"}}}},
+            "nothing could be put aside",
+        ),
+        (
+            {"checks": {"duplicates": {"level": "quarantine"}, "quarantine": {"max": 0}}},
+            "nothing could be put aside",
+        ),
         ({"columns": {"x": {"action": "drop", "checks": {"missing": {}}}}}, "the column is dropped"),
         ({"columns": {"x": {"role": "id", "known_after": "event"}}}, "has no effect: the column's role is id"),
         ({"checks": {"freshness": {"at": "2026-01-01", "max": "1d"}}}, "0 columns have the role time"),

@@ -47,7 +47,26 @@ def _run_postgres(url: str) -> Callable[[str], None]:
     return run
 
 
-@pytest.fixture(params=["postgresql", "sqlite", "duckdb", "sqlalchemy"])
+@pytest.fixture(scope="module")
+def mariadb() -> Iterator[str]:
+    pytest.importorskip("pymysql", reason="PyMySQL is not installed")
+    with servers.mariadb() as url:
+        yield url
+
+
+def _run_mariadb(url: str) -> Callable[[str], None]:
+    import sqlalchemy
+
+    def run(statement: str) -> None:
+        engine = sqlalchemy.create_engine(url)
+        with engine.begin() as connection:
+            connection.exec_driver_sql(statement)
+        engine.dispose()
+
+    return run
+
+
+@pytest.fixture(params=["postgresql", "sqlite", "duckdb", "sqlalchemy", "mariadb"])
 def base(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[dict[str, Any], Callable[[str], None]]:
@@ -55,6 +74,11 @@ def base(
     if request.param == "postgresql":
         url = request.getfixturevalue("postgres")
         run = _run_postgres(url)
+        run("drop table if exists flights")
+        monkeypatch.setenv("FLIGHTS_URL", url)
+    elif request.param == "mariadb":
+        url = request.getfixturevalue("mariadb")
+        run = _run_mariadb(url)
         run("drop table if exists flights")
         monkeypatch.setenv("FLIGHTS_URL", url)
     elif request.param == "duckdb":
@@ -132,7 +156,7 @@ INJECTED = (
 
 @pytest.mark.parametrize("query", INJECTED)
 def test_anything_but_one_select_is_refused_before_the_database_sees_it(query: str) -> None:
-    for dialect in ("postgres", "sqlite", "duckdb", ""):
+    for dialect in ("postgres", "sqlite", "duckdb", "mysql", ""):
         with pytest.raises(DataCheckFailed):
             parse_select(query, dialect, (), "query")
 
@@ -254,6 +278,76 @@ def test_every_type_of_postgresql_comes_as_something_usable(
     }  # fmt: skip
 
 
+def test_every_type_of_mariadb_comes_as_something_usable(
+    mariadb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = _run_mariadb(mariadb)
+    run(
+        "create table kinds (n decimal(10, 2), d datetime(6), day date, t tinyint(1), s text character set utf8mb4,"
+        " u bigint unsigned, y year, i time, j json, m enum('fine', 'bad'), f float, nothing int)"
+    )
+    run(
+        "insert into kinds values (1.50, '2024-01-02 10:00:00.25', '2024-01-02', 1, '🚂 ü', 18446744073709551615, 2024,"
+        " '36:30:00', '{\"a\": 1}', 'fine', 12.5, null)"
+    )
+    monkeypatch.setenv("FLIGHTS_URL", mariadb)
+    told: dict[str, Any] = {}
+    named = {"connection": "${secret:FLIGHTS_URL}", "params": {"begins": "🚂%"}}
+    asked = Sql.model_validate({**named, "query": "select * from kinds where s like :begins or s like 'x%%'"})
+    row = asked.read(tmp_path, frozenset(), told.__setitem__).row(0, named=True)
+    assert told == {"i": "intervals, in seconds"}
+    assert row == {
+        "n": 1.5, "d": datetime(2024, 1, 2, 10, 0, 0, 250_000), "day": date(2024, 1, 2), "t": 1, "s": "🚂 ü",
+        "u": 18446744073709551615, "y": 2024, "i": 131_400.0, "j": '{"a": 1}', "m": "fine", "f": 12.5, "nothing": None,
+    }  # fmt: skip
+
+
+def test_mariadb_tells_what_is_wrong_and_no_value(
+    mariadb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = _run_mariadb(mariadb)
+    run("create or replace table people (name varchar(40))")
+    run("insert into people values ('Zaphod')")
+    monkeypatch.setenv("FLIGHTS_URL", mariadb)
+    secret = "${secret:FLIGHTS_URL}"
+    for query, words in (
+        ("select nothing from people", "Unknown column 'nothing'"),
+        ("select x from nowhere", "Table 'data.nowhere' doesn't exist"),
+        ("select sleep(5) as x from people", "longer than 0.2 s"),
+        ("select (select name from people union select 'Ford') as x", "OperationalError, while it computed"),
+        ("select st_geomfromtext(name) + extractvalue(name, concat('$', name)) as x from people", ""),
+    ):
+        with pytest.raises(DataCheckFailed) as refused:
+            Sql.model_validate({"connection": secret, "query": query, "timeout": "200ms"}).read(tmp_path)
+        assert words in str(refused.value)
+        assert "Zaphod" not in str(refused.value)
+    monkeypatch.setenv("FLIGHTS_URL", mariadb.replace("a%20word", "another%20word"))
+    with pytest.raises(DataCheckFailed, match="Access denied for user 'owner'") as refused:
+        Sql.model_validate({"connection": secret, "query": "select 1 as x"}).read(tmp_path)
+    assert "another" not in str(refused.value)
+
+
+def test_a_timeout_that_a_database_can_not_keep_is_refused(
+    base: Base, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    asked = source(base, timeout="1m")
+    if request.node.callspec.params["base"] != "sqlalchemy":  # SQLite by SQLAlchemy knows no limit
+        assert asked.read(tmp_path).height == 3
+        return
+    with pytest.raises(DataCheckFailed, match="has no effect") as refused:
+        asked.read(tmp_path)
+    assert refused.value.where == "timeout"
+
+
+@pytest.mark.parametrize(
+    ("connection", "found"), [("${secret:X_URL}", ["allow_outside"]), ("sqlite:///x.db", []), ("duckdb:///x.db", [])]
+)
+def test_allow_outside_is_said_of_files_alone(connection: str, found: list[str]) -> None:
+    asked = {"type": "sql", "connection": connection, "query": "select * from t", "allow_outside": True}
+    told = spec_of(data={"sources": {"rows": asked}}).contradictions()
+    assert [one.key[-1] for one in told] == found
+
+
 def test_a_column_of_sqlite_that_holds_several_types_is_counted(tmp_path: Path) -> None:
     with contextlib.closing(sqlite3.connect(tmp_path / "x.db")) as connection, connection:
         connection.execute("create table t (a)")
@@ -262,7 +356,9 @@ def test_a_column_of_sqlite_that_holds_several_types_is_counted(tmp_path: Path) 
     with pytest.raises(DataCheckFailed, match="1 float, 1 int, 1 str") as refused:
         asked.read(tmp_path)
     assert "Zaphod" not in str(refused.value)
-    assert isinstance(asked.read(tmp_path, frozenset({"a"})), pl.DataFrame)
+    as_text = asked.read(tmp_path, frozenset({"a"}))
+    assert as_text.schema == {"a": pl.String}
+    assert as_text["a"].to_list() == ["1", "2.5", "Zaphod", None]
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,44 @@ URL = re.compile(
 SHORTEST = 6
 """Characters of a password that is looked for in what a database says."""
 
+READING = {
+    "postgresql": "set transaction isolation level repeatable read, read only",
+    "mysql": "set session transaction read only",
+    "mariadb": "set session transaction read only",
+    "oracle": "set transaction read only",
+    "sqlite": "pragma query_only = on",
+}
+"""By SQLAlchemy's dialect: what makes that a transaction only reads."""
+LIMITS = {
+    "postgresql": "set local statement_timeout = {ms}",
+    "mysql": "set session max_execution_time = {ms}",
+    "mariadb": "set session max_statement_time = {s:.3f}",
+}
+"""What ends a statement that takes longer."""
+MYSQL_LATE = (1317, 1969, 3024)
+"""Numbers of MySQL's and MariaDB's errors that say that a statement took too long."""
+MYSQL_SAYS = (
+    1044,
+    1045,
+    1049,
+    1054,
+    1064,
+    1142,
+    1143,
+    1146,
+    1227,
+    1305,
+    1370,
+    1698,
+    1792,
+    2002,
+    2003,
+    2005,
+    2006,
+    2013,
+)
+"""Those whose messages name tables, columns, users and hosts, not values."""
+
 TYPES = {"numeric": "float8", "money": "numeric::float8"}
 """PostgreSQL: what a column is cast to as it is read."""
 PLAIN = {
@@ -118,6 +156,8 @@ class Database(ABC):
     where: str
     cursor: str | None = None
     allow_outside: bool = False
+    limited: bool = True
+    """Whether it ends a statement that takes longer than ``timeout``; known once it is connected."""
     quote_mark: ClassVar[str] = '"'
 
     @abstractmethod
@@ -355,7 +395,7 @@ class DuckDB(Database):
 
 
 class Other(Database):
-    """Through SQLAlchemy: rows come one by one as Python's values."""
+    """Through SQLAlchemy: rows come as Python's values, spans of time as seconds."""
 
     @override
     @contextmanager
@@ -363,7 +403,7 @@ class Other(Database):
         import sqlalchemy
 
         try:
-            engine = sqlalchemy.create_engine(self.url)
+            engine = sqlalchemy.create_engine(self.url, poolclass=sqlalchemy.NullPool)
         except (sqlalchemy.exc.ArgumentError, ModuleNotFoundError, ValueError) as error:
             hint = "It is a URL of SQLAlchemy: dialect+driver://user:password@host/database."
             what = (
@@ -376,25 +416,24 @@ class Other(Database):
         with engine.connect() as connection:
             transaction = connection.begin()
             try:
-                self._only_read(connection, engine.dialect.name)
+                self._bounded(connection)
                 self._connection = connection
                 yield
             finally:
                 transaction.rollback()
-                engine.dispose()
 
-    def _only_read(self, connection: Any, name: str) -> None:
+    def _bounded(self, connection: Any) -> None:
+        """Make the transaction one that only reads, and for so long, where the dialect knows how."""
         import sqlalchemy
 
-        said = {
-            "postgresql": "set transaction isolation level repeatable read, read only",
-            "mysql": "set session transaction read only",
-            "mariadb": "set session transaction read only",
-            "oracle": "set transaction read only",
-            "sqlite": "pragma query_only = on",
-        }
-        if name in said:
-            connection.execute(sqlalchemy.text(said[name]))
+        dialect = connection.dialect
+        name = "mariadb" if getattr(dialect, "is_mariadb", False) else dialect.name
+        if name in READING:
+            connection.execute(sqlalchemy.text(READING[name]))
+        self.limited = name in LIMITS
+        if self.limited:
+            limit = LIMITS[name].format(ms=round(self.timeout * 1000), s=self.timeout)
+            connection.execute(sqlalchemy.text(limit))
 
     @override
     def written(self, select: Select) -> str:
@@ -406,13 +445,16 @@ class Other(Database):
 
     @override
     def rows(self, query: str, values: Mapping[str, Any], texts: frozenset[str], tell: Tell) -> pl.DataFrame:
+        import polars as pl
         import sqlalchemy
 
         found = self._connection.execute(sqlalchemy.text(query), dict(values))
         names = _distinct(list(found.keys()), self.where)
-        return with_dates(
-            of_rows(names, [tuple(row) for row in found], texts, self.where), {}, texts | {self.cursor or ""}, tell
-        )
+        table = of_rows(names, [tuple(row) for row in found], texts, self.where)
+        if spans := [name for name, kind in table.schema.items() if isinstance(kind, pl.Duration)]:
+            tell(", ".join(spans), "intervals, in seconds")
+            table = table.with_columns(pl.col(name).dt.total_microseconds() / 1e6 for name in spans)
+        return with_dates(table, {}, texts | {self.cursor or ""}, tell)
 
     @override
     def reason(self, error: Exception) -> str | None:
@@ -421,13 +463,23 @@ class Other(Database):
         if isinstance(error, sqlalchemy.exc.DBAPIError):
             if isinstance(error.orig, sqlite3.Error):
                 return _sqlite_says(error.orig)
-            state = getattr(error.orig, "sqlstate", None) or ""
+            state, number, told = _parted(error.orig)
+            if state == "57014" or number in MYSQL_LATE:
+                return f"it took longer than {self.timeout:g} s."
             # Before a statement it speaks of the connection, of a wrong one of tables and columns.
             speaks = error.statement is None or isinstance(error, sqlalchemy.exc.ProgrammingError)
-            if state.startswith(SPEAKING) or (speaks and not state):
-                return str(error.orig).partition("\n")[0]
+            if state.startswith(SPEAKING) or number in MYSQL_SAYS or (speaks and not state):
+                return told.partition("\n")[0]
             return f"{type(error).__name__}, while it computed the rows."
         return str(error).partition("\n")[0] if isinstance(error, sqlalchemy.exc.SQLAlchemyError) else None
+
+
+def _parted(error: Any) -> tuple[str, int, str]:
+    """SQLSTATE, number and message of a driver's error; empty, and 0, where it has none."""
+    first, *rest = error.args or ("",)
+    if isinstance(first, int) and rest:
+        return getattr(error, "sqlstate", None) or "", first, str(rest[0])
+    return getattr(error, "sqlstate", None) or "", 0, str(error)
 
 
 def in_order(table: pl.DataFrame, first: str | None = None) -> pl.DataFrame:

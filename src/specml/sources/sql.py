@@ -57,9 +57,10 @@ class Sql(Source):
     """A column of the result that only grows, as an id or a time of change: then only the rows from its last value on
     are read, and joined to those that are known. Every row is read again when the counts don't agree."""
     allow_outside: bool = False
-    """Whether the file of SQLite or DuckDB may lie outside the project folder."""
+    """Whether the file of SQLite or DuckDB that ``connection`` names may lie outside the project folder."""
     timeout: Annotated[Duration, Field(gt=0)] = Duration(600.0)
-    """How long the database may take for one statement."""
+    """How long the database may take for one statement. Of what is asked through SQLAlchemy, MySQL, MariaDB and
+    PostgreSQL keep to it; for any other it is refused."""
 
     @override
     def files(self) -> tuple[str, ...]:
@@ -67,6 +68,9 @@ class Sql(Source):
 
     @override
     def disagreements(self, spec: Spec) -> Iterable[Disagreement]:
+        if self.allow_outside and isinstance(self.connection, Secret):
+            hint = "A file names itself: connection: sqlite:///FILE or duckdb:///FILE."
+            yield Disagreement(key=("allow_outside",), what="has no effect on a server.", hint=hint)
         dialect = "" if isinstance(self.connection, Secret) else dialect_of(self.connection)
         try:
             parse_select(self.query, dialect, self.params, "query")
@@ -129,4 +133,7 @@ class Sql(Source):
         url = self.connection if isinstance(self.connection, str) else self.connection.value("connection")
         select = parse_select(self.query, dialect_of(url), self.params, "query")
         with database(url, folder, self.timeout, "connection", self.cursor, allow_outside=self.allow_outside) as base:
+            if not base.limited and self.timeout != type(self).model_fields["timeout"].default:
+                what = "has no effect: this database is not known to end a statement that takes too long."
+                raise DataCheckFailed(what, hint="Leave it out, and bound it in the database itself.", where="timeout")
             yield base, base.written(select), dict(self.params)
