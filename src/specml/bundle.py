@@ -9,7 +9,7 @@ own numbers (``NATIVE``). No file in it can run code. The bundle's digest is tha
 ``open_bundle`` to read the old form, and keep a bundle of the old form under ``tests/``.
 
 - 2: the contract's ``explanation``, with ``design.onnx`` and the files of ``NATIVE`` beside the others.
-  Columns of times and texts came later; a specml that does not know them refuses their contract.
+  Columns of times and texts, and ``history``, came later; a specml that does not know them refuses their contract.
 - 1: none of these; it is read, and explained from its graph alone.
 """
 
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from specml import admission, booster
-from specml.data import Column, Task
+from specml.data import Column, PastRows, Task
 from specml.errors import GateRefused, SpecmlError
 from specml.files import canonical_json, digest, folder_atomic
 
@@ -99,6 +99,8 @@ class Contract(BaseModel):
     """The candidate that was selected."""
     explanation: Explanation | None = None
     """None: see ``explained``."""
+    history: PastRows | None = None
+    """Which of the rows before it a row of a request brings along; None: it is taken by itself."""
 
     @property
     def explained(self) -> Explanation:
@@ -176,7 +178,9 @@ def write_bundle(
     """
     contents = {
         "model.onnx": model,
-        "contract.json": canonical_json(contract.model_dump(mode="json")),
+        "contract.json": canonical_json(
+            contract.model_dump(mode="json", exclude=set() if contract.history else {"history"})
+        ),
         "reference.json": canonical_json(reference),
     }
     if contract.explained.method in NATIVE:

@@ -90,6 +90,9 @@ def _details(spec: Spec, layout: Layout, choice: dict[str, Any], evidence: dict[
     yield f"- Bundle: `{evidence['bundle']}` (`{VERDICTS}`)"
     yield f"- Model: {choice['candidate']}{f' ({learned})' if learned else ''} (`{CHOICE}`)"
     yield f"- Problem: {layout.task}; `{_text(layout.target)}` from {len(layout.features)} columns (`{LAYOUT}`)"
+    if told := layout.history:
+        group = f" of the same {_text(' and '.join(told.by))}" if told.by else ""
+        yield f"- Takes {_listed(told.columns)} of up to {told.rows} earlier rows{group}, by `{told.time}` (`{LAYOUT}`)"
     if layout.classes:
         yield f"- Classes: {', '.join(_text(label) for label in layout.classes)} (`{LAYOUT}`)"
     if choice["threshold"] is not None:

@@ -6,10 +6,11 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from specml.component import Disagreement
+from specml.data import looks_back
 from specml.kinds import Candidate
 from specml.metrics import TABLE
 from specml.plan import Plan, Stage
-from specml.tables import joins, labels, splits
+from specml.tables import history, joins, labels, splits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +29,7 @@ def all_of(spec: Spec) -> Iterator[Disagreement]:
         _hash_key,
         labels.disagreements,
         splits.disagreements,
+        history.disagreements,
         _features,
         _candidates,
         _gates,
@@ -235,9 +237,11 @@ def _features(spec: Spec) -> Iterator[Disagreement]:
             yield Disagreement(key=path, what=what, hint=f"Name it under features.columns.{name}.")
         if name in spec.data.columns or name == spec.problem.target:
             yield Disagreement(key=path, what="is the name of a column: a derived feature needs one of its own.")
-        for column in sorted(feature.reads()):
-            if column == spec.problem.target or (role := spec.column(column).role) not in ("feature", "time"):
-                role = "target" if column == spec.problem.target else spec.column(column).role
+        now = {column for column in feature.reads() if not looks_back(column)}
+        before = {step[0] for step in map(looks_back, feature.reads()) if step}
+        for column in sorted(now | before):
+            role = "target" if column == spec.problem.target else spec.column(column).role
+            if role not in ("feature", "time") and (role != "target" or column in now):
                 yield Disagreement(key=path, what=f"reads {column!r}, whose role is {role}: no model may see it.")
 
 

@@ -49,6 +49,22 @@ TEXT_READ = 10_000
 """Characters of a text that are read; a longer one is cut, in training and in a request alike."""
 
 
+MOST_BACK = 366
+"""How many rows back a model may look: a year of days, two weeks of hours."""
+_PAST = re.compile(r"(.+)@-([1-9][0-9]{0,5})", re.DOTALL)
+
+
+def past(of: str, back: int) -> str:
+    """What the value of the column ``of`` is called that it had ``back`` rows earlier."""
+    return f"{of}@-{back}"
+
+
+def looks_back(name: str) -> tuple[str, int] | None:
+    """The column whose past value is called ``name``, and how many rows back; None where it is no past value."""
+    found = _PAST.fullmatch(name)
+    return (found[1], int(found[2])) if found else None
+
+
 def blank(text: str) -> bool:
     """Whether a text is a missing value: empty, white space or ``MISSING``; as ``casting.blank_as_missing`` has it."""
     return text.strip() in ("", MISSING)
@@ -126,6 +142,21 @@ class Folding(BaseModel):
     """``time``: microseconds, as then are the values of ``column``, between what trains and what judges."""
 
 
+class PastRows(BaseModel):
+    """Which of the rows before it a row is told of: those of its group that are strictly earlier, the latest ones."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rows: int
+    """How many at most; what fewer rows lack is missing."""
+    columns: tuple[str, ...]
+    """Which of their columns; the value of ``x`` that is ``k`` rows back is the input ``past("x", k)``."""
+    time: str
+    """The column that orders rows."""
+    by: tuple[str, ...] = ()
+    """The columns whose values tell groups apart; none where all rows are one."""
+
+
 class Layout(BaseModel):
     """How the prepared tables are to be read."""
 
@@ -141,6 +172,8 @@ class Layout(BaseModel):
     """Groups that the spec declares for a protected column, present in the data or not."""
     weight: str | None = None
     folding: Folding = Folding()
+    history: PastRows | None = None
+    """None where each row is taken by itself."""
 
     @property
     def n_outputs(self) -> int:

@@ -84,7 +84,8 @@ class Preprocessing:
         maker = self.derived.get(column.name)
         if maker is None:
             return feature_values(table, column)
-        return maker.derive({c.name: feature_values(table, c) for c in self.inputs if c.name in maker.reads()})
+        read = maker.reads()
+        return maker.derive({c.name: feature_values(table, c) for c in self.inputs if c.name in read})
 
     def to_onnx(self, graph: Graph) -> str:
         """Declare the columns as inputs of the graph; returns the float32 value [n, d]."""

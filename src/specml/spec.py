@@ -22,7 +22,7 @@ import specml.sources
 import specml.targets  # noqa: F401
 from specml import contradictions
 from specml.component import Block, ByType, Disagreement
-from specml.data import DType, Role, Task
+from specml.data import DType, Role, Task, looks_back
 from specml.features.boolean import Boolean
 from specml.features.categorical import Categorical
 from specml.features.date import Date
@@ -32,6 +32,7 @@ from specml.kinds import Candidate, Feature, Gate, Rule, Signal, Source, Target
 from specml.metrics import PRIMARY
 from specml.plan import Obligation, Plan
 from specml.tables.checks import ColumnChecks, Rows, TableChecks
+from specml.tables.history import History
 from specml.tables.joins import Joins
 from specml.tables.labels import Labels
 from specml.tables.splits import Split
@@ -171,6 +172,7 @@ class Features(Block):
     """Treatment of single columns, by name."""
     derive: dict[str, SerializeAsAny[Annotated[Feature, ByType()]]] = {}
     """Features computed from columns, by their own name."""
+    history: History = History()
 
     @property
     def chooses(self) -> bool:
@@ -190,7 +192,9 @@ class Features(Block):
         return self.defaults.datetime is not None or self.dtype(name) == "datetime" or name in self.read
 
     def takes(self, name: str) -> bool:
-        """Whether ``include`` and ``exclude`` let a column be a feature."""
+        """Whether ``include`` and ``exclude`` let a column be a feature; a past value is there to be read only."""
+        if looks_back(name) and name in self.read:
+            return False
         return _matches(name, self.include) and not _matches(name, self.exclude)
 
     def idle(self, names: Iterable[str]) -> list[tuple[str, str]]:

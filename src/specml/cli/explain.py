@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from specml.cli.arguments import spec_and_overrides
-from specml.cli.predict import client, known, read_rows, spec_beside, tell_lacking
-from specml.data import TEXTS
+from specml.cli.predict import client, columns_of, known, read_rows, spec_beside, tell_lacking
+from specml.data import TEXTS, looks_back
+from specml.serving.history import KEY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from specml.bundle import Bundle
-    from specml.data import Kind
+    from specml.data import Kind, PastRows
     from specml.load import Loaded
 
 BUNDLE = "artifacts/bundle"
@@ -55,7 +56,7 @@ def command(
     if live and loaded is None:
         raise click.UsageError("--live asks a project's server; name its spec, or leave --bundle out.")
     model = _live(known(loaded)) if live else _here(folder or known(loaded).folder / BUNDLE)
-    rows = [_parsed(row)] if row is not None else _read(file, loaded, model.columns)
+    rows = [_parsed(row)] if row is not None else _read(file, loaded, model)
     told = model.explain({"rows": rows, "top": top, **({} if label is None else {"class": label})})
     if as_json:
         print(json.dumps(told, ensure_ascii=False, indent=1))
@@ -70,13 +71,15 @@ class _Asked:
 
     columns: Mapping[str, Kind]
     """The model's columns by name, with their kinds."""
+    history: PastRows | None
     target: str
     explain: Callable[[dict[str, Any]], dict[str, Any]]
 
 
 def _live(loaded: Loaded) -> _Asked:
     asked = client(loaded)
-    return _Asked(asked.columns()[0], loaded.spec.problem.target, asked.explain)
+    columns, _, history = asked.columns()
+    return _Asked(columns, history, loaded.spec.problem.target, asked.explain)
 
 
 def _here(folder: Path) -> _Asked:
@@ -84,7 +87,7 @@ def _here(folder: Path) -> _Asked:
 
     bundle = open_bundle(folder)
     columns = {column.name: column.kind for column in bundle.contract.inputs}
-    return _Asked(columns, bundle.contract.target, partial(_alone, bundle))
+    return _Asked(columns, bundle.contract.history, bundle.contract.target, partial(_alone, bundle))
 
 
 def lines(number: int, row: dict[str, Any], told: dict[str, Any], space: str, target: str) -> Iterator[str]:
@@ -101,7 +104,7 @@ def lines(number: int, row: dict[str, Any], told: dict[str, Any], space: str, ta
     unit = f"{UNITS[space]} of {_text(name)}"
     yield f"  {told['base']:+11.4f}  the usual {unit}"
     for one in told["contributions"]:
-        value = row.get(one["column"])
+        value = _value(row, one["column"])
         said = "missing" if value is None else _text(value)
         way = "raises" if one["contribution"] > 0 else "lowers" if one["contribution"] < 0 else "leaves"
         yield f"  {one['contribution']:+11.4f}  {one['column']} is {said}: {way} it"
@@ -109,6 +112,14 @@ def lines(number: int, row: dict[str, Any], told: dict[str, Any], space: str, ta
         others = told["others"]
         yield f"  {others['contribution']:+11.4f}  {others['columns']} other column{'s' * (others['columns'] > 1)}"
     yield f"  {told['total']:+11.4f}  the {unit} of this row"
+
+
+def _value(row: dict[str, Any], column: str) -> Any:
+    """What a row holds, or one of the rows that it brings along; None where it is missing."""
+    step, before = looks_back(column), row.get(KEY)
+    if step is None or not before:
+        return row.get(column)
+    return before[-step[1]].get(step[0]) if step[1] <= len(before) else None
 
 
 def _text(value: Any) -> str:
@@ -141,16 +152,15 @@ def _parsed(row: str) -> dict[str, Any]:
     return found
 
 
-def _read(file: Path | None, loaded: Loaded | None, columns: Mapping[str, Kind]) -> list[dict[str, Any]]:
+def _read(file: Path | None, loaded: Loaded | None, model: _Asked) -> list[dict[str, Any]]:
     from specml.serving.table import to_rows
+    from specml.tables.history import beside
 
     assert file is not None
-    texts, times = (
-        frozenset(name for name, kind in columns.items() if kind in kinds) for kinds in (TEXTS, ("datetime",))
-    )
-    table = read_rows(file, loaded, texts, times)
-    tell_lacking(file, table, columns)
-    return to_rows(table, columns)
+    texts, times = (columns_of(model.columns, kinds) for kinds in (TEXTS, ("datetime",)))
+    table = beside(read_rows(file, loaded, texts, times), model.history, model.columns)
+    tell_lacking(file, table, model.columns)
+    return to_rows(table, model.columns)
 
 
 def _alone(bundle: Bundle, question: dict[str, Any]) -> dict[str, Any]:

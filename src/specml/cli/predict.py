@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 import click
 
 from specml.cli.arguments import parse, spec_and_overrides
-from specml.data import TEXTS
+from specml.data import TEXTS, looks_back
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     import polars as pl
 
-    from specml.data import Kind
+    from specml.data import Kind, PastRows
     from specml.load import Loaded
     from specml.serving.client import Client
 
@@ -43,19 +43,24 @@ def command(file: Path, arguments: tuple[str, ...], folder: Path | None, output:
     The live server is asked, unless --bundle names a bundle. Rows go to standard output, or to --output.
     """
     from specml.serving.table import to_rows, with_predictions
+    from specml.tables.history import beside
 
     loaded = spec_beside(folder, arguments)
     model: Asked = ByBundle(folder) if folder is not None else ByServer(known(loaded))
-    texts, times = (
-        frozenset(name for name, kind in model.columns.items() if kind in kinds) for kinds in (TEXTS, ("datetime",))
-    )
+    texts, times = (columns_of(model.columns, kinds) for kinds in (TEXTS, ("datetime",)))
     table = read_rows(file, loaded, texts, times)
-    answered = with_predictions(table, model.predict(to_rows(table, model.columns)))
+    known_rows = beside(table, model.history, model.columns)
+    answered = with_predictions(table, model.predict(to_rows(known_rows, model.columns)))
     _write(answered, output, file)
     if not quiet:
         where = f" → {output}" if output else ""
         click.echo(f"{table.height:,} rows predicted{where}", err=True)
-        tell_lacking(file, table, model.columns)
+        tell_lacking(file, known_rows, model.columns)
+
+
+def columns_of(columns: Mapping[str, Kind], kinds: Iterable[Kind]) -> frozenset[str]:
+    """The columns of a file that hold what the model takes as one of ``kinds``, now or of the rows before."""
+    return frozenset((looks_back(name) or (name,))[0] for name, kind in columns.items() if kind in kinds)
 
 
 def spec_beside(bundle: Path | None, arguments: tuple[str, ...]) -> Loaded | None:
@@ -124,6 +129,8 @@ class Asked(Protocol):
 
     columns: Mapping[str, Kind]
     """The model's columns by name, with their kinds."""
+    history: PastRows | None
+    """Which rows before a row it takes; None: none."""
 
     def predict(self, rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         """A prediction for each row, in order."""
@@ -137,6 +144,7 @@ class ByBundle:
 
         self._bundle = open_bundle(folder)
         self.columns: Mapping[str, Kind] = {column.name: column.kind for column in self._bundle.contract.inputs}
+        self.history = self._bundle.contract.history
 
     def predict(self, rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         """A prediction for each row, in order."""
@@ -165,7 +173,7 @@ class ByServer:
     def __init__(self, loaded: Loaded) -> None:
         self._client = client(loaded)
         self.columns: Mapping[str, Kind]
-        self.columns, self._most = self._client.columns()
+        self.columns, self._most, self.history = self._client.columns()
 
     def predict(self, rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         """A prediction for each row, in order."""

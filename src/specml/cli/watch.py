@@ -70,14 +70,17 @@ def _of_captures(loaded: Loaded) -> Iterator[Judged]:
 def _of_file(loaded: Loaded, file: Path, by: str | None) -> Iterator[Judged]:
     from specml import rollout
     from specml.bundle import open_bundle
-    from specml.cli.predict import read_rows
+    from specml.cli.predict import columns_of, read_rows
+    from specml.data import TEXTS
     from specml.files import digest
+    from specml.tables.history import beside
     from specml.watch.judge import content, judge, parts, seen
 
     champion = rollout.current(loaded.spec, loaded.folder)
     bundle = champion.open() if champion else open_bundle(loaded.folder / "artifacts/bundle")
-    texts = frozenset(column.name for column in bundle.contract.inputs if column.tensor == "string")
-    for part, rows in parts(read_rows(file, loaded, texts), by):
+    kinds = {column.name: column.kind for column in bundle.contract.inputs}
+    table = beside(read_rows(file, loaded, columns_of(kinds, TEXTS)), bundle.contract.history, kinds)
+    for part, rows in parts(table, by):
         origin = {"file": file.name, "rows": digest(content(rows)), **({"part": part} if part else {})}
         name = f"file-{digest(json.dumps([bundle.digest, origin]).encode())[7:19]}"
         judged = judge(loaded.spec, bundle, seen(rows, bundle.contract), name, origin)

@@ -1,5 +1,5 @@
 """Features, one a file."""
 
-from specml.features import boolean, categorical, date, expression, numeric, text
+from specml.features import boolean, categorical, date, expression, lag, numeric, rolling, text
 
-__all__ = ["boolean", "categorical", "date", "expression", "numeric", "text"]
+__all__ = ["boolean", "categorical", "date", "expression", "lag", "numeric", "rolling", "text"]

@@ -6,7 +6,8 @@ import json
 import shlex
 from typing import TYPE_CHECKING, Any
 
-from specml.data import iso
+from specml.data import iso, looks_back
+from specml.serving.history import KEY
 
 if TYPE_CHECKING:
     from specml.bundle import Contract
@@ -15,8 +16,15 @@ if TYPE_CHECKING:
 
 
 def example_row(contract: Contract) -> dict[str, Any]:
-    """A row with every column: the middle of its range, its first category."""
-    return {column.name: example(column) for column in contract.inputs}
+    """A row with every column: the middle of its range, its first category; with a history that of the row before."""
+    row, before = dict[str, Any](), dict[str, Any]()
+    for column in contract.inputs:
+        step = looks_back(column.name)
+        if step:
+            before.setdefault(step[0], example(column))
+        else:
+            row[column.name] = example(column)
+    return {**row, KEY: [before]} if before else row
 
 
 def example(column: Column) -> Any:

@@ -8,7 +8,9 @@ import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from specml.data import PastRows
 from specml.errors import SpecmlError
+from specml.serving.history import KEY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,13 +32,16 @@ class Client:
         address = urlsplit(url)
         self._connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=120)
 
-    def columns(self) -> tuple[dict[str, Kind], int]:
-        """The model's columns by name with their kinds, and the most rows that one request may have."""
+    def columns(self) -> tuple[dict[str, Kind], int, PastRows | None]:
+        """The model's columns by name with their kinds, the most rows that one request may have, and its history."""
         document = self._ask("GET", "/openapi.json")
         rows = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["schema"][
             "properties"
         ]["rows"]
-        return {name: _kind(schema) for name, schema in rows["items"]["properties"].items()}, rows["maxItems"]
+        schemas = rows["items"]["properties"]
+        told = schemas.pop(KEY)["x-history"] if "x-history" in schemas.get(KEY, {}) else None
+        history = PastRows.model_validate_json(json.dumps(told)) if told else None
+        return {name: _kind(schema) for name, schema in schemas.items()}, rows["maxItems"], history
 
     def predict(self, rows: list[dict[str, Any]], most: int) -> Iterator[dict[str, Any]]:
         """A prediction for each row, in order, and the ``id`` by which late labels find it.

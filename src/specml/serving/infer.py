@@ -14,8 +14,8 @@ import orjson
 
 from specml.data import MISSING, blank
 from specml.serving.answer import refuse_not_finite
-from specml.serving.refusal import Refused
-from specml.serving.request import Rows, beyond, did_you_mean, most_values, read_object, text_array, too_many_rows
+from specml.serving.refusal import Refused, did_you_mean
+from specml.serving.request import Rows, beyond, most_values, read_object, text_array, too_many_rows
 
 if TYPE_CHECKING:
     from specml.bundle import Contract
@@ -104,7 +104,7 @@ def write_infer(
 
 
 def metadata(contract: Contract, version: str) -> dict[str, Any]:
-    """What the protocol tells about the model."""
+    """What the protocol tells about the model, and beyond it what its rows are told of those before them."""
     outputs = [
         {
             "name": name,
@@ -117,13 +117,14 @@ def metadata(contract: Contract, version: str) -> dict[str, Any]:
         {"name": column.name, "datatype": "BYTES" if column.tensor == "string" else "FP64", "shape": [-1, 1]}
         for column in contract.inputs
     ]
-    return {
+    told = {
         "name": contract.name,
         "versions": [version],
         "platform": "onnx_onnxruntime",
         "inputs": inputs,
         "outputs": outputs,
     }
+    return told | ({"history": contract.history.model_dump(mode="json")} if contract.history else {})
 
 
 def datatype(array: np.ndarray) -> str:

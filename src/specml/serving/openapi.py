@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from specml.data import TEXT_READ, iso
+from specml.data import TEXT_READ, iso, looks_back
 from specml.serving.announce import example, example_row
+from specml.serving.history import KEY
 
 if TYPE_CHECKING:
     from specml.bundle import Contract
@@ -25,7 +26,7 @@ def openapi(
     row = {
         "type": "object",
         "additionalProperties": False,
-        "properties": {column.name: _column(column) for column in contract.inputs},
+        "properties": {column.name: _column(column) for column in contract.inputs} | _history(contract),
         "required": [column.name for column in contract.inputs if not column.nullable],
     }
     model, anything = f"/v2/models/{contract.name}", {"type": "object"}
@@ -139,6 +140,27 @@ def _operation(
     return operation
 
 
+def _history(contract: Contract) -> dict[str, Any]:
+    """The rows before a row, where the model looks back."""
+    told = contract.history
+    if told is None:
+        return {}
+    steps = [(column, step) for column in contract.inputs if (step := looks_back(column.name))]
+    read = {step[0]: _column(column.model_copy(update={"name": step[0]})) for column, step in reversed(steps)}
+    others = {column.name for column in contract.inputs if not looks_back(column.name)} | {told.time, *told.by}
+    group = f" of the same {' and '.join(told.by)}" if told.by else ""
+    about = (
+        f"The rows{group} before this one, by {told.time}, oldest first. Of more than {told.rows} the latest "
+        f"{told.rows} count; what fewer lack is missing."
+    )
+    row = {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": read | {name: {"description": "Not read."} for name in sorted(others - read.keys())},
+    }
+    return {KEY: {"type": "array", "items": row, "description": about, "x-history": told.model_dump(mode="json")}}
+
+
 def _column(column: Column) -> dict[str, Any]:
     types = {
         "numeric": ["number"],
@@ -148,6 +170,8 @@ def _column(column: Column) -> dict[str, Any]:
         "text": ["string"],
     }[column.kind]
     about = []
+    if step := looks_back(column.name):
+        about.append(f"What {step[0]} was {step[1]} rows before; {KEY} tells it as well.")
     if column.kind == "datetime":
         seen = f" Seen in training: {iso(column.minimum or 0)} to {iso(column.maximum or 0)}."
         about.append("A date or time as in ISO 8601; without a zone it is UTC." + seen)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
+
 from specml.errors import SpecmlError
 
 
@@ -12,3 +14,20 @@ class Refused(SpecmlError):
         super().__init__(what)
         self.http = http
         self.headers = headers or {}
+
+
+def did_you_mean(name: str, known: set[str]) -> str:
+    """A hint with the known name closest to ``name``; its other names when none is near."""
+    near = get_close_matches(name[:64], known, n=1)
+    return f" Did you mean {near[0]!r}?" if near else f" Its columns: {short(', '.join(sorted(known)), 500)}."
+
+
+def short(value: str, most: int = 80) -> str:
+    """A text of at most so many characters, and a sign where it was cut."""
+    return value if len(value) <= most else f"{value[:most]}…"
+
+
+def json_type(value: object) -> str:
+    """What JSON calls a value of this kind."""
+    names = {dict: "object", list: "array", str: "string", bool: "boolean", type(None): "null"}
+    return names.get(type(value), "number")

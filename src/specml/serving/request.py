@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
 
-from specml.data import FIRST, LAST, MISSING, TEXT_READ, blank, category, seconds
-from specml.serving.refusal import Refused
+from specml.data import FIRST, LAST, MISSING, TEXT_READ, blank, category, looks_back, seconds
+from specml.serving.history import KEY, unrolled
+from specml.serving.refusal import Refused, did_you_mean, json_type, short
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +41,7 @@ def read_object(raw: bytes, most: int) -> dict[str, Any]:
     except orjson.JSONDecodeError as error:
         raise Refused(400, f"the body is no valid JSON: {error}.") from None
     if not isinstance(value, dict):
-        raise Refused(400, f"the body is a JSON {_json_type(value)}, not an object.")
+        raise Refused(400, f"the body is a JSON {json_type(value)}, not an object.")
     # orjson keeps the last of two equal keys. Every key has a colon: as many colons as keys means that
     # none was lost; colons inside texts only lead to the slower, exact check.
     try:
@@ -55,15 +55,22 @@ def read_object(raw: bytes, most: int) -> dict[str, Any]:
 def most_values(contract: Contract, max_rows: int) -> int:
     """How many values a body of ``max_rows`` rows may hold; far more than it needs when it is small.
 
-    In tensors, a value may stand in an array of its own: two for each, and some for what is around them.
+    In tensors, a value may stand in an array of its own: two for each, and some for what is around them. A row before a
+    row may have all of its columns.
     """
-    return 2 * (max_rows + 16) * (len(contract.inputs) + 1) + 10_000
+    told = contract.history
+    width = len(contract.inputs) + 1
+    if told is not None:
+        now = sum(not looks_back(column.name) for column in contract.inputs)
+        width += told.rows * (now + len(told.columns) + len(told.by) + 2)
+    return 2 * (max_rows + 16) * width + 10_000
 
 
 def read_rows(raw: bytes, contract: Contract, max_rows: int) -> Rows:
     """The rows of ``{"rows": [{column: value, …}, …]}``.
 
-    A column left out, or null, is missing. Numbers for a category become its text.
+    A column left out, or null, is missing. Numbers for a category become its text. Where the contract has a history, a
+    row may bring along the rows before it (see ``history``).
 
     Raises:
         Refused: 400 for what is no JSON object, 413 for too many rows, 422 for rows that break the contract.
@@ -79,7 +86,7 @@ def rows_of(body: dict[str, Any], max_rows: int, others: tuple[str, ...] = ()) -
     """
     for key in sorted(body.keys() - {"rows", *others}):
         more = "".join(f', "{other}": …' for other in others)
-        raise Refused(422, f'{_short(key)!r} is no key known here: the body is {{"rows": [...]{more}}}.')
+        raise Refused(422, f'{short(key)!r} is no key known here: the body is {{"rows": [...]{more}}}.')
     rows = body.get("rows")
     if not isinstance(rows, list):
         raise Refused(422, 'the body needs "rows": a list of objects, one for each row.')
@@ -97,13 +104,14 @@ def named(rows: list[Any], contract: Contract) -> Rows:
         Refused: 422; the message names row and column.
     """
     known = {column.name for column in contract.inputs}
+    rows = unrolled(rows, contract)
     for index, row in enumerate(rows):
         if not isinstance(row, dict):
-            raise Refused(422, f"rows[{index}] is a JSON {_json_type(row)}, not an object.")
+            raise Refused(422, f"rows[{index}] is a JSON {json_type(row)}, not an object.")
         if not row.keys() <= known:
             stranger = min(row.keys() - known)
             raise Refused(
-                422, f"rows[{index}].{_short(stranger)} is no column of this model.{did_you_mean(stranger, known)}"
+                422, f"rows[{index}].{short(stranger)} is no column of this model.{did_you_mean(stranger, known)}"
             )
     columns = {}
     for column in contract.inputs:
@@ -115,12 +123,6 @@ def named(rows: list[Any], contract: Contract) -> Rows:
 def too_many_rows(rows: int, limit: int) -> Refused:
     """The refusal of a request with more rows than the server takes."""
     return Refused(413, f"the request has {rows} rows; at most {limit} are taken. Send them in parts.")
-
-
-def did_you_mean(name: str, known: set[str]) -> str:
-    """A hint with the known name closest to ``name``; empty when none is near."""
-    near = get_close_matches(name[:64], known, n=1)
-    return f" Did you mean {near[0]!r}?" if near else f" Its columns: {_short(', '.join(sorted(known)), 500)}."
 
 
 def _numbers(column: Column, values: list[Any]) -> np.ndarray:
@@ -165,11 +167,11 @@ def _times(column: Column, values: list[Any]) -> np.ndarray:
         try:
             read.append(np.nan if value is None else seconds(value))
         except ValueError as error:
-            raise Refused(422, f"rows[{row}].{column.name} {error}.") from None
+            raise Refused(422, f"{_at(column, row)} {error}.") from None
     if not column.nullable and None in values:
         raise _missing(column, values.index(None))
     if (far := beyond(np.array(read, dtype=np.float64))) is not None:
-        raise Refused(422, f"rows[{far}].{column.name} lies beyond the years 1 to 9999.")
+        raise Refused(422, f"{_at(column, far)} lies beyond the years 1 to 9999.")
     return np.array(read, dtype=np.float64)
 
 
@@ -213,23 +215,20 @@ def _refuse_missing(column: Column, values: list[Any]) -> None:
         raise _missing(column, values.index(None))
 
 
+def _at(column: Column, row: int) -> str:
+    """Where a value stands in the body; of a history counted from its end, as in Python."""
+    step = looks_back(column.name)
+    return f"rows[{row}].{KEY}[-{step[1]}].{step[0]}" if step else f"rows[{row}].{column.name}"
+
+
 def _missing(column: Column, row: int) -> Refused:
-    return Refused(422, f"rows[{row}].{column.name} is missing; this column always needs a value.")
+    return Refused(422, f"{_at(column, row)} is missing; this column always needs a value.")
 
 
 def _wrong(column: Column, values: list[Any], allowed: tuple[type, ...], wanted: str) -> Refused:
     row = next(index for index, value in enumerate(values) if value is not None and type(value) not in allowed)
-    seen = _short(orjson.dumps(values[row]).decode())
-    return Refused(422, f"rows[{row}].{column.name} is {seen}; the column takes {wanted}.")
-
-
-def _short(value: str, most: int = 80) -> str:
-    return value if len(value) <= most else f"{value[:most]}…"
-
-
-def _json_type(value: object) -> str:
-    names = {dict: "object", list: "array", str: "string", bool: "boolean", type(None): "null"}
-    return names.get(type(value), "number")
+    seen = short(orjson.dumps(values[row]).decode())
+    return Refused(422, f"{_at(column, row)} is {seen}; the column takes {wanted}.")
 
 
 def _values(raw: bytes) -> int:
@@ -255,7 +254,7 @@ def _refuse_duplicates(raw: bytes) -> None:
         found: dict[str, Any] = {}
         for key, value in pairs:
             if key in found:
-                raise Refused(400, f"the key {_short(key)!r} stands twice in one JSON object.")
+                raise Refused(400, f"the key {short(key)!r} stands twice in one JSON object.")
             found[key] = value
         return found
 

@@ -10,6 +10,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from specml.component import Disagreement
+from specml.data import looks_back
 from specml.evidence import Outcome, Slice, Verdict, stability_index
 from specml.kinds import Signal, Window
 
@@ -55,7 +56,8 @@ class DataDrift(Signal):
     """Fewer rows in a window are not measured: chance alone makes a large index there."""
     columns: tuple[str, ...] = ()
     """Which of the model's columns are watched; all but the times when none is named: those move on by themselves.
-    Of a text it is the length that is watched."""
+    Of a text it is the length that is watched; of a column's past values (``x@-1``, ``x@-2``, …) the latest alone, of
+    which the others are repetitions."""
 
     @override
     def disagreements(self, spec: Spec) -> Iterable[Disagreement]:
@@ -77,7 +79,8 @@ class DataDrift(Signal):
         if window.profile is None or window.rows < self.min_rows:
             reason = f"{window.rows:,} rows, fewer than {self.min_rows:,}."
             return Verdict(outcome="not measured", reason=reason, n=window.rows, threshold=threshold)
-        named = self.columns or sorted(name for name, told in known.items() if told["kind"] != "datetime")
+        times = {name for name, told in known.items() if told["kind"] == "datetime"}
+        named = self.columns or sorted(known.keys() - times - _repeated(known))
         if not named:
             reason = "every column of the model is a time, and none is named."
             return Verdict(outcome="not measured", reason=reason, n=window.rows, threshold=threshold)
@@ -113,6 +116,15 @@ class DataDrift(Signal):
             threshold=f"≤ {self.max:g}",
             slices=tuple(slices),
         )
+
+
+def _repeated(names: Iterable[str]) -> set[str]:
+    """Past values of columns of which later ones are among ``names``."""
+    latest: dict[str, int] = {}
+    steps = {name: step for name in names if (step := looks_back(name))}
+    for of, back in steps.values():
+        latest[of] = min(back, latest.get(of, back))
+    return {name for name, (of, back) in steps.items() if back > latest[of]}
 
 
 def binned(known: dict[str, Any], profile: Profile, name: str) -> Bins:

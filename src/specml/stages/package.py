@@ -54,6 +54,7 @@ def work(work: Work) -> None:
         threshold=choice["threshold"],
         candidate=name,
         explanation=explanation(preprocessing, native) if native else None,
+        history=layout.history,
     )
     graph = build(contract, preprocessing, model)
     reference = {"columns": read_json(work.path(explore.OUT)), "prior": choice["prior"]}

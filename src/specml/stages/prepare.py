@@ -8,13 +8,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from specml.casting import as_groups, cast, declared_groups
-from specml.data import FIRST, LARGEST, LAST, MISSING, NAMES_ROWS, Column, Folding, Layout, category, watched
+from specml.data import (
+    FIRST,
+    LARGEST,
+    LAST,
+    MISSING,
+    NAMES_ROWS,
+    Column,
+    Folding,
+    Layout,
+    category,
+    looks_back,
+    watched,
+)
 from specml.errors import DataCheckFailed, NotEnoughData
 from specml.files import canonical_json, read_json, write_atomic
 from specml.plan import Stage
 from specml.spec import Features
 from specml.stages import ingest
-from specml.tables import contract, feasibility, joins, labels, leakage, repair, splits
+from specml.tables import contract, feasibility, history, joins, labels, leakage, repair, splits
 from specml.tables.checks import Findings
 
 if TYPE_CHECKING:
@@ -91,6 +103,7 @@ def work(work: Work) -> None:
         ingest.write_table(work, QUARANTINE, apart)
     findings.refuse()
     table, set_aside = _typed(spec, features, table)
+    table = history.prepared(spec, features, table, set_aside)
     unlabelled = table[spec.problem.target].null_count()
     labels.bounded(spec, unlabelled, table.height, findings)
     table = table.filter(table[spec.problem.target].is_not_null())
@@ -181,10 +194,11 @@ def _table(work: Work) -> tuple[pl.DataFrame, dict[str, dict[str, int]]]:
 
 
 def _typed(spec: Spec, features: Features, table: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, str]]:
-    """Columns in their declared or inferred types; what is set aside, and why."""
+    """Columns in their declared or inferred types; what is set aside, and why: kept only if looked back at."""
     import polars as pl
 
     set_aside: dict[str, str] = {}
+    looked_back_at = history.needed(features)
     columns = []
     for values in table.get_columns():
         name, declared = values.name, spec.column(values.name)
@@ -205,7 +219,7 @@ def _typed(spec: Spec, features: Features, table: pl.DataFrame) -> tuple[pl.Data
             reason = f"it is known only after the {declared.known_after}"
         if reason:
             set_aside[name] = reason
-        else:
+        if not reason or name in looked_back_at:
             columns.append(typed)
     return pl.DataFrame(columns), set_aside
 
@@ -369,7 +383,11 @@ def _layout(
             set_aside[name] = "features.include and exclude leave it out"
             continue
         if train[name].null_count() == train.height or train[name].n_unique() == 1:
-            set_aside[name] = "it has one value only in the training rows"
+            empty = looks_back(name) and train[name].null_count() == train.height
+            told = (
+                "no training row has so many rows before it" if empty else "it has one value only in the training rows"
+            )
+            set_aside[name] = told
             continue
         distinct = train[name].n_unique()
         dtype = spec.column(name).dtype or chosen.dtype(name)
@@ -380,7 +398,8 @@ def _layout(
             continue
         features.append(_column(name, train[name], dtype, nullable=spec.column(name).nullable))
     for column in features:
-        if column.name in (*OUTPUTS, *splits.COLUMNS.values()) or re.fullmatch(r"_[cv]\d+", column.name):
+        odd = re.fullmatch(r"_[cv]\d+", column.name) or (looks_back(column.name) and column.name not in read)
+        if column.name in (*OUTPUTS, *splits.COLUMNS.values()) or odd:
             raise DataCheckFailed(
                 f"a feature can't be called {column.name!r}, which the model's graph needs as a name of its own.",
                 hint=f"Rename it in the data, or declare data.columns.{column.name}.role: ignore",
@@ -398,6 +417,7 @@ def _layout(
         groups={name: declared_groups(spec.column(name)) for name in spec.with_role("protected")},
         folding=splits.folding(spec.data.split, spec.problem.task),
         weight=weights[0] if weights else None,
+        history=history.past_rows(spec, chosen),
     )
 
 

@@ -147,7 +147,7 @@ def hold_out(split: Split, table: pl.DataFrame, target: str, task: str) -> tuple
         return np.sort(train), np.sort(test)
     assert split.column is not None
     values = table[split.column]
-    _refuse_missing(values)
+    refuse_missing(values)
     if method == "column":
         return _marked(values, split.values)
     if method == "hash":
@@ -194,7 +194,7 @@ def fold_column(split: Split, table: pl.DataFrame, folding: Folding) -> pl.Serie
     assert folding.column is not None
     assert folds.column is not None
     values = table[folds.column]
-    _refuse_missing(values)
+    refuse_missing(values)
     if folding.method == "hash":
         made = pl.Series(digests(values, split.seed)[1] % np.uint64(KEPT)).cast(pl.Int64)
     elif folding.method == "group":
@@ -256,7 +256,12 @@ def _resolved(method: str, task: str) -> str:
     return method if method != "auto" else "random" if task == "regression" else "stratified"
 
 
-def _refuse_missing(values: pl.Series) -> None:
+def refuse_missing(values: pl.Series) -> None:
+    """Make sure that a column by which rows are divided or ordered is known of every row.
+
+    Raises:
+        DataCheckFailed: of some it is not.
+    """
     import polars as pl
 
     missing = values.null_count() + (int((values == MISSING).sum()) if values.dtype == pl.String else 0)
