@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from specml.bundle import RELEASE, Contract, open_bundle, write_bundle
-from specml.data import Column, Design, feature_array
+from specml.data import Column, Design, PastRows, feature_array, past
 from specml.features.boolean import Boolean
 from specml.features.categorical import Categorical
 from specml.features.numeric import Numeric
@@ -47,20 +47,22 @@ def binary_bundle(
     weight: float = 0.05,
     classes: tuple[str | int | float | bool, ...] = (0, 1),
     category: str = "Private",
+    looks_back: bool = False,
 ) -> str:
     """p = sigmoid(weight * (age - 40) + 0.01 * hours (0 where missing) + member + (workclass == category)).
 
-    Returns the digest.
+    ``looks_back``: + 0.01 * the hours of the row before (0 where missing). Returns the digest.
     """
     from onnx import TensorProto
 
     graph = Graph("census")
+    columns = (*COLUMNS, COLUMNS[1].model_copy(update={"name": past("hours", 1)})) if looks_back else COLUMNS
     x = {
         column.name: graph.input(column.name, "string" if column.kind == "categorical" else "float64")
-        for column in COLUMNS
+        for column in columns
     }
     zero = graph.constant(np.zeros(1))
-    hours = graph.node("Where", graph.node("IsNaN", x["hours"]), zero, x["hours"])
+    known = [graph.node("Where", graph.node("IsNaN", one), zero, one) for name, one in x.items() if "hours" in name]
     private = graph.node(
         "LabelEncoder",
         x["workclass"],
@@ -74,7 +76,7 @@ def binary_bundle(
         graph.node(
             "Mul", graph.node("Sub", x["age"], graph.constant(np.array([40.0]))), graph.constant(np.array([weight]))
         ),
-        graph.node("Mul", hours, graph.constant(np.array([0.01]))),
+        *(graph.node("Mul", one, graph.constant(np.array([0.01]))) for one in known),
         x["member"],
         private,
     ]
@@ -101,12 +103,14 @@ def binary_bundle(
         name="census",
         task="binary",
         target="income",
-        inputs=COLUMNS,
+        inputs=columns,
         classes=classes,
         threshold=0.5,
         candidate="by_hand",
+        history=PastRows(rows=1, columns=("hours",), time="at", by=("person",)) if looks_back else None,
     )
-    return write_bundle(folder, contract, graph.to_bytes(), {"columns": DESCRIBED})
+    described = {column.name: DESCRIBED[column.name.partition("@")[0]] for column in columns}
+    return write_bundle(folder, contract, graph.to_bytes(), {"columns": described})
 
 
 def regression_bundle(folder: Path) -> str:
@@ -133,6 +137,7 @@ def probability(row: dict[str, object], weight: float = 0.05) -> float:
     """What ``binary_bundle`` predicts for a row, computed beside the graph."""
     z = weight * (float(row["age"]) - 40.0) + 0.01 * float(row.get("hours") or 0.0)  # type: ignore[arg-type]
     z += bool(row["member"]) + (row.get("workclass") == "Private")
+    z += 0.01 * sum(float(before.get("hours") or 0.0) for before in row.get("history", [])[-1:])  # type: ignore[attr-defined]
     return float(1 / (1 + np.exp(-z)))
 
 

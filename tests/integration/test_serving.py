@@ -521,7 +521,7 @@ class Load:
 
 def test_a_new_bundle_takes_over_without_a_failed_request(live: Live) -> None:
     old = json.loads(specml("status", "--json", folder=live.folder).stdout)["live"]["bundle"]
-    new = binary_bundle(live.folder / "artifacts/bundle", weight=-0.05)
+    new = binary_bundle(live.folder / "artifacts/bundle", weight=-0.05, looks_back=True)
     release(live.folder)
     with Load(live) as load:
         done = specml("deploy", folder=live.folder)
@@ -534,6 +534,15 @@ def test_a_new_bundle_takes_over_without_a_failed_request(live: Live) -> None:
     told = json.loads(specml("status", "--json", folder=live.folder).stdout)
     assert (told["live"]["bundle"], told["live"]["replicas"]) == (new, 2)
     assert told["bundle_in_project"] == new
+    brought = {**GOOD, "history": [{"hours": 90}, {"hours": 40.0}]}
+    _, answer, _ = live.ask("POST", "/predict", json.dumps({"rows": [brought]}).encode())
+    assert answer["predictions"][0]["probability"] == pytest.approx(probability(brought, weight=-0.05), rel=1e-5)
+    (live.folder / "days.csv").write_text(
+        "at,person,age,hours,member\n2024-01-02,a,50,10,false\n2024-01-01,a,50,40,false\n2024-01-01,b,50,90,false\n"
+    )
+    first = next(csv.DictReader(io.StringIO(specml("predict", "days.csv", folder=live.folder).stdout)))
+    expected = probability({"age": 50, "hours": 10, "member": False, "history": [{"hours": 40}]}, weight=-0.05)
+    assert float(first["probability_1"]) == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_bundle_that_does_not_start_leaves_the_old_one_live(live: Live) -> None:

@@ -34,14 +34,7 @@ class Client:
 
     def columns(self) -> tuple[dict[str, Kind], int, PastRows | None]:
         """The model's columns by name with their kinds, the most rows that one request may have, and its history."""
-        document = self._ask("GET", "/openapi.json")
-        rows = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["schema"][
-            "properties"
-        ]["rows"]
-        schemas = rows["items"]["properties"]
-        told = schemas.pop(KEY)["x-history"] if "x-history" in schemas.get(KEY, {}) else None
-        history = PastRows.model_validate_json(json.dumps(told)) if told else None
-        return {name: _kind(schema) for name, schema in schemas.items()}, rows["maxItems"], history
+        return told(self._ask("GET", "/openapi.json"))
 
     def predict(self, rows: list[dict[str, Any]], most: int) -> Iterator[dict[str, Any]]:
         """A prediction for each row, in order, and the ``id`` by which late labels find it.
@@ -79,15 +72,25 @@ class Client:
             if answer.status in (429, 503):
                 time.sleep(min(10.0, float(answer.headers.get("retry-after", "1"))))
                 continue
-            told = _read(raw)
+            found = _read(raw)
             if answer.status != 200:
                 raise SpecmlError(
-                    f"the server refuses ({answer.status}): {told.get('error', 'no reason')}", where=where
+                    f"the server refuses ({answer.status}): {found.get('error', 'no reason')}", where=where
                 )
-            return told
+            return found
         raise SpecmlError(
             f"the server at {self._url} does not answer.", where=where, hint="`specml status` says what is live."
         )
+
+
+def told(document: dict[str, Any]) -> tuple[dict[str, Kind], int, PastRows | None]:
+    """What an OpenAPI document of ours tells of ``/predict``."""
+    asked = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    rows = asked["properties"]["rows"]
+    schemas = dict(rows["items"]["properties"])
+    history = schemas.pop(KEY)["x-history"] if "x-history" in schemas.get(KEY, {}) else None
+    kinds = {name: _kind(schema) for name, schema in schemas.items()}
+    return kinds, rows["maxItems"], PastRows.model_validate(history) if history else None
 
 
 def _read(raw: bytes) -> dict[str, Any]:

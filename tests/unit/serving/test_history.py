@@ -1,0 +1,156 @@
+"""The rows before a row, as a request brings them along, as tensors and as the rows of a file."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from click.testing import CliRunner
+
+from specml.bundle import open_bundle, read_contract
+from specml.cli.predict import columns_of, command
+from specml.data import TEXTS, Column, PastRows
+from specml.errors import DataCheckFailed
+from specml.serving.app import Args
+from specml.serving.client import told
+from specml.serving.explanation import Explainer
+from specml.serving.request import most_values
+from tests.bundles import binary_bundle, probability
+from tests.malformed import GOOD, tensors
+from tests.unit.serving.conftest import ask
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("history") / "bundle"
+    binary_bundle(made, looks_back=True)
+    return made
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[Callable[[str, str, Any], tuple[int, Any]]]:
+    service = Args.model_validate({"bundle": str(folder), "max_rows": 50}).service("r1")
+
+    def one(method: str, path: str, body: Any = None) -> tuple[int, Any]:
+        asked = asyncio.run(ask(service, method, path, b"" if body is None else json.dumps(body).encode()))
+        return asked.status, json.loads(asked.body)
+
+    yield one
+    service.close()
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        [],
+        [{"hours": 40}],
+        [{"hours": 1.5}, {"hours": 40}],
+        [{"hours": 1.5}, {"hours": None}],
+        [{"age": 3, "at": "2024-01-01", "person": 7}],
+        [{"hours": 40, "workclass": "?"}] * 30,
+        [{"hours": "not read"}, {"hours": 2}],
+    ],
+)
+def test_a_row_brings_the_rows_before_it_along(server: Any, history: list[Any]) -> None:
+    row = {**GOOD, "history": history}
+    status, answer = server("POST", "/predict", {"rows": [GOOD, row]})
+    assert status == 200, answer
+    found = [one["probability"] for one in answer["predictions"]]
+    assert found == pytest.approx([probability(GOOD), probability({**GOOD, "history": history[-1:]})], rel=1e-5)
+
+
+def test_what_was_is_a_column_like_another(server: Any) -> None:
+    expected = pytest.approx(probability({**GOOD, "history": [{"hours": 40}]}), rel=1e-5)
+    assert (
+        server("POST", "/predict", {"rows": [{**GOOD, "hours@-1": 40}]})[1]["predictions"][0]["probability"] == expected
+    )
+    body = tensors()
+    body["inputs"].append({"name": "hours@-1", "shape": [1, 1], "datatype": "FP64", "data": [40.0]})
+    assert server("POST", "/v2/models/census/infer", body)[1]["outputs"][0]["data"][1] == expected
+    contract = server("GET", "/v2/models/census")[1]
+    assert contract["history"] == {"rows": 1, "columns": ["hours"], "time": "at", "by": ["person"]}
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"history": 3}, "rows[0].history is a JSON number, not a list of rows."),
+        ({"history": [[1]]}, "rows[0].history[0] is a JSON array, not an object."),
+        ({"history": [{}, {"hors": 3}]}, "rows[0].history[1].hors is no column of this model. Did you mean 'hours'?"),
+        ({"history": [{}, {"hours": "x"}]}, 'rows[0].history[-1].hours is "x"; the column takes a number.'),
+        ({"history": [{"hours": True}]}, "rows[0].history[-1].hours is true; the column takes a number."),
+        ({"history": [], "hours@-1": 3}, "rows[0] has history and 'hours@-1'"),
+        ({"hours@-2": 3}, "rows[0].hours@-2 is no column of this model."),
+    ],
+)
+def test_what_is_no_history_is_told_by_its_place(server: Any, changed: Any, says: str) -> None:
+    for path in ("/predict",):
+        status, answer = server("POST", path, {"rows": [{**GOOD, **changed}]})
+        assert (status, answer["error"][: len(says)]) == (422, says)
+
+
+def test_a_model_that_looks_back_at_nothing_takes_no_history(post: Callable[..., Any]) -> None:
+    answer = post("/predict", json.dumps({"rows": [{**GOOD, "history": []}]}).encode())
+    assert (answer.status, b"rows[0].history is no column" in answer.body) == (422, True)
+
+
+def test_more_values_than_a_history_has_are_refused(server: Any, folder: Path) -> None:
+    most = most_values(read_contract(folder), 50)
+    status, answer = server("POST", "/predict", {"rows": [{**GOOD, "history": [{"hours": 1}] * most}]})
+    assert (status, "more than" in answer["error"]) == (413, True)
+
+
+def test_openapi_says_how_many_rows_of_which_columns(server: Any) -> None:
+    document = server("GET", "/openapi.json")[1]
+    asked = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    row = asked["properties"]["rows"]["items"]["properties"]
+    assert "of the same person before this one, by at, oldest first. Of more than 1" in row["history"]["description"]
+    assert row["history"]["items"]["properties"]["hours"]["type"] == ["number", "null"]
+    assert asked["examples"][0]["rows"][0]["history"] == [{"hours": 50.0}]
+    assert server("POST", "/predict", asked["examples"][0])[0] == 200
+    kinds, most, history = told(document)
+    assert (kinds["hours@-1"], most) == ("numeric", 50)
+    assert history == PastRows(rows=1, columns=("hours",), time="at", by=("person",))
+    assert "history" not in kinds
+
+
+def test_an_explanation_names_what_was(folder: Path) -> None:
+    explainer = Explainer(open_bundle(folder))
+    explainer.warm_up()
+    row = {**GOOD, "history": [{"hours": 90}]}
+    (found,) = json.loads(explainer.body(json.dumps({"rows": [row]}).encode(), "", max_rows=1))["explanations"]
+    assert {one["column"] for one in found["contributions"]} == {"age", "hours", "member", "workclass", "hours@-1"}
+    assert found["total"] == pytest.approx(probability(row), abs=1e-5)
+
+
+def test_rows_of_a_file_have_the_others_as_their_history(folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "days.csv"
+    file.write_text(
+        "at,person,age,hours,member,workclass\n"
+        "2024-01-03,1,50,,false,\n2024-01-01,1,50,40,false,\n2024-01-02,2,50,7,false,\n2024-01-02,1,50,20,false,\n"
+    )
+    done = CliRunner().invoke(command, [str(file), "--bundle", str(folder)])
+    assert done.exit_code == 0, done.output
+    rows = list(csv.DictReader(io.StringIO(done.stdout)))
+    assert "hours@-1" not in rows[0]
+    before = [[{"hours": 20}], [], [], [{"hours": 40}]]
+    for row, history in zip(rows, before, strict=True):
+        asked = {"age": 50, "hours": row["hours"], "member": False, "history": history}
+        assert float(row["probability_1"]) == pytest.approx(probability(asked), rel=1e-5)
+    (tmp_path / "bare.csv").write_text("person,age,hours\n1,50,4\n")
+    done = CliRunner().invoke(command, [str(tmp_path / "bare.csv"), "--bundle", str(folder)])
+    assert isinstance(done.exception, DataCheckFailed)
+    assert "no column 'at'" in str(done.exception)
+
+
+def test_columns_of_a_file_are_read_for_what_the_model_looks_back_at() -> None:
+    columns = {one.name: one.kind for one in (Column(name="zip@-1", kind="categorical"), Column(name="x", kind="text"))}
+    assert columns_of(columns, TEXTS) == {"zip", "x"}
