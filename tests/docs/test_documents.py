@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING
 
@@ -121,14 +122,19 @@ def test_every_source_has_a_section_in_the_documents() -> None:
 
 
 def test_the_features_of_their_page_are_valid_and_every_option_is_told(tmp_path: Path) -> None:
+    from ruamel.yaml import YAML
+
     from specml.kinds import Feature
 
     page = (ROOT / "docs/features.md").read_text()
-    (block,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
-    head = "name: x\nproblem: {task: binary, target: y}\ncandidates: {gbm: lightgbm}\n"
-    (tmp_path / "spec.yaml").write_text(f"{head}data: {{sources: {{rows: {{type: csv, path: rows.csv}}}}}}\n{block}")
-    assert len(load(tmp_path).spec.features.columns) == 4
-    for name in ("boolean", "categorical", "date", "expression", "numeric", "text"):
+    blocks = [YAML(typ="safe").load(one) for one in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)]
+    for number, (task, block) in enumerate(zip(("binary", "regression"), blocks, strict=True)):
+        data = {"sources": {"rows": {"type": "csv", "path": "rows.csv"}}, "columns": {"day": {"role": "time"}}}
+        head = {"name": "x", "problem": {"task": task, "target": "sales"}, "candidates": {"gbm": "lightgbm"}}
+        spec = {**head, **block, "data": {**data, **block.get("data", {})}}
+        (tmp_path / f"{number}.yaml").write_text(json.dumps(spec, default=str))
+        assert load(tmp_path / f"{number}.yaml").spec.features.derive
+    for name in ("boolean", "categorical", "date", "expression", "lag", "numeric", "rolling", "text"):
         assert f"**{name}**" in page
         options = Feature.table[name].model_fields.keys() - {"type", "expr", "missing", "encode"}
         assert [option for option in options if option not in page] == []
