@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from specml.features.rolling import Rolling
 from specml.graph import Graph
 from specml.kinds import Feature
 from specml.signals.data_drift import _repeated
+from specml.stages import prepare
 from tests.conftest import spec_of
 from tests.unit.test_features import ADVERSARIAL
 from tests.unit.test_prepare import data, prepared
@@ -136,6 +138,32 @@ def test_rows_without_a_label_are_history_without_a_target(tmp_path: Path) -> No
     assert both.height == 239
     assert both["y@-1"][101] is None
     assert both["after@-2"][103] == rows["after"][100]
+
+
+def test_a_label_is_looked_back_at_as_it_is_written(tmp_path: Path) -> None:
+    rows = {**table(), "y": ["no" if i % 5 else "yes" for i in range(240)]}
+    spec = {
+        **changes(derive={"again": {"type": "expression", "expr": 'column("y@-1") == "yes"'}}),
+        "problem": {"task": "binary", "target": "y", "positive_class": "yes"},
+        "candidates": {"line": {"type": "logistic_regression"}},
+    }
+    train, _, layout = prepared(tmp_path, rows, **spec)
+    (before,) = [one for one in layout.features if one.name == "y@-1"]
+    assert (before.kind, before.categories) == ("categorical", ("no", "yes"))
+    assert train.filter(pl.col("y@-1") == "yes").height == pytest.approx(train.height / 5, abs=2)
+
+
+def test_what_was_is_no_leak_however_well_it_tells_what_comes(tmp_path: Path) -> None:
+    slow = {**table(), "y": [float(i) for i in range(240)], "x": [float(i % 3) for i in range(240)]}
+    derive = {"lately": {"type": "rolling", "of": "y", "window": 3}}
+    prepared(tmp_path, slow, **changes(derive=derive))  # y is y@-1 + y@-2 - y@-3, too
+    told = json.loads((tmp_path / prepare.METRICS).read_bytes())["checks"]["data.checks.leakage"]
+    assert (told["outcome"], "y@-1" in told["reason"]) == ("holds", False)
+    rise = {"rise": [float(i * i % 7) for i in range(240)]}
+    steps = {"y": [float(sum(rise["rise"][i % 2 : i + 1 : 2])) for i in range(240)]}
+    with pytest.raises(DataCheckFailed, match="rise and y@-1 add up to y in every row") as refusal:
+        prepared(tmp_path, {**slow, **rise, **steps}, **changes(derive=derive))
+    assert "data.columns.rise.known_after: event" in str(refusal.value)
 
 
 @pytest.mark.parametrize(

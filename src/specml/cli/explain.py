@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from specml.cli.arguments import spec_and_overrides
-from specml.cli.predict import client, columns_of, known, read_rows, spec_beside, tell_lacking
-from specml.data import TEXTS, looks_back
+from specml.cli.predict import client, known, rows_of, spec_beside, tell_lacking
+from specml.data import looks_back
 from specml.serving.history import KEY
 
 if TYPE_CHECKING:
@@ -157,8 +157,7 @@ def _read(file: Path | None, loaded: Loaded | None, model: _Asked) -> list[dict[
     from specml.tables.history import beside
 
     assert file is not None
-    texts, times = (columns_of(model.columns, kinds) for kinds in (TEXTS, ("datetime",)))
-    table = beside(read_rows(file, loaded, texts, times), model.history, model.columns)
+    table = beside(rows_of(file, loaded, model.columns, model.history), model.history, model.columns)
     tell_lacking(file, table, model.columns)
     return to_rows(table, model.columns)
 

@@ -47,8 +47,7 @@ def command(file: Path, arguments: tuple[str, ...], folder: Path | None, output:
 
     loaded = spec_beside(folder, arguments)
     model: Asked = ByBundle(folder) if folder is not None else ByServer(known(loaded))
-    texts, times = (columns_of(model.columns, kinds) for kinds in (TEXTS, ("datetime",)))
-    table = read_rows(file, loaded, texts, times)
+    table = rows_of(file, loaded, model.columns, model.history)
     known_rows = beside(table, model.history, model.columns)
     answered = with_predictions(table, model.predict(to_rows(known_rows, model.columns)))
     _write(answered, output, file)
@@ -58,8 +57,14 @@ def command(file: Path, arguments: tuple[str, ...], folder: Path | None, output:
         tell_lacking(file, known_rows, model.columns)
 
 
-def columns_of(columns: Mapping[str, Kind], kinds: Iterable[Kind]) -> frozenset[str]:
-    """The columns of a file that hold what the model takes as one of ``kinds``, now or of the rows before."""
+def rows_of(file: Path, loaded: Loaded | None, columns: Mapping[str, Kind], history: PastRows | None) -> pl.DataFrame:
+    """The file's rows for a model of these ``columns``, which may look back at a ``history``."""
+    texts, times = (_read_as(columns, kinds) for kinds in (TEXTS, ("datetime",)))
+    return read_rows(file, loaded, texts, times | ({history.time} if history else set()))
+
+
+def _read_as(columns: Mapping[str, Kind], kinds: Iterable[Kind]) -> frozenset[str]:
+    """What a file calls the columns of some kinds, also where the model takes them of earlier rows."""
     return frozenset((looks_back(name) or (name,))[0] for name, kind in columns.items() if kind in kinds)
 
 

@@ -70,16 +70,15 @@ def _of_captures(loaded: Loaded) -> Iterator[Judged]:
 def _of_file(loaded: Loaded, file: Path, by: str | None) -> Iterator[Judged]:
     from specml import rollout
     from specml.bundle import open_bundle
-    from specml.cli.predict import columns_of, read_rows
-    from specml.data import TEXTS
+    from specml.cli.predict import rows_of
     from specml.files import digest
     from specml.tables.history import beside
     from specml.watch.judge import content, judge, parts, seen
 
     champion = rollout.current(loaded.spec, loaded.folder)
     bundle = champion.open() if champion else open_bundle(loaded.folder / "artifacts/bundle")
-    kinds = {column.name: column.kind for column in bundle.contract.inputs}
-    table = beside(read_rows(file, loaded, columns_of(kinds, TEXTS)), bundle.contract.history, kinds)
+    columns, history = {one.name: one.kind for one in bundle.contract.inputs}, bundle.contract.history
+    table = beside(rows_of(file, loaded, columns, history), history, columns)
     for part, rows in parts(table, by):
         origin = {"file": file.name, "rows": digest(content(rows)), **({"part": part} if part else {})}
         name = f"file-{digest(json.dumps([bundle.digest, origin]).encode())[7:19]}"

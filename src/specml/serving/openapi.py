@@ -147,7 +147,10 @@ def _history(contract: Contract) -> dict[str, Any]:
         return {}
     steps = [(column, step) for column in contract.inputs if (step := looks_back(column.name))]
     read = {step[0]: _column(column.model_copy(update={"name": step[0]})) for column, step in reversed(steps)}
-    others = {column.name for column in contract.inputs if not looks_back(column.name)} | {told.time, *told.by}
+    others = {column.name for column in contract.inputs if not looks_back(column.name)} - {told.time, *told.by}
+    where = {told.time: "Compared, where it is said: it may not fall."} | dict.fromkeys(
+        told.by, "The same in all rows."
+    )
     group = f" of the same {' and '.join(told.by)}" if told.by else ""
     about = (
         f"The rows{group} before this one, by {told.time}, oldest first. Of more than {told.rows} the latest "
@@ -156,7 +159,11 @@ def _history(contract: Contract) -> dict[str, Any]:
     row = {
         "type": "object",
         "additionalProperties": False,
-        "properties": read | {name: {"description": "Not read."} for name in sorted(others - read.keys())},
+        "properties": {
+            **{name: {"description": "Not read."} for name in sorted(others)},
+            **{name: {"description": what} for name, what in where.items()},
+            **read,
+        },
     }
     return {KEY: {"type": "array", "items": row, "description": about, "x-history": told.model_dump(mode="json")}}
 

@@ -212,14 +212,14 @@ def _typed(spec: Spec, features: Features, table: pl.DataFrame) -> tuple[pl.Data
         if missing and not declared.nullable:
             what = f"{missing} of {len(values)} values are missing, but nullable is false."
             raise DataCheckFailed(what, where=f"data.columns.{name}.nullable")
-        reason = _unfit(typed, missing, times=features.takes_times(name)) if declared.role == "feature" else ""
+        reason = unfit = _unfit(typed, missing, times=features.takes_times(name)) if declared.role == "feature" else ""
         if name in spec.data.labels.read and declared.role == "feature":
             reason = "a rule under data.labels reads it"
         if declared.known_after:
             reason = f"it is known only after the {declared.known_after}"
         if reason:
             set_aside[name] = reason
-        if not reason or name in looked_back_at:
+        if not reason or (name in looked_back_at and not unfit):
             columns.append(typed)
     return pl.DataFrame(columns), set_aside
 
@@ -443,9 +443,8 @@ def _refuse_underivable(features: Features, kinds: dict[str, str], set_aside: di
                 raise DataCheckFailed(f"reads {name!r}{why}.", where=where, hint=hint)
             if kinds[name] not in allowed:
                 what = f"reads {name!r} as {' or '.join(allowed)}; it is {kinds[name]}."
-                raise DataCheckFailed(
-                    what, where=where, hint=f"Declare data.columns.{name}.dtype, or mend the formula."
-                )
+                of, _ = looks_back(name) or (name, 0)
+                raise DataCheckFailed(what, where=where, hint=f"Declare data.columns.{of}.dtype, or mend the formula.")
 
 
 def _may_be_feature(spec: Spec, chosen: Features, name: str) -> bool:

@@ -89,8 +89,10 @@ def _by(spec: Spec) -> Iterator[Disagreement]:
             what, hint = f"names {name!r}, which undeclared: drop forgets.", f"Declare data.columns.{name}.role: id"
             yield Disagreement(key=key, what=what, hint=hint)
         elif role not in ("id", "feature"):
-            what, hint = f"names {name!r}, whose role is {role}.", f"Declare data.columns.{name}.role: id"
-            yield Disagreement(key=key, what=what, hint=hint)
+            hint = (
+                f"Declare data.columns.{name}.role: id" if role == "ignore" else "Name one whose role is id or feature."
+            )
+            yield Disagreement(key=key, what=f"names {name!r}, whose role is {role}.", hint=hint)
 
 
 def past_rows(spec: Spec, features: Features) -> PastRows | None:
@@ -115,9 +117,10 @@ def prepared(spec: Spec, features: Features, table: pl.DataFrame, set_aside: Map
         if of not in table.columns:
             close = get_close_matches(of, table.columns, 1)
             hint = f"Did you mean {close[0]!r}?" if close else f"The data has: {', '.join(table.columns)}."
+            why = f"which was set aside: {set_aside[of]}." if of in set_aside else "which is no column."
             readers = (name for name, one in sorted(features.derive.items()) if _reads(one.reads(), of))
             where = f"features.derive.{next(readers)}"
-            raise DataCheckFailed(f"reads past values of {of!r}, which is no column.", where=where, hint=hint)
+            raise DataCheckFailed(f"reads past values of {of!r}, {why}", where=where, hint=hint)
     for name in told.by:
         if name not in table.columns:
             why = f": it is set aside, {set_aside[name]}" if name in set_aside else ""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from specml.data import looks_back
 from specml.evidence import Verdict
 from specml.tables import splits
 from specml.tables.strength import ROWS, evenly, sampled, strengths
@@ -32,36 +33,43 @@ CHANCE = ("auto", "random", "stratified", "group", "hash")
 
 
 def single_columns(spec: Spec, layout: Layout, train: pl.DataFrame, findings: Findings) -> dict[str, float]:
-    """One column alone tells the target better than it may, or some add up to it; how well each does."""
+    """One column alone tells the target better than it may, or some add up to it; how well each does.
+
+    Past values are not judged alone.
+    """
     check, where = spec.data.checks.leakage, "data.checks.leakage"
     sample, by = sampled(layout, train), layout.folding
     key = splits.fold_column(spec.data.split, sample, by).to_numpy() if by.column else None
     scores = strengths(layout, sample, key)
-    if sample.height < FEWEST:
+    # What was before is known when the model is asked, however well it tells what comes.
+    judged = {name: one for name, one in scores.items() if not looks_back(name)}
+    if sample.height < FEWEST or not judged:
         reason = f"{sample.height} training rows are too few to tell a leak from chance."
+        if not judged:
+            reason = "every column is of earlier rows, which nothing in the row itself has told."
         findings.add(where, Verdict(outcome="not measured", reason=reason, n=sample.height), check.level)
         return scores
-    best = max(scores, key=lambda name: scores[name])
+    best = max(judged, key=lambda name: judged[name])
     what = "R²" if layout.task == "regression" else "ROC AUC"
-    verdict: dict[str, Any] = {"n": sample.height, "value": scores[best], "threshold": f"≤ {check.max:g} ({what})"}
-    too_good = sorted((name for name in scores if scores[name] > check.max), key=lambda name: -scores[name])
+    verdict: dict[str, Any] = {"n": sample.height, "value": judged[best], "threshold": f"≤ {check.max:g} ({what})"}
+    too_good = sorted((name for name in judged if judged[name] > check.max), key=lambda name: -judged[name])
     if too_good:
-        each = ", ".join(f"{name} ({scores[name]:.4f})" for name in too_good[:5])
-        reason = f"alone, of {len(scores):,} columns, tell {layout.target}: {each}."
-    elif summands := _sum(layout, sample, sample[layout.target].to_numpy()) if check.max < 1 else []:
+        each = ", ".join(f"{name} ({judged[name]:.4f})" for name in too_good[:5])
+        reason = f"alone, of {len(judged):,} columns, tell {layout.target}: {each}."
+    elif check.max < 1 and (summands := _sum(layout, sample, sample[layout.target].to_numpy())):
         too_good = summands
         reason = f"{' and '.join(summands)} add up to {layout.target} in every row."
         verdict["value"] = 1.0
     else:
-        reason = f"the column that tells most alone is {best}: {what} {scores[best]:.4f}."
-    name = too_good[0] if too_good else ""
+        reason = f"the column that tells most alone is {best}: {what} {judged[best]:.4f}."
+    name = next((one for one in too_good if not looks_back(one)), "")
     hint = (
         f"Is it known when the model is asked? If not: data.columns.{name}.known_after: event. If it is: {where}.max, "
         "or level: warn."
     )
     verdict["outcome"] = "refused" if too_good else "holds"
     findings.add(where, Verdict(reason=reason, **verdict), check.level, hint)
-    if scores[best] > STRONG and not too_good:
+    if judged[best] > STRONG and not too_good:
         findings.notes.append(f"{where}: {reason} Is it known when the model is asked?")
     return scores
 
@@ -88,7 +96,8 @@ def _sum(layout: Layout, sample: pl.DataFrame, y: np.ndarray) -> list[str]:
     off = np.abs(X[:, chosen] @ rounded[chosen] - y).max() if chosen.any() else np.inf
     if off > EXACT * max(1.0, float(np.abs(y).max())) or chosen.sum() < 2:
         return []
-    return [column.name for column, taken in zip(numeric, chosen, strict=True) if taken]
+    names = [column.name for column, taken in zip(numeric, chosen, strict=True) if taken]
+    return [] if all(map(looks_back, names)) else names
 
 
 def across(spec: Spec, layout: Layout, train: pl.DataFrame, test: pl.DataFrame, findings: Findings) -> None:

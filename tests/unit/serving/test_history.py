@@ -6,19 +6,22 @@ import asyncio
 import csv
 import io
 import json
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from specml.bundle import open_bundle, read_contract
-from specml.cli.predict import columns_of, command
-from specml.data import TEXTS, Column, PastRows
+from specml.cli.predict import command, rows_of
+from specml.data import Column, PastRows
 from specml.errors import DataCheckFailed
 from specml.serving.app import Args
 from specml.serving.client import told
 from specml.serving.explanation import Explainer
-from specml.serving.request import most_values
+from specml.serving.refusal import Refused
+from specml.serving.request import most_values, named
 from tests.bundles import binary_bundle, probability
 from tests.malformed import GOOD, tensors
 from tests.unit.serving.conftest import ask
@@ -26,6 +29,8 @@ from tests.unit.serving.conftest import ask
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from specml.bundle import Contract
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +60,7 @@ def server(folder: Path) -> Iterator[Callable[[str, str, Any], tuple[int, Any]]]
         [{"hours": 1.5}, {"hours": 40}],
         [{"hours": 1.5}, {"hours": None}],
         [{"age": 3, "at": "2024-01-01", "person": 7}],
+        [{"at": "2024-01-01", "person": 7}, {"at": "2024-01-01", "hours": 5, "person": 7}],
         [{"hours": 40, "workclass": "?"}] * 30,
         [{"hours": "not read"}, {"hours": 2}],
     ],
@@ -83,8 +89,8 @@ def test_what_was_is_a_column_like_another(server: Any) -> None:
     ("changed", "says"),
     [
         ({"history": 3}, "rows[0].history is a JSON number, not a list of rows."),
-        ({"history": [[1]]}, "rows[0].history[0] is a JSON array, not an object."),
-        ({"history": [{}, {"hors": 3}]}, "rows[0].history[1].hors is no column of this model. Did you mean 'hours'?"),
+        ({"history": [[1]]}, "rows[0].history[-1] is a JSON array, not an object."),
+        ({"history": [{}, {"hors": 3}]}, "rows[0].history[-1].hors is no column of this model. Did you mean 'hours'?"),
         ({"history": [{}, {"hours": "x"}]}, 'rows[0].history[-1].hours is "x"; the column takes a number.'),
         ({"history": [{"hours": True}]}, "rows[0].history[-1].hours is true; the column takes a number."),
         ({"history": [], "hours@-1": 3}, "rows[0] has history and 'hours@-1'"),
@@ -92,9 +98,42 @@ def test_what_was_is_a_column_like_another(server: Any) -> None:
     ],
 )
 def test_what_is_no_history_is_told_by_its_place(server: Any, changed: Any, says: str) -> None:
-    for path in ("/predict",):
-        status, answer = server("POST", path, {"rows": [{**GOOD, **changed}]})
-        assert (status, answer["error"][: len(says)]) == (422, says)
+    status, answer = server("POST", "/predict", {"rows": [{**GOOD, **changed}]})
+    assert (status, answer["error"][: len(says)]) == (422, says)
+
+
+@pytest.fixture(scope="module")
+def long(folder: Path) -> Contract:
+    """A contract of three rows, which takes the time of the row itself as well."""
+    contract = open_bundle(folder).contract
+    assert contract.history is not None
+    at = Column(name="at", kind="datetime", nullable=True)
+    history = contract.history.model_copy(update={"rows": 3})
+    return contract.model_copy(update={"inputs": (*contract.inputs, at), "history": history})
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"history": [{"at": "2024-01-02"}, {}, {"at": "2024-01-01"}]}, "rows[0].history[-1].at is earlier than in"),
+        ({"history": [{"at": "2024-01-02"}], "at": "2024-01-02"}, "rows[0].history holds a row that is no earlier"),
+        ({"history": [{"at": "2024-01-02T10:00:00+02:00"}], "at": "2024-01-02T08:00:00Z"}, "rows[0].history holds"),
+        ({"history": [{"person": 1}, {"person": 2}]}, "rows[0].history[-1].person is another than elsewhere"),
+        ({"history": [{"at": "soon"}]}, "rows[0].history[-1].at is no time"),
+        ({"history": [{"at": [1]}]}, "rows[0].history[-1].at is a JSON array, no time."),
+        ({"history": [{"at": 3.5}, {"at": 3}]}, "rows[0].history[-1].at is earlier"),
+    ],
+)
+def test_a_history_in_no_order_is_refused(long: Contract, changed: Any, says: str) -> None:
+    with pytest.raises(Refused) as refusal:
+        named([{**GOOD, **changed}], long)
+    assert (refusal.value.http, refusal.value.what[: len(says)]) == (422, says)
+
+
+def test_only_what_counts_is_looked_at(long: Contract) -> None:
+    history = [{"at": "2025-01-01", "person": "other"}, {}, {"at": "2024-01-01", "hours": 2.5}, {"at": "2024-01-01"}]
+    columns = named([{**GOOD, "history": history, "at": "2024-01-01T00:00:01"}], long).columns
+    assert np.isnan(columns["hours@-1"][0])
 
 
 def test_a_model_that_looks_back_at_nothing_takes_no_history(post: Callable[..., Any]) -> None:
@@ -151,6 +190,8 @@ def test_rows_of_a_file_have_the_others_as_their_history(folder: Path, tmp_path:
     assert "no column 'at'" in str(done.exception)
 
 
-def test_columns_of_a_file_are_read_for_what_the_model_looks_back_at() -> None:
-    columns = {one.name: one.kind for one in (Column(name="zip@-1", kind="categorical"), Column(name="x", kind="text"))}
-    assert columns_of(columns, TEXTS) == {"zip", "x"}
+def test_columns_of_a_file_are_read_for_what_the_model_looks_back_at(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("zip,day,other\n02139,25.11.2026,26.11.2026\n")
+    history = PastRows(rows=1, columns=("zip",), time="day")
+    read = rows_of(tmp_path / "rows.csv", None, {"zip@-1": "categorical"}, history)
+    assert read.to_dicts() == [{"zip": "02139", "day": datetime(2026, 11, 25), "other": "26.11.2026"}]
