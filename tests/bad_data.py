@@ -29,7 +29,7 @@ _Y = (_X + 0.6 * _G.normal(size=N) > 0).astype(int)
 class Case:
     """Rows with one fault."""
 
-    section: Literal["Files", "Rows", "Columns", "Values", "The target", "Split and leakage", "Size"]
+    section: Literal["Files", "Rows", "Columns", "Values", "The target", "Split and leakage", "Requests", "Size"]
     what: str
     rows: Callable[[], dict[str, Any] | bytes]
     """A table, or the bytes of ``file``."""
@@ -45,6 +45,8 @@ class Case:
     whole: bool = False
     """Whether it is taken through all stages, up to the release."""
     slow: bool = False
+    asked: dict[str, Any] = field(default_factory=dict)
+    """A row that the bundle is then asked about; what its server's counters say of it is said."""
 
 
 def rows(**columns: Any) -> dict[str, Any]:
@@ -736,9 +738,19 @@ CASES = (
         },
     ),
     Case(
+        "Requests",
+        "a category that no training row had",
+        rows,
+        'column="kind"} 1',
+        how="answered as one never seen, and counted in `/metrics`",
+        whole=True,
+        slow=True,
+        asked={"x": 0.5, "kind": SECRET},
+    ),
+    Case(
         "Size",
-        "2,000 columns",
-        lambda: rows(**{f"c{i}": _G.normal(size=N) for i in range(2000)}),
+        "10,000 columns",
+        lambda: rows(**{f"c{i}": _G.normal(size=N) for i in range(10_000)}),
         "",
         how="goes on",
         slow=True,

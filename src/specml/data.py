@@ -103,6 +103,10 @@ def iso(time: float) -> str:
     return (EPOCH + timedelta(seconds=min(max(time, FIRST), LAST))).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
+CATEGORIES_KEPT = 1000
+"""Categories that the contract lists for a column; beyond, the list stops being of use to a reader."""
+
+
 class Column(BaseModel):
     """One feature as the model knows it: the same facts in the tables, the contract and the server."""
 
@@ -120,7 +124,7 @@ class Column(BaseModel):
     """Smallest value in the training rows, of times in seconds; None for categories, texts and empty columns."""
     maximum: float | None = None
     categories: tuple[str, ...] = ()
-    """Categories in the training rows, sorted, without the missing one; at most ``max_categories`` of them."""
+    """Categories in the training rows, sorted, without the missing one; at most ``CATEGORIES_KEPT``, the commonest."""
 
     @property
     def tensor(self) -> Literal["float64", "string"]:
@@ -231,7 +235,7 @@ def feature_values(table: pl.DataFrame, column: Column) -> np.ndarray | pl.Serie
         times = values.cast(pl.Datetime("us", getattr(values.dtype, "time_zone", None))).dt.epoch("us")
         # Divided by numpy, as a request's times are by Python: polars multiplies by the reciprocal.
         return times.cast(pl.Float64).fill_null(float("nan")).to_numpy() / 1e6
-    return values.cast(pl.Float64).fill_null(float("nan")).to_numpy().astype(np.float64)
+    return values.cast(pl.Float64).to_numpy().astype(np.float64)  # a copy, in which what is null is NaN
 
 
 def watched(values: pl.Series, column: Column) -> pl.Series:

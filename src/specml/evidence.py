@@ -174,9 +174,9 @@ def stability_index(p: np.ndarray, q: np.ndarray) -> float:
 
 def wilson(successes: float, n: float, confidence: float) -> Interval:
     """Wilson's score interval for a proportion (Wilson 1927; Newcombe 1998, method 3)."""
-    from scipy.stats import norm
+    from scipy.special import ndtri
 
-    z = float(norm.ppf(0.5 + confidence / 2))
+    z = float(ndtri(0.5 + confidence / 2))
     p = successes / n
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))

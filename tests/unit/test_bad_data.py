@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -9,13 +11,17 @@ import pytest
 
 from specml.compile import compile_plan
 from specml.errors import SpecmlError
+from specml.serving.app import Args
 from specml.stages import STAGES
 from specml.stages.work import Work, narrowed
 from tests.bad_data import CASES, SECRET, Case
 from tests.conftest import spec_of
+from tests.unit.serving.conftest import ask
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tests.unit.serving.conftest import Asked
 
 
 def outcome(case: Case, folder: Path) -> tuple[int, list[str]]:
@@ -44,7 +50,24 @@ def outcome(case: Case, folder: Path) -> tuple[int, list[str]]:
                 break
     except SpecmlError as error:
         return error.status, [*said, str(error)]
-    return 0, said
+    return 0, [*said, *(answered(case, folder) if case.asked else ())]
+
+
+def answered(case: Case, folder: Path) -> list[str]:
+    """What a server's counters say of values that no training row had, once the bundle has answered."""
+    service = Args(bundle=str(folder / "artifacts/bundle")).service("r")
+
+    async def main() -> tuple[Asked, str]:
+        answer = await ask(service, "POST", "/predict", json.dumps({"rows": [case.asked]}).encode())
+        return answer, (await ask(service, "GET", "/metrics")).body.decode()
+
+    answer, told = asyncio.run(main())
+    service.close()
+    assert answer.status == 200
+    (prediction,) = json.loads(answer.body)["predictions"]
+    assert sum(prediction["probabilities"].values()) == pytest.approx(1)
+    assert 0 < prediction["probability"] < 1
+    return [line for line in told.splitlines() if line.startswith("specml_unseen_categories_total")]
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from specml.bundle import BundleError, Contract, open_bundle, predict, write_bun
 from specml.data import Column
 from specml.files import canonical_json, digest
 from specml.graph import Graph
+from tests.bundles import binary_bundle
 
 
 def doubled() -> bytes:
@@ -161,3 +162,21 @@ def test_no_bundle_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="no bundle here") as error:
         open_bundle(tmp_path)
     assert "specml run" in error.value.hint
+
+
+def test_a_wide_graph_is_opened_as_it_is_and_answers_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from onnxruntime import GraphOptimizationLevel
+
+    binary_bundle(tmp_path / "b")
+    opened = open_bundle(tmp_path / "b")
+    columns = {
+        one.name: np.array(["Private", "odd"], dtype=object) if one.kind == "categorical" else np.array([1.0, 30.0])
+        for one in opened.contract.inputs
+    }
+    usual = opened.session()
+    monkeypatch.setattr("specml.bundle.WIDE", 3)
+    plain = opened.session()
+    assert plain.get_session_options().graph_optimization_level == GraphOptimizationLevel.ORT_DISABLE_ALL
+    assert usual.get_session_options().graph_optimization_level == GraphOptimizationLevel.ORT_ENABLE_ALL
+    answers = [predict(one, columns)["probabilities"] for one in (usual, plain)]
+    np.testing.assert_allclose(*answers, rtol=1e-6)

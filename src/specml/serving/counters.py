@@ -44,6 +44,8 @@ class Counters:
         """Answers by route and status."""
         self.rows = 0
         """Rows answered."""
+        self.unseen: Counter[str] = Counter()
+        """Values of each column that stood in no training row."""
         self.failures = 0
         """Requests on which the model could not be run."""
         self.shared = 0
@@ -88,6 +90,10 @@ class Counters:
         ]
         for (route, status), count in sorted(self.requests.items()):
             lines.append(f'specml_requests_total{{{own},route="{route}",status="{status}"}} {count}')
+        about = "Categories in requests that stood in no training row."
+        lines += [f"# HELP specml_unseen_categories_total {about}", "# TYPE specml_unseen_categories_total counter"]
+        for name, count in sorted(self.unseen.items()):
+            lines.append(f'specml_unseen_categories_total{{{own},column="{_label(name)}"}} {count}')
         singles = [
             ("rows_total", "counter", "Rows answered.", self.rows),
             ("model_failures_total", "counter", "Requests on which the model could not be run.", self.failures),
@@ -115,3 +121,8 @@ class Counters:
             lines += [f"# HELP specml_{name} {about}", f"# TYPE specml_{name} histogram"]
             lines += histogram.lines(f"specml_{name}", own)
         return "\n".join(lines) + "\n"
+
+
+def _label(value: str) -> str:
+    """A label's value in the text format."""
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

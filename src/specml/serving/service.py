@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import orjson
 
+from specml.data import CATEGORIES_KEPT, MISSING
 from specml.serving import infer
 from specml.serving.answer import predict_body
 from specml.serving.auth import Tokens
@@ -30,7 +31,10 @@ from specml.serving.session import Session
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
+    import numpy as np
+
     from specml.bundle import Bundle
+    from specml.serving.request import Rows
 
     Explaining = Callable[[bytes, str], Awaitable["Reply"]]
     """Answers a body that asks for explanations, in the request of that id."""
@@ -116,6 +120,11 @@ class Service:
         self.session = Session(bundle, gpu=gpu)
         self.session.warm_up((1, max_batch_size))
         self.counters = Counters()
+        self._seen = {
+            column.name: {*column.categories, MISSING}
+            for column in bundle.contract.inputs
+            if 0 < len(column.categories) < CATEGORIES_KEPT  # a longer list is cut
+        }
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="reader")
         self._batcher = Batcher(
@@ -184,7 +193,7 @@ class Service:
 
     async def _predict(self, body: bytes, headers: Mapping[str, str]) -> Reply:
         rows = await self._read(body, partial(read_rows, body, self._contract, self._max_rows))
-        outputs = await self._batcher.submit(rows)
+        outputs = await self._submit(rows)
         identity = request_id(headers.get(REQUEST_ID))
         answer = predict_body(outputs, self._contract, self._bundle.digest, identity, self._notice)
         if self.capture is not None:
@@ -194,7 +203,7 @@ class Service:
     async def _infer(self, body: bytes, headers: Mapping[str, str]) -> Reply:
         header_length = headers.get(infer.HEADER_LENGTH)
         request = await self._read(body, partial(infer.read_infer, body, header_length, self._contract, self._max_rows))
-        outputs = await self._batcher.submit(request.rows)
+        outputs = await self._submit(request.rows)
         identity = request_id(request.id, headers.get(REQUEST_ID))
         raw, told = infer.write_infer(
             request,
@@ -211,6 +220,14 @@ class Service:
     async def _explain(self, body: bytes, headers: Mapping[str, str]) -> Reply:
         assert self._explaining is not None
         return await self._explaining(body, request_id(headers.get(REQUEST_ID)))
+
+    async def _submit(self, rows: Rows) -> dict[str, np.ndarray]:
+        """The graph's outputs; what no training row had is counted."""
+        outputs = await self._batcher.submit(rows)
+        for name, seen in self._seen.items():
+            if unseen := rows.n - sum(map(seen.__contains__, rows.columns[name])):
+                self.counters.unseen[name] += unseen
+        return outputs
 
     async def _read(self, body: bytes, read: Callable[[], T]) -> T:
         """What ``read`` makes of the body; other requests go on while it reads a large one."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from specml.casting import as_groups, cast, declared_groups
 from specml.data import (
+    CATEGORIES_KEPT,
     FIRST,
     LARGEST,
     LAST,
@@ -46,8 +47,6 @@ QUARANTINE = "artifacts/prepare/quarantine.parquet"
 STRENGTHS = "artifacts/prepare/strengths.json"
 """How well each feature alone tells the target: by it a leak is found, and ``explore`` shows the best ones first."""
 METRICS = "metrics/prepare.json"
-CATEGORIES_KEPT = 1000
-"""Categories that the contract lists for a column; beyond, the list stops being of use to a reader."""
 
 MOST_CLASSES = 100
 

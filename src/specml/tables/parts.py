@@ -58,8 +58,7 @@ def numbers(values: pl.Series, column: Column) -> np.ndarray:
     import numpy as np
     import polars as pl
 
-    seen = watched(values, column).cast(pl.Float64).fill_null(float("nan"))
-    return np.asarray(seen.to_numpy(), dtype=np.float64)
+    return np.asarray(watched(values, column).cast(pl.Float64).to_numpy(), dtype=np.float64)
 
 
 def of_categories(values: pl.Series, most: int = MOST, *, rest: bool = True) -> Parts:

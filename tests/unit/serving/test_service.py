@@ -11,6 +11,7 @@ import pytest
 from specml.bundle import open_bundle
 from specml.errors import DeployFailed
 from specml.serving.app import Args, ExplainReplica
+from specml.serving.counters import Counters
 from specml.serving.session import CPU, CUDA, Session, gpu_visible
 from tests.bundles import binary_bundle, probability, regression_bundle
 from tests.malformed import GOOD, infer, rows, tensors
@@ -149,6 +150,33 @@ def test_metrics_count_what_was_done(bundle: Path) -> None:
     assert f'specml_batch_rows_bucket{{{own},le="2"}} 3' in lines
     assert f'specml_batch_rows_bucket{{{own},le="+Inf"}} 3' in lines
     service.close()
+
+
+def test_categories_that_no_training_row_had_are_answered_and_counted(bundle: Path) -> None:
+    service = Args(bundle=str(bundle)).service("r1")
+    body = tensors()
+    body["inputs"][3]["data"] = ["Astronaut"]
+    odd = [GOOD | {"workclass": one} for one in ("Private", None, "1", 1, "private", "Astronaut")]
+
+    async def main() -> tuple[list[int], str]:
+        answers = [
+            await ask(service, "POST", "/predict", json.dumps({"rows": odd}).encode()),
+            await ask(service, "POST", "/v2/models/census/infer", json.dumps(body).encode()),
+        ]
+        return [one.status for one in answers], (await ask(service, "GET", "/metrics")).body.decode()
+
+    status, told = asyncio.run(main())
+    assert status == [200, 200]
+    own = 'model="census",replica="r1"'
+    assert f'specml_unseen_categories_total{{{own},column="workclass"}} 3\n' in told
+    service.close()
+
+
+def test_a_label_of_a_counter_stays_one() -> None:
+    counters = Counters()
+    counters.unseen['a"b\\c\nd'] += 2
+    told = counters.text(replica="r", model="m", bundle="b", provider="p", waiting_rows=0)
+    assert 'column="a\\"b\\\\c\\nd"} 2\n' in told
 
 
 def test_one_poisoned_request_of_many_fails_alone(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
