@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from specml.bundle import Contract
 from specml.component import Disagreement
-from specml.data import Layout
+from specml.data import Layout, PastRows
 from specml.evidence import Champion, Evidence
 from specml.gates.champion import Champion as Gate
 from specml.stages.champion import unfit
@@ -180,3 +180,14 @@ def test_a_champion_must_be_able_to_answer_the_rows(changes: dict[str, Any], tol
     found = unfit(contract(**changes), LAYOUT)
     assert found.startswith(told) if told.startswith("it") else told in found
     assert bool(found) == bool(told)
+
+
+def test_a_champion_that_looks_back_at_other_rows_cannot_answer() -> None:
+    columns = (column("a"), column("a@-1"))
+    told = PastRows(rows=1, columns=("a",), time="at", by=("shop",))
+    layout = Layout(task="binary", target="y", classes=(0, 1), features=columns, history=told)
+    shorter = contract(inputs=columns, history=told.model_copy(update={"rows": 5}))
+    assert unfit(shorter, layout) == ""
+    for change in ({"by": ()}, {"time": "day"}):
+        other = contract(inputs=columns, history=told.model_copy(update=change))
+        assert "looks back at other rows" in unfit(other, layout)

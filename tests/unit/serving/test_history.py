@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from specml.bundle import open_bundle, read_contract
 from specml.cli.predict import command, rows_of
@@ -128,6 +130,26 @@ def test_a_history_in_no_order_is_refused(long: Contract, changed: Any, says: st
     with pytest.raises(Refused) as refusal:
         named([{**GOOD, **changed}], long)
     assert (refusal.value.http, refusal.value.what[: len(says)]) == (422, says)
+
+
+NAMES = st.sampled_from(["hours", "age", "at", "person", "history", "hours@-1", "x"])
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers(-9, 9) | st.sampled_from(["2024-01-01", "", "a"]),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(NAMES, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.dictionaries(NAMES, VALUES, max_size=4) | VALUES, max_size=5) | VALUES)
+def test_anything_else_is_refused_or_taken(long: Contract, history: Any) -> None:
+    try:
+        read = named([{**GOOD, "history": history}], long)
+    except Refused as refusal:
+        answer = refusal.what
+    else:
+        answer = f"rows[0] {read.columns['hours@-1'].shape}"
+    assert answer.startswith("rows[0]")
 
 
 def test_only_what_counts_is_looked_at(long: Contract) -> None:
