@@ -61,6 +61,29 @@ def _write(path: Path, raw: bytes, mode: int) -> None:
 
 
 @contextlib.contextmanager
+def file_atomic(path: Path, mode: int = 0o666) -> Iterator[Path]:
+    """Yield the path of an empty file that takes the place of ``path`` when the block ends without an error."""
+    with _named(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _held(path, folder=False) as (temporary, handle):
+            yield temporary
+            os.fsync(handle)
+            temporary.chmod(mode & ~_umask())
+            with _allowed():
+                temporary.replace(path)
+        _fsync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def scratch(path: Path) -> Iterator[Path]:
+    """Yield an empty folder beside ``path`` that is gone when the block ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _held(path, folder=True) as (temporary, _):
+        yield temporary
+        shutil.rmtree(temporary)
+
+
+@contextlib.contextmanager
 def folder_atomic(path: Path) -> Iterator[Path]:
     """Yield an empty folder that takes the place of ``path`` when the block ends without an error."""
     with _named(path):

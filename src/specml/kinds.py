@@ -21,7 +21,7 @@ from specml.space import Dimension
 from specml.values import FilePath
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     import numpy as np
@@ -81,6 +81,13 @@ class Source(Component):
                 told.
             NotEnoughData: it is empty.
         """
+
+    def batches(self, folder: Path, texts: frozenset[str] = frozenset(), tell: Tell = untold) -> Iterator[pl.DataFrame]:
+        """The rows of ``read`` in their order, in batches that have the same columns.
+
+        One batch, unless a source knows how to read a part of its rows only.
+        """
+        yield self.read(folder, texts, tell)
 
     @property
     def grows_by(self) -> str | None:

@@ -262,7 +262,7 @@ def test_a_protected_list_and_a_clock_that_tells_no_age_are_refused() -> None:
     checks = {"freshness": {"column": "a", "at": "2026-01-01", "max": "1d"}}
     table = pl.DataFrame({"a": CLOCKS, "y": [0, 1]})
     with pytest.raises(DataCheckFailed, match="holds Time values, not times"):
-        contract.judged(spec_of(data={**tree()["data"], "checks": checks}), table, table, Findings())
+        contract.Age(spec_of(data={**tree()["data"], "checks": checks})).add(table)
 
 
 def test_limits_that_leave_nothing_valid_are_contradictions() -> None:

@@ -220,7 +220,7 @@ def test_ragged_rows_are_counted_whatever_the_chunks(widths: list[int], chunk: i
     wrong = [number for number, width in enumerate(widths, 2) if width != 2]
     before, shapes.CHUNK = shapes.CHUNK, chunk
     try:
-        shape = shapes._shape(text.encode(), ",")
+        shape = shapes._shape(shapes._chunks(text.encode()), ",")
     finally:
         shapes.CHUNK = before
     assert shape.ragged.count == len(wrong)

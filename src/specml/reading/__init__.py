@@ -4,6 +4,7 @@ What was not declared and had to be found out is told to ``tell``; what can't be
 never with a value.
 """
 
+from specml.reading.blocks import csv_batches
 from specml.reading.csv import CsvText, read_csv
 from specml.reading.formats import (
     Format,
@@ -11,6 +12,7 @@ from specml.reading.formats import (
     json_value,
     of_records,
     of_rows,
+    parquet_batches,
     parse_json,
     read_arrow,
     read_format,
@@ -23,10 +25,12 @@ from specml.reading.text import unpacked
 __all__ = [
     "CsvText",
     "Format",
+    "csv_batches",
     "format_of",
     "json_value",
     "of_records",
     "of_rows",
+    "parquet_batches",
     "parse_json",
     "read_arrow",
     "read_csv",

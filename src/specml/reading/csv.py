@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import codecs
 import re
-from typing import TYPE_CHECKING, Annotated, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator
 from pydantic_core import PydanticCustomError
@@ -17,13 +18,15 @@ from specml.reading.text import utf8
 from specml.values import Separator
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import polars as pl
 
     from specml.kinds import Tell
     from specml.reading.shape import Shape
 
+DASHES = "dashes among numbers, taken as missing"
+BLANK = "blank lines left out"
 SEPARATORS = (",", ";", "\t", "|")
 LOOKED_AT = 100
 """Records that the separator is inferred from."""
@@ -77,7 +80,25 @@ class CsvText(Block):
         return self.decimal != "." or self.thousands is not None
 
 
-def read_csv(content: bytes, how: CsvText, where: str, texts: frozenset[str], tell: Tell) -> pl.DataFrame:
+@dataclass(frozen=True)
+class Known:
+    """What is known of the columns of some records from others."""
+
+    types: Mapping[str, Any]
+    """Of numbers and truths; other columns are texts to the parser."""
+    dashed: frozenset[str] = frozenset()
+    """Columns of numbers among which dashes are missing values."""
+
+
+def read_csv(
+    content: bytes,
+    how: CsvText,
+    where: str,
+    texts: frozenset[str],
+    tell: Tell,
+    *,
+    known: Known | None = None,
+) -> pl.DataFrame:
     """Separated text with a header line as a table.
 
     Args:
@@ -86,6 +107,7 @@ def read_csv(content: bytes, how: CsvText, where: str, texts: frozenset[str], te
         where: what errors name.
         texts: columns that stay as they are written.
         tell: is given what was inferred.
+        known: what other records say of the columns; inferred from these unless given.
 
     Raises:
         DataCheckFailed: it is not in its encoding, misshapen, or a declared date is none.
@@ -94,20 +116,22 @@ def read_csv(content: bytes, how: CsvText, where: str, texts: frozenset[str], te
     text = utf8(content, how.encoding, where, tell)
     if not text.strip():  # there was a byte order mark
         raise NotEnoughData("is empty.", where=where)
-    separator = how.separator or _separator(text)
+    separator = how.separator or likely_separator(text)
     if how.separator is None:
         tell("separator", separator)
     shape = refuse_misshapen(text, separator, where)
     names = _header(text, separator, where)
-    table = without_unnamed(_parsed(text, separator, how, where, texts), names, tell)
+    table = without_unnamed(
+        _parsed(text, how.model_copy(update={"separator": separator}), where, texts, known), names, tell
+    )
     if shape.blank:
         table = _without(table, shape)
-        tell("blank lines left out", len(shape.blank))
-    table = _numbers(_without_dashes(table, how, texts, tell), how, texts)
+        tell(BLANK, len(shape.blank))
+    table = _numbers(_without_dashes(table, how, texts, known.dashed if known else frozenset(), tell), how, texts)
     return with_dates(_declared_dates(table, how, where), how.dates, texts, tell)
 
 
-def _separator(text: bytes) -> str:
+def likely_separator(text: bytes) -> str:
     """The likeliest of ``SEPARATORS``; a comma where none is in the header."""
     from csv import Error, reader
     from itertools import islice
@@ -155,16 +179,19 @@ def _header(text: bytes, separator: str, where: str) -> list[str]:
     return header
 
 
-def _parsed(text: bytes, separator: str, how: CsvText, where: str, texts: frozenset[str]) -> pl.DataFrame:
+def _parsed(text: bytes, how: CsvText, where: str, texts: frozenset[str], known: Known | None) -> pl.DataFrame:
     import polars as pl
 
+    assert how.separator is not None
+
+    written = dict.fromkeys({*texts, *how.dates}, pl.String)
     try:
         return pl.read_csv(
             text,
-            schema_overrides=dict.fromkeys({*texts, *how.dates}, pl.String),
-            separator=separator,
+            schema_overrides=written if known is None else {**known.types, **written},
+            separator=how.separator,
             null_values=list(how.missing),
-            infer_schema=not how.marked,
+            infer_schema=not how.marked and known is None,
             infer_schema_length=None,
             encoding="utf8",
         )
@@ -180,7 +207,9 @@ def _without(table: pl.DataFrame, shape: Shape) -> pl.DataFrame:
     return table.filter(~rows.is_in(shape.blank)) if table.height == shape.records else table
 
 
-def _without_dashes(table: pl.DataFrame, how: CsvText, texts: frozenset[str], tell: Tell) -> pl.DataFrame:
+def _without_dashes(
+    table: pl.DataFrame, how: CsvText, texts: frozenset[str], dashed: frozenset[str], tell: Tell
+) -> pl.DataFrame:
     """Dashes as missing in columns whose other texts are numbers, every one."""
     import polars as pl
 
@@ -188,15 +217,21 @@ def _without_dashes(table: pl.DataFrame, how: CsvText, texts: frozenset[str], te
     columns = []
     for values in table.get_columns():
         if values.dtype == pl.String and values.name not in texts and values.name not in how.dates:
-            dashes = (values.str.strip_chars() == DASH).fill_null(value=False)
+            dashes = dash(values)
             rest = values.filter(~dashes)
-            if dashes.any() and numbers(rest, how.decimal, how.thousands) is not None:
+            known = values.name in dashed
+            if dashes.any() and (known or numbers(rest, how.decimal, how.thousands) is not None):
                 found[values.name] = f"{int(dashes.sum()):,}"
                 values = values.set(dashes, None)  # noqa: PLW2901
         columns.append(values)
     if found:
-        tell("dashes among numbers, taken as missing", found)
+        tell(DASHES, found)
     return table.with_columns(columns)
+
+
+def dash(values: pl.Series) -> pl.Series:
+    """Whether each text is a dash: bool [n]."""
+    return (values.str.strip_chars() == DASH).fill_null(value=False)
 
 
 def _numbers(table: pl.DataFrame, how: CsvText, texts: frozenset[str]) -> pl.DataFrame:

@@ -8,6 +8,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from specml.batches import parted
 from specml.data import category
 from specml.errors import DataCheckFailed, NotEnoughData, first_line
 from specml.reading.csv import CsvText, read_csv, without_unnamed
@@ -16,6 +17,8 @@ from specml.reading.parquet import unpacked_size
 from specml.reading.text import utf8
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import polars as pl
 
     from specml.kinds import Tell
@@ -92,6 +95,25 @@ def read_parquet(content: bytes | Path, where: str) -> pl.DataFrame:
     source = io.BytesIO(content) if isinstance(content, bytes) else _there(content, where)
     try:
         return pl.read_parquet(source, glob=False) if isinstance(source, Path) else pl.read_parquet(source)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise _refused("Parquet", error, where) from None
+
+
+def parquet_batches(path: Path, where: str) -> Iterator[pl.DataFrame]:
+    """A Parquet file in its own types, a part of its rows after another where there are many.
+
+    Raises:
+        DataCheckFailed: there is no such file, or it is damaged.
+    """
+    import polars as pl
+
+    try:
+        parts = parted(_there(path, where))
+        if len(parts) == 1:
+            yield read_parquet(path, where)
+            return
+        for part in parts:
+            yield part.collect()
     except (pl.exceptions.PolarsError, OSError) as error:
         raise _refused("Parquet", error, where) from None
 

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 ISO = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?)?$"
 ORDERS = ("%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%Y/%m/%d", "%d-%m-%Y", "%m-%d-%Y")
+DATES, UNCLEAR = "dates", "dates that are not clear, kept as text"
+"""What is told of columns of dates: a format, or several."""
+OR, SEVERAL = " or ", "more than one form"
 CLOCKS = ("", " %H:%M", " %H:%M:%S")
 FORMATS = tuple(f"{order}{clock}" for order in ORDERS for clock in CLOCKS)
 """Beside ISO 8601. Years of two digits are nobody's to guess."""
@@ -72,12 +75,12 @@ def with_dates(table: pl.DataFrame, declared: Mapping[str, str], texts: frozense
         if dates is not None:
             found[name] = formats[0]
         elif formats:
-            unclear[name] = " or ".join(formats)
+            unclear[name] = OR.join(formats)
         columns.append(values if dates is None else dates)
     if found:
-        tell("dates", found)
+        tell(DATES, found)
     if unclear:
-        tell("dates that are not clear, kept as text", unclear)
+        tell(UNCLEAR, unclear)
     return table.with_columns(columns)
 
 
@@ -130,7 +133,7 @@ def _dates(values: pl.Series) -> tuple[list[str], pl.Series | None]:
         form, dates = next(iter(whole.items()))
         return [form], dates
     if not whole and (texts.str.contains(ISO) | texts.str.contains(DATE)).all():
-        return ["more than one form"], None
+        return [SEVERAL], None
     return list(whole), None
 
 

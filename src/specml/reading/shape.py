@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from specml.errors import DataCheckFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
     import numpy as np
 
@@ -51,14 +52,14 @@ class Shape:
     """Where the quotation opened that never closes; 0: none does."""
 
 
-def refuse_misshapen(text: bytes, separator: str, where: str) -> Shape:
-    """Make sure that every record of ``text`` has as many values as its header.
+def refuse_misshapen(text: bytes | Path, separator: str, where: str) -> Shape:
+    """Make sure that every record of a text, or a file of it, has as many values as its header.
 
     Raises:
         DataCheckFailed: some have another number, or there are NUL bytes or unpaired quotation marks; the line of the
             first and the count are told.
     """
-    shape = _shape(text, separator)
+    shape = _shape(_chunks(text), separator)
     if shape.zeros.count:
         what = f"holds {shape.zeros.count:,} NUL bytes, the first in line {shape.zeros.line:,}."
         hint = "It is binary, damaged, or in UTF-16 without a byte order mark: then say encoding: utf-16-le."
@@ -79,13 +80,13 @@ def refuse_misshapen(text: bytes, separator: str, where: str) -> Shape:
     return shape
 
 
-def _shape(text: bytes, separator: str) -> Shape:
+def _shape(chunks: Iterable[np.ndarray], separator: str) -> Shape:
     """Positions are looked at, not bytes: of line ends, separators and quotation marks there are far fewer."""
     import numpy as np
 
     shape, line, inside, open_line = Shape(), 1, False, 0
     before, values, length, started = NEWLINE, 0, 0, 1  # the byte before, and what is known of the record at hand
-    for chunk in _chunks(text):
+    for chunk in chunks:
         breaks, quotes, zeros = (np.flatnonzero(chunk == one) for one in (NEWLINE, QUOTE, 0))
         shape.zeros.add(len(zeros), _line(line, breaks, zeros))
         opening = quotes[int(inside) :: 2]
@@ -113,12 +114,31 @@ def _shape(text: bytes, separator: str) -> Shape:
     return shape
 
 
-def _chunks(text: bytes) -> Iterator[np.ndarray]:
+def _chunks(text: bytes | Path) -> Iterator[np.ndarray]:
     import numpy as np
 
-    whole = np.frombuffer(text, np.uint8)
-    for start in range(0, len(whole), CHUNK):
-        yield whole[start : start + CHUNK]
+    if isinstance(text, bytes):
+        whole = np.frombuffer(text, np.uint8)
+        yield from (whole[start : start + CHUNK] for start in range(0, len(whole), CHUNK))
+        return
+    with text.open("rb") as file:
+        while raw := file.read(CHUNK):
+            yield np.frombuffer(raw, np.uint8)
+
+
+def last_end(text: bytes) -> int:
+    """How many bytes of a text that begins with a record its whole records have, ends of lines among them."""
+    import numpy as np
+
+    quoted = False
+    last = 0
+    for number, chunk in enumerate(_chunks(text)):
+        breaks, quotes = np.flatnonzero(chunk == NEWLINE), np.flatnonzero(chunk == QUOTE)
+        ends = _outside(breaks, quotes, inside=quoted)
+        if len(ends):
+            last = number * CHUNK + int(ends[-1]) + 1
+        quoted = quoted != len(quotes) % 2
+    return last
 
 
 def _line(line: int, breaks: np.ndarray, places: np.ndarray) -> int:

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Literal
 from typing_extensions import override
 
 from specml.kinds import FileSource, untold
-from specml.reading import CsvText, read_csv, unpacked
+from specml.reading import CsvText, csv_batches, read_csv, unpacked
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import polars as pl
 
     from specml.kinds import Tell
@@ -25,3 +27,7 @@ class Csv(FileSource, CsvText):
     def read(self, folder: Path, texts: frozenset[str] = frozenset(), tell: Tell = untold) -> pl.DataFrame:
         path = self.located(folder)
         return read_csv(unpacked(path, self.path), self, self.path, texts, tell)
+
+    @override
+    def batches(self, folder: Path, texts: frozenset[str] = frozenset(), tell: Tell = untold) -> Iterator[pl.DataFrame]:
+        yield from csv_batches(self.located(folder), self, self.path, texts, tell)

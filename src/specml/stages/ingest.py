@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import hmac
-import io
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
-from specml import __version__
+from specml import __version__, batches
 from specml.casting import as_categories, blank_as_missing
 from specml.data import MISSING
 from specml.errors import DataCheckFailed, NotEnoughData, SpecmlError
-from specml.files import canonical_json, digest, read_json, write_atomic
+from specml.files import canonical_json, digest, read_json, scratch, write_atomic
 from specml.plan import Stage
 from specml.reading.database import in_order
 from specml.stages import fingerprint, guard
 from specml.tables import joins
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
     import polars as pl
 
+    from specml.batches import Batches
     from specml.kinds import Source, Tell
     from specml.spec import Data, Spec
     from specml.stages.work import Work
@@ -75,26 +78,32 @@ def work(work: Work) -> None:
     """
     source, inferred = work.spec.data.sources[work.key], dict[str, Any]()
     texts, tell = _texts(work), inferred.__setitem__
-    found, known = _read_on(work, source, texts), 0
-    if found is None:
-        table, told = _kept(work, _unchanged(work, source, texts, tell))
-    else:
-        table, told, known, inferred = found
-    if not table.height:
-        raise NotEnoughData("the source has no rows.", where=f"data.sources.{work.key}")
-    if not source.ordered:
-        table = in_order(table, source.grows_by)
-    told |= {"rows": table.height, "inferred": inferred}
+    with scratch(work.path(OUT)) as folder:
+        found, known = _read_on(work, source, texts), 0
+        if found is None:
+            table, told = _read(work, source, texts, tell, folder)
+        else:
+            fresh, told, known, inferred = found
+            table = batches.of(fresh, folder)
+        rows, width = table.height, len(table.schema)
+        if not rows:
+            raise NotEnoughData("the source has no rows.", where=f"data.sources.{work.key}")
+        if not source.ordered:
+            table = batches.of(in_order(table.all(), source.grows_by), folder)
+        content = batches.write(work.path(OUT), table)
+    told |= {"rows": rows, "inferred": inferred}
     if source.grows_by:
-        told["known"] = {"declared": _declared(work, source), "content": write_table(work, OUT, table)}
-    else:
-        write_table(work, OUT, table)
+        told["known"] = {"declared": _declared(work, source), "content": content}
     write_atomic(work.path(COLUMNS), canonical_json(told))
-    _say(work, table, told, known)
+    _say(work, f"{rows:,} rows × {width} columns", told, known)
 
 
-def _unchanged(work: Work, source: Source, texts: frozenset[str], tell: Tell) -> pl.DataFrame:
-    """What the source holds, if none of its files was changed meanwhile: DVC notes what they are afterwards.
+def _read(
+    work: Work, source: Source, texts: frozenset[str], tell: Tell, folder: Path
+) -> tuple[Batches, dict[str, Any]]:
+    """What is written of the source's rows, if none of its files was changed meanwhile, and which columns these are.
+
+    DVC notes what the files are afterwards.
 
     Raises:
         DataCheckFailed: one was.
@@ -105,12 +114,20 @@ def _unchanged(work: Work, source: Source, texts: frozenset[str], tell: Tell) ->
         each = (one for file in files for one in ([file, *file.rglob("*")] if file.is_dir() else [file]))
         return {str(file): (file.stat().st_mtime_ns, file.stat().st_size) for file in each if file.exists()}
 
+    told: dict[str, Any] = {}
+
+    def each() -> Iterator[pl.DataFrame]:
+        for batch in source.batches(work.folder, texts, tell):
+            table, facts = _kept(work, batch)
+            told.update(facts)
+            yield table
+
     before = states()
-    table = source.read(work.folder, texts, tell)
+    table = batches.kept(each(), folder)
     if states() != before:
         hint = "Run again when whoever writes it is done; let him write another file and rename that."
         raise DataCheckFailed("was changed while it was read.", hint=hint, where=", ".join(source.files()))
-    return table
+    return table, told
 
 
 def _texts(work: Work) -> frozenset[str]:
@@ -215,8 +232,7 @@ def _declared(work: Work, source: Source) -> str:
     return digest(canonical_json(told))
 
 
-def _say(work: Work, table: pl.DataFrame, told: dict[str, Any], known: int) -> None:
-    rows = f"{table.height:,} rows × {table.width} columns"
+def _say(work: Work, rows: str, told: dict[str, Any], known: int) -> None:
     if known:
         rows += f", of which {known:,} were known"
     found = [f"{what} {_in_words(one)}" for what, one in told["inferred"].items() if PLAIN.get(what) != one]
@@ -259,15 +275,6 @@ def pseudonyms(values: pl.Series, key: bytes) -> pl.Series:
     texts = as_categories(values)
     made: dict[str, Any] = {one: hmac.digest(key, one.encode(), "sha256").hex() for one in texts.unique().to_list()}
     return texts.replace_strict({**made, MISSING: None}, return_dtype=pl.String)
-
-
-def write_table(work: Work, relative: str, table: pl.DataFrame) -> str:
-    """Write a table as Parquet: the same table, the same bytes. Returns their digest."""
-    buffer = io.BytesIO()
-    table.write_parquet(buffer, compression="zstd", statistics=False)
-    content = buffer.getvalue()
-    write_atomic(work.path(relative), content)
-    return digest(content)
 
 
 def _in_words(found: Any) -> str:

@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-import re
-from difflib import get_close_matches
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from specml.casting import as_groups, cast, declared_groups
-from specml.data import (
-    CATEGORIES_KEPT,
-    FIRST,
-    LARGEST,
-    LAST,
-    MISSING,
-    NAMES_ROWS,
-    Column,
-    Folding,
-    Layout,
-    category,
-    looks_back,
-    watched,
-)
+from specml import batches
+from specml.casting import as_groups, cast
+from specml.data import LARGEST, MISSING, category
 from specml.errors import DataCheckFailed, NotEnoughData
-from specml.files import canonical_json, read_json, write_atomic
+from specml.files import canonical_json, read_json, scratch, write_atomic
 from specml.plan import Stage
 from specml.spec import Features
 from specml.stages import ingest
-from specml.tables import contract, feasibility, history, joins, labels, leakage, repair, splits
+from specml.tables import contract, feasibility, history, joins, labels, leakage, repair, splits, strength
+from specml.tables import layout as layouts
 from specml.tables.checks import Findings
 
 if TYPE_CHECKING:
@@ -35,8 +23,9 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-    from specml.data import DType
-    from specml.spec import Spec
+    from specml.batches import Batches
+    from specml.data import DType, Layout
+    from specml.spec import Data, Spec
     from specml.stages.work import Work
 
 TRAIN = "artifacts/prepare/train.parquet"
@@ -47,11 +36,7 @@ QUARANTINE = "artifacts/prepare/quarantine.parquet"
 STRENGTHS = "artifacts/prepare/strengths.json"
 """How well each feature alone tells the target: by it a leak is found, and ``explore`` shows the best ones first."""
 METRICS = "metrics/prepare.json"
-
 MOST_CLASSES = 100
-
-OUTPUTS = ("label", "prediction", "probabilities")
-"""What the packaged model's outputs are called."""
 
 
 def declare(spec: Spec) -> Stage:
@@ -84,74 +69,137 @@ def declare(spec: Spec) -> Stage:
 
 def work(work: Work) -> None:
     """Table → train and test tables, and the layout that says how to read them."""
-    import numpy as np
+    with scratch(work.path(TRAIN)) as folder:
+        told, notes = _prepared(work, folder)
+    write_atomic(work.path(METRICS), canonical_json(told))
+    for note in notes:
+        work.say(note, note=True)
+    rows, aside = told["rows"], told["set_aside"]
+    said = f"train {rows['train']:,} · test {rows['test']:,} rows, {told['features']} features"
+    work.say(f"{said}, {len(aside)} columns set aside" if aside else said)
 
+
+def _prepared(work: Work, folder: Path) -> tuple[dict[str, Any], list[str]]:
+    """Metrics, and what a person should know; ``folder``: where batches of large tables are kept."""
     spec, findings = work.spec, Findings()
-    written, found = _table(work)
-    if not spec.data.labels.rules:
-        ingest.refuse_missing({spec.problem.target: "problem.target"}, written.columns)
-    if written.height == 0:
-        raise NotEnoughData("the source has no rows.")
+    target, split = spec.problem.target, spec.data.split
     features = spec.features if "features" in work.stage.params else Features()
-    table, repaired, odd = repair.repaired(spec, features, written)
-    target, labelled = labels.labelled(spec, table, findings)
-    if target is not None:
-        written, table = written.with_columns(target), table.with_columns(target)
-    table, apart = contract.judged(spec, written, table, findings)
-    if apart is not None:
-        ingest.write_table(work, QUARANTINE, apart)
+    written, found = _table(work, features, folder)
+    rows = written.height
+    if not spec.data.labels.rules:
+        ingest.refuse_missing({target: "problem.target"}, written.schema.names())
+    if rows == 0:
+        raise NotEnoughData("the source has no rows.")
+    repaired = repair.Repair(spec, features, written)
+    contract.counted(spec, rows, findings)
+    table, apart, labelled = _checked(work, written, repaired, findings)
     findings.refuse()
-    table, set_aside = _typed(spec, features, table)
-    table = history.prepared(spec, features, table, set_aside)
-    unlabelled = table[spec.problem.target].null_count()
+    table, set_aside, unlabelled = _typed(spec, features, table)
+    if history.needed(features):
+        table = table.map(lambda batch: history.prepared(spec, features, batch, set_aside))
     labels.bounded(spec, unlabelled, table.height, findings)
-    table = table.filter(table[spec.problem.target].is_not_null())
-    classes = _classes(spec, table[spec.problem.target])
-    table = table.with_columns(_target(table[spec.problem.target], classes))
-    contract.balanced(spec, table[spec.problem.target], findings)
+    table, classes = _coded(spec, table, set_aside)
     _refuse_set_aside(spec, set_aside)
-    train_rows, test_rows = splits.hold_out(spec.data.split, table, spec.problem.target, spec.problem.task)
-    train, test = table[train_rows], table[test_rows]
-    feasibility.refuse_few(spec, train, test, classes)
-    layout = _layout(spec, features, train, classes, set_aside)
-    strengths = leakage.single_columns(spec, layout, train, findings)
-    leakage.across(spec, layout, train, test, findings)
+    narrow = table.narrow(list(dict.fromkeys([target, *_divides(spec), *spec.with_role("protected")])))
+    contract.balanced(spec, narrow[target], findings)
+    train_rows, test_rows = splits.hold_out(split, narrow, target, spec.problem.task)
+    if not table.single:  # rows come in the order in which they are stored
+        train_rows.sort()
+    known, held = narrow[train_rows], narrow[test_rows]
+    feasibility.refuse_few(spec, known, held, classes)
+    train, test = table.taken(train_rows), table.taken(test_rows)
+    layouts.refuse_idle_patterns(features, [*train.schema.names(), *set_aside])
+    layout = layouts.layout(spec, features, layouts.seen(spec, features, train), classes, set_aside)
+    strengths = leakage.single_columns(spec, layout, train.sampled(strength.ROWS), findings)
+    few = test.sampled(strength.ROWS)
+    leakage.across(spec, layout, train.all() if train.single else leakage.near(spec, layout, train, few), few, findings)
     findings.refuse()
-    _write_tables(work, layout, train, test)
+    _write_tables(work, layout, train, test, known)
     write_atomic(work.path(STRENGTHS), canonical_json(strengths))
     told: dict[str, Any] = {
-        "rows": {"train": train.height, "test": test.height, "unlabelled": unlabelled},
-        "held_out": splits.words(spec.data.split, spec.problem.task),
+        "rows": {"train": known.height, "test": held.height, "unlabelled": unlabelled},
+        "held_out": splits.words(split, spec.problem.task),
         "features": len(layout.features),
         "set_aside": dict(sorted(set_aside.items())),
         "checks": findings.told(),
     }
-    if embargoed := table.height - train.height - test.height:
+    if embargoed := narrow.height - known.height - held.height:
         told["rows"]["embargoed"] = embargoed
-    told |= {
-        key: facts
-        for key, facts in (("joins", found), ("labels", labelled), ("repaired", repaired), ("odd", odd))
-        if facts
-    }
+    facts = {"joins": found, "labels": labelled, "repaired": repaired.done, "odd": repaired.odd}
+    told |= {key: one for key, one in facts.items() if one}
     if apart is not None:
-        told["rows"]["quarantined"] = apart.height
+        told["rows"]["quarantined"] = apart
     if classes:
-        counts = np.bincount(train[layout.target].to_numpy(), minlength=len(classes))
-        told["train_rows_by_class"] = {str(label): int(n) for label, n in zip(classes, counts, strict=True)}
-    write_atomic(work.path(METRICS), canonical_json(told))
-    for note in (*_notes(told), *labels.notes(spec.data.labels, labelled), *findings.warnings()):
-        work.say(note, note=True)
-    aside = f", {len(set_aside)} columns set aside" if set_aside else ""
-    work.say(f"train {train.height:,} · test {test.height:,} rows, {len(layout.features)} features{aside}")
+        told["train_rows_by_class"] = _by_class(classes, known[target])
+    return told, [*_notes(told), *labels.notes(spec.data.labels, labelled), *findings.warnings()]
 
 
-def _write_tables(work: Work, layout: Layout, train: pl.DataFrame, test: pl.DataFrame) -> None:
+def _checked(
+    work: Work, written: Batches, repaired: repair.Repair, findings: Findings
+) -> tuple[Batches, int | None, dict[str, Any]]:
+    """The rows that go on, repaired and labelled; how many were put aside, and what was found about labels."""
+    spec, age, aside = work.spec, contract.Age(work.spec), list[Any]()
+    told: dict[str, Any] = {}
+    seen = 0
+
+    def check(batch: pl.DataFrame) -> pl.DataFrame:
+        nonlocal seen, told
+        table = repaired(batch)
+        target, found = labels.labelled(spec, table, findings)
+        told = labels.together(told, found)
+        if target is not None:
+            batch, table = batch.with_columns(target), table.with_columns(target)
+        age.add(table)
+        table, apart = contract.judged(spec, batch, table, findings, seen + 1)
+        seen += batch.height
+        if apart is not None:
+            aside.append(apart)
+        return table
+
+    table = written.map(check)
+    age.judge(findings)
+    if not aside:
+        return table, None, told
+    apart = batches.kept(aside, written.folder)
+    batches.write(work.path(QUARANTINE), apart)
+    return table, apart.height, told
+
+
+def _coded(spec: Spec, table: Batches, set_aside: dict[str, str]) -> tuple[Batches, tuple[Any, ...]]:
+    """The rows that have a label, as its index or number, without the columns that are set aside; and the classes."""
+    target = spec.problem.target
+    regression = spec.problem.task == "regression"
+    classes = _classes(spec, table.narrow([target])[target].drop_nulls() if regression else table.unique(target))
+    kept = [name for name in table.schema.names() if name not in set_aside]
+
+    def coded(batch: pl.DataFrame) -> pl.DataFrame:
+        labelled = batch.select(kept).filter(batch[target].is_not_null())
+        return labelled.with_columns(_target(labelled[target], classes))
+
+    return table.map(coded), classes
+
+
+def _divides(spec: Spec) -> list[str]:
+    """The columns by which rows are held out or divided into folds."""
+    split = spec.data.split
+    return [name for name in (split.column, split.folds.column) if name is not None]
+
+
+def _by_class(classes: tuple[Any, ...], y: pl.Series) -> dict[str, int]:
+    import numpy as np
+
+    counts = np.bincount(y.to_numpy(), minlength=len(classes))
+    return {str(label): int(n) for label, n in zip(classes, counts, strict=True)}
+
+
+def _write_tables(work: Work, layout: Layout, train: Batches, test: Batches, known: pl.DataFrame) -> None:
     spec = work.spec
     kept = [c.name for c in layout.features] + [*layout.protected, *([layout.weight] if layout.weight else [])]
     kept = [*dict.fromkeys([*kept, spec.problem.target])]
     trained_on = [name for name in kept if spec.column(name).use != "audit_only"]
-    ingest.write_table(work, TRAIN, _divided(spec, train, trained_on, layout.folding))
-    ingest.write_table(work, TEST, test.select(kept))
+    fold = None if layout.folding.column is None else splits.fold_column(spec.data.split, known, layout.folding)
+    batches.write(work.path(TRAIN), train.only(trained_on).with_column(fold))
+    batches.write(work.path(TEST), test.only(kept))
     write_atomic(work.path(LAYOUT), canonical_json(layout.model_dump(mode="json")))
 
 
@@ -166,15 +214,17 @@ def _notes(told: dict[str, Any]) -> Iterator[str]:
     yield from (f"{name} set aside: {reason}" for name, reason in told["set_aside"].items())
 
 
-def _table(work: Work) -> tuple[pl.DataFrame, dict[str, dict[str, int]]]:
+def _table(work: Work, features: Features, folder: Path) -> tuple[Batches, dict[str, dict[str, int]]]:
     """The rows of all sources as one table, and what the joins found."""
     import polars as pl
 
     data = work.spec.data
-    read = {Path(dep).stem: pl.read_parquet(work.path(dep)) for dep in work.stage.deps if dep.endswith(".parquet")}
+    paths = {Path(dep).stem: work.path(dep) for dep in work.stage.deps if dep.endswith(".parquet")}
     if not data.joins:
-        return next(iter(read.values())), {}
-    table, told = joins.joined(read, data.joins)
+        (path,) = paths.values()
+        whole = _compares_rows(data) or bool(history.needed(features))
+        return batches.read(path, folder, whole=whole), {}
+    table, told = joins.joined({name: pl.read_parquet(path) for name, path in paths.items()}, data.joins)
     files = [Path(dep) for dep in work.stage.deps if dep.endswith(".json")]
     dropped = {
         joins.named(data.joins, file.stem, name)
@@ -189,38 +239,58 @@ def _table(work: Work) -> tuple[pl.DataFrame, dict[str, dict[str, int]]]:
     for right, found in told.items():
         matched = f"{found['matched']:,} of {found['rows']:,} rows match one of its {found['right_rows']:,}"
         work.say(f"{right} joined: {matched}", note=True)
-    return table, told
+    return batches.of(table, folder), told
 
 
-def _typed(spec: Spec, features: Features, table: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, str]]:
-    """Columns in their declared or inferred types; what is set aside, and why: kept only if looked back at."""
+def _compares_rows(data: Data) -> bool:
+    """Whether a check needs all rows at once."""
+    unique = any(column.checks and column.checks.unique for column in data.columns.values())
+    return bool(unique or data.checks.duplicates or data.checks.conflicting_labels)
+
+
+def _typed(spec: Spec, features: Features, table: Batches) -> tuple[Batches, dict[str, str], int]:
+    """Columns in their declared or inferred types; what is set aside, and why; and how many rows have no label.
+
+    What is set aside is kept only if it is looked back at.
+    """
     import polars as pl
 
-    set_aside: dict[str, str] = {}
-    looked_back_at = history.needed(features)
-    columns = []
-    for values in table.get_columns():
-        name, declared = values.name, spec.column(values.name)
-        if declared.role == "ignore":
-            continue
-        if not name:
-            set_aside["(unnamed)"] = "it has no name"
-            continue
-        typed = _column_typed(spec, values, features.dtype(name))
-        missing = int((typed == MISSING).sum()) if typed.dtype == pl.String else typed.null_count()
-        if missing and not declared.nullable:
-            what = f"{missing} of {len(values)} values are missing, but nullable is false."
+    names = [name for name in table.schema.names() if spec.column(name).role != "ignore"]
+    missing: Counter[str] = Counter()
+
+    def typed(batch: pl.DataFrame) -> pl.DataFrame:
+        columns = [_column_typed(spec, batch[name], features.dtype(name)) for name in names if name]
+        missing.update({one.name: _missing(one) for one in columns})
+        return pl.DataFrame(columns)
+
+    rows, table = table.height, table.map(typed)
+    set_aside, kept = {"(unnamed)": "it has no name"} if "" in names else {}, []
+    for name, dtype in table.schema.items():
+        declared, lacks = spec.column(name), missing[name]
+        if lacks and not declared.nullable:
+            what = f"{lacks} of {rows} values are missing, but nullable is false."
             raise DataCheckFailed(what, where=f"data.columns.{name}.nullable")
-        reason = unfit = _unfit(typed, missing, times=features.takes_times(name)) if declared.role == "feature" else ""
+        unfit = "every value is missing" if lacks == rows else _unfit(name, dtype, times=features.takes_times(name))
+        reason = unfit = unfit if declared.role == "feature" else ""
         if name in spec.data.labels.read and declared.role == "feature":
             reason = "a rule under data.labels reads it"
         if declared.known_after:
             reason = f"it is known only after the {declared.known_after}"
         if reason:
             set_aside[name] = reason
-        if not reason or (name in looked_back_at and not unfit):
-            columns.append(typed)
-    return pl.DataFrame(columns), set_aside
+        if not reason or (name in history.needed(features) and not unfit):
+            kept.append(name)
+    for name in spec.with_role("weight"):
+        if name in table.schema and not sum(batch[name].sum() for batch in table) > 0:
+            raise DataCheckFailed("every weight is 0.", where=f"data.columns.{name}.role: weight")
+    return table.only(kept), set_aside, missing[spec.problem.target]
+
+
+def _missing(values: pl.Series) -> int:
+    import polars as pl
+
+    unnamed = int((values == MISSING).sum()) if values.dtype == pl.String else 0
+    return unnamed + values.null_count()
 
 
 def _column_typed(spec: Spec, values: pl.Series, wanted: DType | None) -> pl.Series:
@@ -249,24 +319,20 @@ def _refuse_bad_weights(values: pl.Series) -> None:
     bad = values.null_count() + int((values < 0).sum())
     if bad:
         raise DataCheckFailed(f"{bad} of {len(values)} weights are missing, not finite or negative.", where=where)
-    if not values.sum() > 0:
-        raise DataCheckFailed("every weight is 0.", where=where)
 
 
-def _unfit(values: pl.Series, missing: int, *, times: bool) -> str:
-    """Why a column can't be a feature; empty when it can."""
+def _unfit(name: str, dtype: pl.DataType, *, times: bool) -> str:
+    """Why a column of that type can't be a feature; empty when it can."""
     import polars as pl
 
-    if missing == len(values):
-        return "every value is missing"
-    if times and values.dtype in (pl.Date, pl.Datetime):
+    if times and dtype in (pl.Date, pl.Datetime):
         return ""
-    if values.dtype in (pl.Date, pl.Datetime):
-        return f"it holds {values.dtype} values; say features.columns.{values.name}: date, or its role: time or ignore"
-    if values.dtype.is_temporal():
-        return f"it holds {values.dtype} values; declare its role: time or ignore"
-    if not (values.dtype.is_numeric() or values.dtype in (pl.String, pl.Boolean)):
-        return f"it holds {values.dtype} values"
+    if dtype in (pl.Date, pl.Datetime):
+        return f"it holds {dtype} values; say features.columns.{name}: date, or its role: time or ignore"
+    if dtype.is_temporal():
+        return f"it holds {dtype} values; declare its role: time or ignore"
+    if not (dtype.is_numeric() or dtype in (pl.String, pl.Boolean)):
+        return f"it holds {dtype} values"
     return ""
 
 
@@ -326,7 +392,8 @@ def _target(values: pl.Series, classes: tuple[Any, ...]) -> pl.Series:
 
     if not classes:
         return values.cast(pl.Float64)
-    return _labels(values).replace_strict(list(classes), list(range(len(classes))), return_dtype=pl.Int64)
+    read = values if isinstance(classes[0], float) else _labels(values)
+    return read.replace_strict(list(classes), list(range(len(classes))), return_dtype=pl.Int64)
 
 
 def _binary(spec: Spec, classes: list[Any]) -> list[Any]:
@@ -356,134 +423,8 @@ def _binary(spec: Spec, classes: list[Any]) -> list[Any]:
     return [label for label in classes if label != matching[0]] + matching
 
 
-def _divided(spec: Spec, train: pl.DataFrame, kept: list[str], folding: Folding) -> pl.DataFrame:
-    """The training table; where folds go by a column, with one that says what belongs together or came before."""
-    if folding.column is None:
-        return train.select(kept)
-    return train.select(kept).with_columns(splits.fold_column(spec.data.split, train, folding))
-
-
 def _refuse_set_aside(spec: Spec, set_aside: dict[str, str]) -> None:
     split = spec.data.split
     for name, where in ((split.column, "data.split.column"), (split.folds.column, "data.split.folds.column")):
         if name in set_aside:
             raise DataCheckFailed(f"{name!r} is set aside: {set_aside[name]}.", where=where)
-
-
-def _layout(
-    spec: Spec, chosen: Features, train: pl.DataFrame, classes: tuple[Any, ...], set_aside: dict[str, str]
-) -> Layout:
-    features, read = [], chosen.read
-    _refuse_idle_patterns(chosen, [*train.columns, *set_aside])
-    for name in train.columns:
-        if not _may_be_feature(spec, chosen, name):
-            continue
-        if not chosen.takes(name) and name not in read:
-            set_aside[name] = "features.include and exclude leave it out"
-            continue
-        if train[name].null_count() == train.height or train[name].n_unique() == 1:
-            empty = looks_back(name) and train[name].null_count() == train.height
-            told = (
-                "no training row has so many rows before it" if empty else "it has one value only in the training rows"
-            )
-            set_aside[name] = told
-            continue
-        distinct = train[name].n_unique()
-        dtype = spec.column(name).dtype or chosen.dtype(name)
-        if _is_text(train[name]) and dtype is None and distinct > NAMES_ROWS * train.height:
-            set_aside[name] = (
-                f"{distinct:,} of its {train.height:,} texts are distinct; an id? Declare its role or dtype, as text"
-            )
-            continue
-        features.append(_column(name, train[name], dtype, nullable=spec.column(name).nullable))
-    for column in features:
-        odd = re.fullmatch(r"_[cv]\d+", column.name) or (looks_back(column.name) and column.name not in read)
-        if column.name in (*OUTPUTS, *splits.COLUMNS.values()) or odd:
-            raise DataCheckFailed(
-                f"a feature can't be called {column.name!r}, which the model's graph needs as a name of its own.",
-                hint=f"Rename it in the data, or declare data.columns.{column.name}.role: ignore",
-            )
-    if not features:
-        raise DataCheckFailed("no feature is left.", hint="Check the roles under data.columns.")
-    _refuse_underivable(chosen, {column.name: column.kind for column in features}, set_aside)
-    weights = spec.with_role("weight")
-    return Layout(
-        task=spec.problem.task,
-        target=spec.problem.target,
-        classes=classes,
-        features=tuple(features),
-        protected=spec.with_role("protected"),
-        groups={name: declared_groups(spec.column(name)) for name in spec.with_role("protected")},
-        folding=splits.folding(spec.data.split, spec.problem.task),
-        weight=weights[0] if weights else None,
-        history=history.past_rows(spec, chosen),
-    )
-
-
-def _refuse_idle_patterns(features: Features, names: list[str]) -> None:
-    """A pattern that fits no column is misspelt, or left from what has gone."""
-    for key, pattern in features.idle(names):
-        close = get_close_matches(pattern, names, 1)
-        hint = f"Did you mean {close[0]!r}?" if close else ""
-        raise DataCheckFailed(f"{pattern!r} fits no column of the data.", where=f"features.{key}", hint=hint)
-
-
-def _refuse_underivable(features: Features, kinds: dict[str, str], set_aside: dict[str, str]) -> None:
-    """What derives must find the columns that it reads, of kinds that it can read."""
-    for derived, feature in features.derive.items():
-        where = f"features.derive.{derived}"
-        if derived in kinds:
-            raise DataCheckFailed("is the name of a column: a derived feature needs one of its own.", where=where)
-        for name, allowed in feature.reads().items():
-            if name not in kinds:
-                why = f", which was set aside: {set_aside[name]}" if name in set_aside else ", which is no column"
-                close = get_close_matches(name, kinds, 1)
-                hint = f"Did you mean {close[0]!r}?" if close else ""
-                raise DataCheckFailed(f"reads {name!r}{why}.", where=where, hint=hint)
-            if kinds[name] not in allowed:
-                what = f"reads {name!r} as {' or '.join(allowed)}; it is {kinds[name]}."
-                of, _ = looks_back(name) or (name, 0)
-                raise DataCheckFailed(what, where=where, hint=f"Declare data.columns.{of}.dtype, or mend the formula.")
-
-
-def _may_be_feature(spec: Spec, chosen: Features, name: str) -> bool:
-    """Whether its role lets a model see a column; one that orders the rows only where a feature asks for it."""
-    role = spec.column(name).role
-    if role == "time":
-        return chosen.dtype(name) == "datetime" or name in chosen.read
-    return role == "feature" and name != spec.problem.target
-
-
-def _is_text(values: pl.Series) -> bool:
-    import polars as pl
-
-    return values.dtype == pl.String
-
-
-def _column(name: str, values: pl.Series, dtype: DType | None, *, nullable: bool) -> Column:
-    import polars as pl
-
-    if dtype == "text":
-        return Column(name=name, kind="text", nullable=nullable)
-    if values.dtype.is_temporal():
-        times = watched(values, Column(name=name, kind="datetime"))
-        ends = {"minimum": _number(times.clip(FIRST, LAST).min()), "maximum": _number(times.clip(FIRST, LAST).max())}
-        return Column(name=name, kind="datetime", nullable=nullable, **ends)
-    if values.dtype == pl.String:
-        counts = values.filter(values != MISSING).alias("value").value_counts(sort=True).head(CATEGORIES_KEPT)
-        return Column(
-            name=name, kind="categorical", nullable=nullable, categories=tuple(sorted(counts["value"].to_list()))
-        )
-    numbers = values.cast(pl.Float64)
-    return Column(
-        name=name,
-        kind="boolean" if values.dtype == pl.Boolean else "numeric",
-        integral=values.dtype.is_integer(),
-        nullable=nullable,
-        minimum=_number(numbers.min()),
-        maximum=_number(numbers.max()),
-    )
-
-
-def _number(value: Any) -> float | None:
-    return None if value is None else float(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 from pydantic import AfterValidator, Field
@@ -184,19 +185,31 @@ class Findings:
         self.hints: dict[str, str] = {}
         self.notes: list[str] = []
         """What breaks no check, and a person should know all the same."""
+        self._counts: dict[str, Counter[str]] = {}
+        self._by: dict[str, Counter[str]] = {}
 
     def add(self, where: str, verdict: Verdict, level: str, hint: str = "") -> None:
         """One verdict."""
         self.verdicts[where], self.levels[where], self.hints[where] = verdict, level, hint
 
-    def count(self, where: str, bad: int, of: int, rows: Bound, reason: str) -> None:
-        """A verdict about ``bad`` rows ``of`` so many, which ``rows`` bounds; ``reason`` says what they are."""
+    def count(self, where: str, bad: int, of: int, rows: Bound, what: str, **by: int) -> None:
+        """A verdict about ``bad`` rows ``of`` so many, which ``rows`` bounds; what was counted before adds up.
+
+        ``what`` says what they are, with ``{bad}``, ``{of}``, and ``{by}``: how many by what.
+        """
+        before = self._counts.setdefault(where, Counter())
+        before.update({"bad": bad, "of": of})
+        by_what = self._by.setdefault(where, Counter())
+        by_what.update(by)
+        bad, of = before["bad"], before["of"]
         if rows.max is None:
             allowed, threshold = (of, "none") if getattr(rows, "level", "") == "quarantine" else (0, "≤ 0 rows")
         else:
             share = rows.max < 1 and rows.max > 0
             allowed = int(rows.max * of) if share else int(rows.max)
             threshold = f"≤ {rows.max:g} of the rows" if share else f"≤ {rows.max:g} rows"
+        told = ", ".join(f"{n:,} by {key}" for key, n in by_what.items())
+        reason = what.format(bad=f"{bad:,}", of=f"{of:,}", by=told)
         verdict = Verdict(
             outcome="holds" if bad <= allowed else "refused", reason=reason, value=bad, n=of, threshold=threshold
         )

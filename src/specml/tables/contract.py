@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 
     from specml.data import DType
     from specml.spec import Column, Spec
-    from specml.tables.checks import ColumnChecks, Findings, Freshness, RowCount, Rows
+    from specml.tables.checks import ColumnChecks, Findings, Freshness, Rows
 
 ROW = "__row__"
 """The quarantine's column that counts the rows as they were read and joined, from 1 on."""
 REASON = "__reason__"
 """Its column with the keys of the checks that a row breaks."""
 DTYPE = ".checks.dtype"
+DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -37,29 +38,36 @@ class Bad:
     limit: Rows
     what: str
     """What they are, as ``values are missing``."""
+    by: dict[str, int] = field(default_factory=dict)
+    """How many break which of several rules."""
 
 
-def judged(spec: Spec, written: pl.DataFrame, table: pl.DataFrame, findings: Findings) -> tuple[pl.DataFrame, Any]:
+def judged(
+    spec: Spec, written: pl.DataFrame, table: pl.DataFrame, findings: Findings, first: int = 1
+) -> tuple[pl.DataFrame, Any]:
     """The rows of ``table`` that go on, and those put aside with their reasons; None where no check puts any aside.
 
     ``written``: the same rows before texts were repaired; a ``regex`` looks at them, and the quarantine keeps them.
+    ``first``: which row of all the first of them is.
 
     Raises:
         DataCheckFailed: a check can't be asked of these columns.
     """
-    checks, view, aside = spec.data.checks, table, {}
-    if checks.row_count:
-        _row_count(table.height, checks.row_count, findings)
+    import polars as pl
+
+    view, aside = table, {}
     for bad in _every(spec, written, table):
-        n = int(bad.rows.sum())
-        findings.count(bad.where, n, table.height, bad.limit, f"{n:,} of {table.height:,} {bad.what}.")
+        findings.count(
+            bad.where, int(bad.rows.sum()), table.height, bad.limit, f"{{bad}} of {{of}} {bad.what}.", **bad.by
+        )
         if bad.limit.level == "quarantine":
             aside[bad.where] = bad.rows
         if bad.where.endswith(DTYPE):
             view = view.with_columns(_typed(spec, table[bad.rows.name]))
-    if checks.freshness:
-        _fresh(_time(spec, table, checks.freshness), checks.freshness, findings)
-    return _apart(spec, written, view, aside, findings) if spec.data.quarantines else (view, None)
+    if not spec.data.quarantines:
+        return view, None
+    view, apart = _apart(spec, written, view, aside, findings)
+    return view, apart.with_columns(pl.col(ROW) + first - 1)
 
 
 def _apart(
@@ -71,8 +79,8 @@ def _apart(
     out = pl.repeat(value=False, n=table.height, eager=True)
     for rows in aside.values():
         out |= rows
-    n = int(out.sum())
-    findings.count("data.checks.quarantine", n, table.height, spec.data.checks.quarantine, f"{n:,} rows are put aside.")
+    limit = spec.data.checks.quarantine
+    findings.count("data.checks.quarantine", int(out.sum()), table.height, limit, "{bad} rows are put aside.")
     why = [pl.when(rows).then(pl.lit(where)) for where, rows in aside.items()]
     kept = [name for name in written.columns if _kept(spec.column(name))]
     for name in (ROW, REASON):
@@ -134,11 +142,11 @@ def _column(spec: Spec, checks: ColumnChecks, written: pl.Series, values: pl.Ser
     if checks.validity:
         rules = {key: _allowed(checks, key, written, typed, where) for key in checks.validity}
         wrong = {key: known & ~allowed.fill_null(value=False) for key, allowed in rules.items()}
-        told = ", ".join(f"{int(rows.sum()):,} by {key}" for key, rows in wrong.items())
+        by = {key: int(rows.sum()) for key, rows in wrong.items()}
         rows = next(iter(wrong.values()))
         for more in wrong.values():
             rows |= more
-        yield Bad(f"{where}.invalid", rows, checks.invalid, f"values are invalid ({told})")
+        yield Bad(f"{where}.invalid", rows, checks.invalid, "values are invalid ({by})", by)
     if checks.unique:
         yield Bad(f"{where}.unique", known & ~typed.is_first_distinct(), checks.unique, "values stood in a row before")
 
@@ -237,7 +245,11 @@ def _conflicting(spec: Spec, table: pl.DataFrame) -> pl.Series:
     return table.select(((labels > 1) & pl.col(target).is_not_null()).alias("rows"))["rows"]
 
 
-def _row_count(rows: int, check: RowCount, findings: Findings) -> None:
+def counted(spec: Spec, rows: int, findings: Findings) -> None:
+    """How many rows there are."""
+    check = spec.data.checks.row_count
+    if check is None:
+        return
     within = check.min <= rows and (check.max is None or rows <= check.max)
     threshold = f"≥ {check.min:,} rows" + (f", ≤ {check.max:,}" if check.max is not None else "")
     outcome: Any = "holds" if within else "refused"
@@ -257,21 +269,55 @@ def _time(spec: Spec, table: pl.DataFrame, check: Freshness) -> pl.Series:
     return _naive(values)
 
 
-def _fresh(times: pl.Series, check: Freshness, findings: Findings) -> None:
-    end = datetime.fromisoformat(check.at) + timedelta(days=1)
-    later, latest = int((times >= end).sum()), times.max()
-    if later:
-        fine, age, reason = False, None, f"{later:,} of {len(times):,} rows are later than {check.at}."
-    elif not isinstance(latest, datetime):
-        fine, age, reason = False, None, "no row has a time."
-    else:
-        seconds = (end - latest).total_seconds()
-        fine, age = seconds <= check.max, seconds / 86400
-        reason = f"the latest row is {age:.1f} days old at the end of {check.at}."
-    verdict = Verdict(
-        outcome="holds" if fine else "refused", reason=reason, value=age, n=len(times), threshold=f"≤ {check.max}"
-    )
-    findings.add("data.checks.freshness", verdict, check.level)
+class Age:
+    """How old the latest row is, of those that were added."""
+
+    def __init__(self, spec: Spec) -> None:
+        self._spec, self._check = spec, spec.data.checks.freshness
+        self._rows = self._later = 0
+        self._latest: datetime | None = None
+
+    def add(self, table: pl.DataFrame) -> None:
+        """Look at more rows.
+
+        Raises:
+            DataCheckFailed: the column holds no times.
+        """
+        if self._check is None:
+            return
+        times = _time(self._spec, table, self._check)
+        self._rows += len(times)
+        self._later += int((times >= self._end).sum())
+        known = [one for one in (self._latest, times.max()) if isinstance(one, datetime)]
+        self._latest = max(known, default=None)
+
+    @property
+    def _end(self) -> datetime:
+        assert self._check is not None
+        return datetime.fromisoformat(self._check.at) + timedelta(days=1)
+
+    def judge(self, findings: Findings) -> None:
+        """Whether that is fresh."""
+        check = self._check
+        if check is None:
+            return
+        age: timedelta | None = None
+        if self._later:
+            reason = f"{self._later:,} of {self._rows:,} rows are later than {check.at}."
+        elif self._latest is None:
+            reason = "no row has a time."
+        else:
+            age = self._end - self._latest
+            reason = f"the latest row is {age / DAY:.1f} days old at the end of {check.at}."
+        fine = age is not None and age.total_seconds() <= check.max
+        verdict = Verdict(
+            outcome="holds" if fine else "refused",
+            reason=reason,
+            value=None if age is None else age / DAY,
+            n=self._rows,
+            threshold=f"≤ {check.max}",
+        )
+        findings.add("data.checks.freshness", verdict, check.level)
 
 
 def balanced(spec: Spec, y: pl.Series, findings: Findings) -> None:

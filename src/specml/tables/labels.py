@@ -149,8 +149,16 @@ def bounded(spec: Spec, unlabelled: int, n: int, findings: Findings) -> None:
     if not unlabelled:
         return
     bound = spec.data.labels.unlabelled
-    findings.count(f"{WHERE}.unlabelled", unlabelled, n, bound, f"{unlabelled:,} of {n:,} rows have no label.")
+    findings.count(f"{WHERE}.unlabelled", unlabelled, n, bound, "{bad} of {of} rows have no label.")
     findings.refuse()
+
+
+def together(before: dict[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
+    """What was found in some rows and in others: counts add up."""
+    return before | {
+        key: together(before.get(key, {}), one) if isinstance(one, dict) else before.get(key, 0) + one
+        for key, one in told.items()
+    }
 
 
 def notes(labels: Labels, told: Mapping[str, Any]) -> Iterator[str]:
@@ -241,8 +249,8 @@ def _ruled(
         for i, (name, _) in enumerate(rules)
     }
     told |= {"conflicts": int(differ(fires).sum()), "unsettled": int(unsettled.sum())}
-    reason = f"rules of the same priority differ about {told['unsettled']:,} of {n:,} rows."
-    findings.count(f"{WHERE}.conflicts", told["unsettled"], n, spec.data.labels.conflicts, reason)
+    what = "rules of the same priority differ about {bad} of {of} rows."
+    findings.count(f"{WHERE}.conflicts", told["unsettled"], n, spec.data.labels.conflicts, what)
     return made if given is None else given.zip_with(given.is_not_null(), made)
 
 

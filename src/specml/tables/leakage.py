@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     import polars as pl
 
+    from specml.batches import Batches
     from specml.data import Layout
     from specml.spec import Spec
     from specml.tables.checks import Findings
@@ -108,19 +109,35 @@ def across(spec: Spec, layout: Layout, train: pl.DataFrame, test: pl.DataFrame, 
     # Only what both have is kept of the training rows, which may be many.
     same = train.lazy().select(names).join(held.lazy(), on=names, how="semi", nulls_equal=True).unique().collect()
     both = held.join(same, on=names, how="semi", nulls_equal=True).height
-    reason = f"{both:,} of {held.height:,} held-out rows stand among the training rows, value for value."
-    findings.count(where, both, held.height, check, reason)
+    what = "{bad} of {of} held-out rows stand among the training rows, value for value."
+    findings.count(where, both, held.height, check, what)
     if spec.data.split.method not in CHANCE:
         return
     for name in spec.with_role("id"):
-        if name != spec.data.split.column and name in train.columns and train[name].n_unique() < train.height:
+        if name != spec.data.split.column and name in train.columns:
             _shared(name, train[name], test[name], findings)
     times = [name for name in spec.with_role("time") if name in train.columns]
     if times:
         reason = f"there are times ({', '.join(times)}), but rows later than held-out ones train the model."
         hint = f"Say data.split: {{method: time, column: {times[0]}}} if the model is to foresee."
-        verdict = Verdict(outcome="refused", reason=f"{reason} {hint}", n=train.height, threshold="none later")
+        verdict = Verdict(outcome="refused", reason=f"{reason} {hint}", threshold="none later")
         findings.add("data.split.method", verdict, "warn")
+
+
+def near(spec: Spec, layout: Layout, train: Batches, held: pl.DataFrame) -> pl.DataFrame:
+    """The training rows that are a held-out row value for value, or share an id with one."""
+    import polars as pl
+
+    names = [*(column.name for column in layout.features), layout.target]
+    ids = [name for name in spec.with_role("id") if name in held.columns]
+    rows, found = held.select(names).unique(), []
+    for batch in train:
+        same = batch.select(names).with_row_index("\0").join(rows, on=names, how="semi", nulls_equal=True)
+        wanted = pl.Series(range(batch.height), dtype=pl.UInt32).is_in(same["\0"].implode())
+        for name in ids:
+            wanted |= batch[name].is_in(held[name].drop_nulls().unique().implode())
+        found.append(batch.filter(wanted))
+    return pl.concat(found)
 
 
 def _shared(name: str, train: pl.Series, test: pl.Series, findings: Findings) -> None:

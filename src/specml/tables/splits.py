@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 COLUMNS = {"time": "__time__", "group": "__group__", "hash": "__hash__"}
 """By method of the folds, the column of the training table by which it divides."""
+BLOCK = 1 << 22
+"""Rows of which some are drawn by chance at once: 4 million, of which scikit-learn's draw takes 200 MB."""
 MOST_DRAWS = 50
 """Draws of groups, of which the one is taken whose classes stand nearest to their shares."""
 MOST_WEIGHED = 10_000
@@ -264,18 +266,34 @@ def refuse_missing(values: pl.Series) -> None:
     """
     import polars as pl
 
-    missing = values.null_count() + (int((values == MISSING).sum()) if values.dtype == pl.String else 0)
+    texts = values.dtype in (pl.String, pl.Categorical)
+    missing = values.null_count() + (int((values == MISSING).sum()) if texts else 0)
     if missing:
         what = "no time" if values.dtype.is_temporal() else f"no {values.name}, by which they are divided"
         raise DataCheckFailed(f"{missing} rows have {what}.", where=f"data.columns.{values.name}")
 
 
 def _by_chance(y: np.ndarray, share: float, seed: int, *, stratified: bool) -> tuple[Rows, Rows]:
+    """By scikit-learn's draw; of many rows ``BLOCK`` after ``BLOCK``, so that it takes no more memory than for one."""
     import numpy as np
-    from sklearn.model_selection import train_test_split
 
     if stratified and int(np.bincount(y).min()) < 2:
         raise NotEnoughData("the rarest class has one row: it can't be on both sides of the split.", where="data.split")
+    if len(y) <= BLOCK:
+        return _drawn(y, share, seed, stratified=stratified)
+    held = np.zeros(len(y), dtype=bool)
+    for number, start in enumerate(range(0, len(y), BLOCK)):
+        block = y[start : start + BLOCK]
+        held[start + _drawn(block, share, (seed + number) % 2**32, stratified=stratified)[1]] = True
+    return np.flatnonzero(~held), np.flatnonzero(held)
+
+
+def _drawn(y: np.ndarray, share: float, seed: int, *, stratified: bool) -> tuple[Rows, Rows]:
+    import numpy as np
+    from sklearn.model_selection import train_test_split
+
+    if stratified and (rare := (counts := np.bincount(y))[y] < 2).any():  # in this block
+        y = np.where(rare, counts.argmax(), y)
     try:
         train, test = train_test_split(
             np.arange(len(y)), test_size=share, random_state=seed, stratify=y if stratified else None

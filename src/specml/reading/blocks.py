@@ -1,0 +1,225 @@
+"""Large separated text: read a block of records after another, as if it had been read at once.
+
+What is inferred is inferred of each block first, and of the file from that; then the blocks are read by it.
+"""
+
+from __future__ import annotations
+
+import codecs
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from specml.reading.csv import BLANK, DASHES, Known, dash, likely_separator, read_csv
+from specml.reading.inference import DATES, OR, SEVERAL, UNCLEAR, numbers
+from specml.reading.shape import last_end, refuse_misshapen
+from specml.reading.text import GZIP, MARKS, unpacked
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import polars as pl
+
+    from specml.kinds import Tell
+    from specml.reading.csv import CsvText
+
+LARGE = 1 << 28
+"""Bytes of a file that is read in blocks."""
+BLOCK = 1 << 26
+"""Bytes of a block; reading it takes some times as much."""
+
+
+def csv_batches(path: Path, how: CsvText, where: str, texts: frozenset[str], tell: Tell) -> Iterator[pl.DataFrame]:
+    """A file of separated text, as ``read_csv`` reads it; a large one in batches.
+
+    One that is packed, or not in UTF-8, is read at once.
+
+    Raises:
+        DataCheckFailed, NotEnoughData: as ``read_csv``.
+    """
+    if not (path.is_file() and path.stat().st_size > LARGE and _plain(path, how)):
+        yield read_csv(unpacked(path, where), how, where, texts, tell)
+        return
+    with path.open("rb") as file:
+        separator = how.separator or likely_separator(file.read(1 << 16))
+    refuse_misshapen(path, separator, where)
+    told = _Told(tell)
+    if how.encoding is None:
+        tell("encoding", "utf-8")
+    if how.separator is None:
+        tell("separator", separator)
+    how = how.model_copy(update={"encoding": "utf-8", "separator": separator})
+    columns: dict[str, _Column] = {}
+    for block in _blocks(path):
+        found: dict[str, Any] = {}
+        for values in read_csv(block, how, where, texts, found.__setitem__).get_columns():
+            columns.setdefault(values.name, _Column()).add(values, found)
+    dates = {name: form for name, column in columns.items() if (form := column.date)}
+    unclear = {name: forms for name, column in columns.items() if (forms := column.unclear)}
+    dashed = frozenset(name for name, column in columns.items() if column.dashed and column.numeric)
+    for block in _blocks(path) if dashed else ():  # ``007``, a number to the parser, is a code
+        written = read_csv(block, how, where, texts | dashed, lambda *_: None)
+        for name in dashed:
+            rest = written[name].filter(~dash(written[name])).drop_nulls()
+            columns[name].words |= bool(len(rest)) and numbers(rest, how.decimal, how.thousands) is None
+    dashed = frozenset(name for name in dashed if columns[name].numeric)
+    told.inferred(dates, unclear)
+    how = how.model_copy(update={"dates": {**how.dates, **dates}})
+    words = texts | {name for name, column in columns.items() if column.text}
+    types: dict[Any, Any] = {name: column.dtype for name, column in columns.items() if column.dtype is not None}
+    known = Known({} if how.marked else types, dashed)
+    for block in _blocks(path):
+        yield read_csv(block, how, where, words, told.more, known=known).cast(types)
+
+
+@dataclass
+class _Column:
+    """What the blocks say of a column."""
+
+    types: set[Any] = field(default_factory=set)
+    """Of the blocks in which it has values."""
+    dashed: bool = False
+    """Whether dashes stand in some block among numbers, or alone."""
+    words: bool = False
+    """Whether in some block it is text that is neither dates nor, but for dashes, numbers."""
+    formats: list[str] | None = None
+    """Of dates, those that all blocks allow; None where none holds dates."""
+
+    def add(self, values: pl.Series, found: dict[str, Any]) -> None:
+        """Look at a block; ``found``: what was inferred of it."""
+        import polars as pl
+
+        name = values.name
+        dashed = name in found.get(DASHES, {})
+        only = values.dtype == pl.String and bool(dash(values.drop_nulls()).all())
+        self.dashed |= dashed or (only and values.null_count() < len(values))
+        if only or values.null_count() == len(values):
+            return
+        said = found.get(DATES, {}).get(name) or found.get(UNCLEAR, {}).get(name)
+        self.types.add(values.dtype)
+        if said:
+            known = said.split(OR) if self.formats is None else self.formats
+            self.formats = [form for form in known if form in said.split(OR)]
+        self.words |= values.dtype == pl.String and not dashed and not said
+
+    @property
+    def numeric(self) -> bool:
+        """Whether all blocks hold numbers, some perhaps dashes among them."""
+        import polars as pl
+
+        kinds = {one for one in self.types if not (self.dashed and one == pl.String)}
+        return bool(self.types) and not self.words and self.formats is None and all(one.is_numeric() for one in kinds)
+
+    @property
+    def date(self) -> str:
+        """The one format of all blocks; empty where there is none, or where one holds something else."""
+        (only,) = self.formats if self.formats and len(self.formats) == 1 else ("",)
+        return "" if self._mixed or only == SEVERAL else only
+
+    @property
+    def unclear(self) -> str:
+        """The formats of dates of which day and month can't be told apart, or that there are several."""
+        if self.formats is None or self.date or self._mixed:
+            return ""
+        return OR.join(self.formats) or SEVERAL
+
+    @property
+    def text(self) -> bool:
+        """Whether it is to stay as it is written."""
+        import polars as pl
+
+        several = pl.String in self.types or len(self.types) > 1
+        return not self.date and not self.numeric and (several or self.dashed or self.formats is not None)
+
+    @property
+    def dtype(self) -> Any:
+        """What its numbers or truths are in all blocks; None where that needs no saying."""
+        import polars as pl
+
+        if self.text or self.date or self.dashed or not self.types:
+            return pl.String if self.text or not self.types else None
+        return pl.Float64 if len(self.types) > 1 else next(iter(self.types))
+
+    @property
+    def _mixed(self) -> bool:
+        """Whether some block holds other things than dates."""
+        import polars as pl
+
+        other = any(one != pl.String and not one.is_temporal() for one in self.types)
+        return other or self.words or self.dashed
+
+
+class _Told:
+    """What is told of the whole file: once, or in sum."""
+
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
+        self._sums: dict[str, int] = {}
+        self._dashes: dict[str, int] = {}
+
+    def inferred(self, dates: dict[str, str], unclear: dict[str, str]) -> None:
+        """What the dates are."""
+        for what, found in ((DATES, dates), (UNCLEAR, unclear)):
+            if found:
+                self._tell(what, found)
+
+    def more(self, what: str, found: Any) -> None:
+        """What a block tells."""
+        if what == DASHES:
+            for name, count in found.items():
+                self._dashes[name] = self._dashes.get(name, 0) + int(count.replace(",", ""))
+            self._tell(what, {name: f"{count:,}" for name, count in self._dashes.items()})
+        elif what == BLANK:
+            self._sums[what] = self._sums.get(what, 0) + found
+            self._tell(what, self._sums[what])
+        elif what not in (DATES, UNCLEAR):
+            self._tell(what, found)
+
+
+def _plain(path: Path, how: CsvText) -> bool:
+    """Whether it is UTF-8, unpacked, whose lines end as they do today."""
+    if how.encoding is not None and codecs.lookup(how.encoding).name not in ("utf-8", "ascii"):
+        return False
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    with path.open("rb") as file:
+        head = file.read(4096)
+        if head.startswith((GZIP, *(mark for mark, _ in MARKS))) or b"\0" in head:
+            return False
+        file.seek(0)
+        try:
+            while raw := file.read(BLOCK):
+                if b"\n" not in raw:
+                    return False
+                decoder.decode(raw)
+            decoder.decode(b"", final=True)
+        except UnicodeDecodeError:
+            return False
+    return True
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    """Whole records, each block with the header before it."""
+    with path.open("rb") as file:
+        header = b""
+        left = b""
+        while raw := file.read(BLOCK):
+            left += raw
+            end = last_end(left)
+            if not end:
+                continue
+            if not header:
+                header = _first_record(left)
+                yield left[:end]
+            else:
+                yield header + left[:end]
+            left = left[end:]
+        if left.strip():
+            yield header + left
+
+
+def _first_record(text: bytes) -> bytes:
+    """The header, whose names may hold ends of lines in quotation marks."""
+    end = text.index(b"\n") + 1
+    while text[:end].count(b'"') % 2:
+        end = text.index(b"\n", end) + 1
+    return text[:end]
