@@ -17,7 +17,7 @@ from specml import space
 from specml.component import Component, Disagreement
 from specml.data import Folding
 from specml.files import inside
-from specml.space import Dimension
+from specml.space import Dimension, Setting
 from specml.values import FilePath
 
 if TYPE_CHECKING:
@@ -229,10 +229,13 @@ class Candidate(Component):
     """Whether ``fit`` keeps to ``Design.monotone``."""
     usual_space: ClassVar[Mapping[str, Dimension]] = {}
     """What a search tries of a candidate whose ``space`` is empty."""
+    portfolio: ClassVar[tuple[Mapping[str, Setting], ...]] = ()
+    """Settings that have proved strong on many tables, in the order in which a search tries them before it proposes
+    any of its own. Each names some options of ``usual_space`` with values in its ranges; others stay as they are."""
 
     space: dict[str, Dimension] = {}
     """What a search tries, by option; the family's usual ranges unless given. The options themselves are the
-    first trial."""
+    first trial, then come the family's strong settings, as far as they lie in these ranges."""
 
     @abstractmethod
     def fit(self, train: Design, *, seed: int, threads: int, stop_on: Design | None = None) -> Model:

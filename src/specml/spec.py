@@ -217,8 +217,8 @@ class Search(Block):
     """How settings of a candidate are tried, and candidates compared."""
 
     trials: Annotated[int, Field(ge=1, le=1000)] = 1
-    """Settings tried of each candidate: first its own options, then what Optuna proposes within its space.
-    Finished trials are kept: a search that was interrupted goes on where it was."""
+    """Settings tried of each candidate: first its own options, then a few that are strong for its family, then what
+    Optuna proposes within its space. Finished trials are kept: a search that was interrupted goes on where it was."""
     folds: Annotated[int, Field(ge=2, le=20)] = 5
     """Cross-validation folds over the training rows, divided as the held-out rows were: stratified for classification
     unless said, forward in time when ``data.split.method`` is ``time``; ``data.split.folds`` says otherwise."""

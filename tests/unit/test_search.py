@@ -10,16 +10,19 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import polars as pl
 import pytest
 
+from specml.candidates.lightgbm import LightGBM
 from specml.data import Column, Layout
 from specml.errors import NotEnoughData
+from specml.kinds import Candidate
 from specml.spec import Spec
 from specml.stages import prepare
+from specml.stages.proposals import planned
 from specml.stages.train import declare, work
 from specml.stages.work import Work, narrowed
 from tests.conftest import ROOT, spec_of
@@ -77,6 +80,35 @@ def test_the_first_trial_is_the_candidates_own_and_the_best_is_taken(undisturbed
     assert told["options"] == best["options"]
     assert np.mean(told["folds"]) == best["mean"]
     assert len({json.dumps(one["options"]) for one in told["trials"]}) == TRIALS
+
+
+def test_the_portfolio_comes_before_what_optuna_proposes(undisturbed: dict[str, bytes]) -> None:
+    trials = [one["options"] for one in json.loads(undisturbed["cross_validation.json"])["trials"]]
+    own, portfolio = trials[0], LightGBM.portfolio
+    assert trials[1 : 1 + len(portfolio)] == [{**own, **one} for one in portfolio]
+
+
+def test_the_portfolio_keeps_to_a_space_of_ones_own() -> None:
+    def plan(**options: Any) -> list[Any]:
+        gbm = LightGBM(**options)
+        return [sorted(one.items() - planned(gbm, gbm.space)[0].items()) for one in planned(gbm, gbm.space)[1:]]
+
+    leaves = {"low": 5, "high": 60}
+    assert plan(space={"num_leaves": leaves}) == [[("num_leaves", 8)]]  # 31 is its own, 127 lies outside
+    assert plan(num_leaves=20, space={"num_leaves": leaves}) == [[("num_leaves", 31)], [("num_leaves", 8)]]
+    assert plan(space={"colsample_bytree": {"choices": (0.6, 0.9)}}) == [[("colsample_bytree", 0.6)]]
+    assert plan(space={"reg_lambda": {"low": 0.1, "high": 1.0}}) == []
+    assert plan(num_leaves=31, space={"num_leaves": {"low": 9, "high": 20}}) == [[("num_leaves", 20)]]  # the nearest
+
+
+def test_another_portfolio_is_another_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPECML_THREADS", "1")
+    searched(prepared(tmp_path), spec(2))
+    first = journal(tmp_path)
+    monkeypatch.setattr(LightGBM, "portfolio", ({"num_leaves": 9},))
+    searched(tmp_path, spec(2))
+    assert [one["options"]["num_leaves"] for one in journal(tmp_path)] == [31, 9]
+    assert [one["options"]["num_leaves"] for one in first] == [31, 31]
 
 
 def test_two_workers_find_the_same(
@@ -212,9 +244,17 @@ def test_a_space_of_ones_own_is_kept_to(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_every_usual_space_is_taken_by_its_options() -> None:
-    from specml.kinds import Candidate
     from specml.space import disagreements
 
     for kind in Candidate.table.values():
         if not any(field.is_required() for field in kind.model_fields.values()):
             assert not list(disagreements(kind(), kind.usual_space))  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", sorted(Candidate.table))
+def test_every_portfolio_lies_in_the_usual_space_and_says_something_new(name: str) -> None:
+    kind = cast("type[Candidate]", Candidate.table[name])
+    if not any(field.is_required() for field in kind.model_fields.values()):
+        assert len(planned(kind(), kind.usual_space)) == 1 + len(kind.portfolio)
+    for one in kind.portfolio:
+        assert one.keys() <= kind.usual_space.keys()

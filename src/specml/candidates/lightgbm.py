@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from specml import booster, trees
 from specml.kinds import Candidate, Model, Native, Preference
-from specml.space import Dimension
+from specml.space import Dimension, Setting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,6 +42,13 @@ class LightGBM(Candidate):
         "colsample_bytree": Dimension(low=0.4, high=1.0),
         "reg_lambda": Dimension(low=1e-3, high=10.0, log=True),
     }
+    # A base that samples, one of large trees, one of small ones: what is best depends on the number of rows and on
+    # how columns interact. After the portfolios of AutoGluon 1.6 and the TabArena study (arXiv 2506.16791).
+    portfolio: ClassVar[tuple[Mapping[str, Setting], ...]] = (
+        {"learning_rate": 0.05, "num_leaves": 31, "subsample": 0.8, "colsample_bytree": 0.8},
+        {"learning_rate": 0.05, "num_leaves": 127, "colsample_bytree": 0.6},
+        {"learning_rate": 0.1, "num_leaves": 8},
+    )
 
     type: Literal["lightgbm"] = "lightgbm"
     n_estimators: Annotated[int, Field(ge=1, le=100_000)] = 1000

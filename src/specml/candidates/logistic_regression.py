@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from specml.kinds import Candidate, Model, Preference
 from specml.linear import LinearModel, mean_row
-from specml.space import Dimension
+from specml.space import Dimension, Setting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,6 +27,7 @@ class LogisticRegression(Candidate):
         "C": Dimension(low=1e-3, high=100.0, log=True),
         "class_weight": Dimension(choices=(None, "balanced")),
     }
+    portfolio: ClassVar[tuple[Mapping[str, Setting], ...]] = ({"C": 0.1}, {"C": 10.0}, {"C": 0.01})
 
     type: Literal["logistic_regression"] = "logistic_regression"
     C: Annotated[float, Field(gt=0)] = 1.0

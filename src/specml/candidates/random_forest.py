@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from specml import trees
 from specml.kinds import Candidate, Model, Preference
-from specml.space import Dimension
+from specml.space import Dimension, Setting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,6 +32,12 @@ class RandomForest(Candidate):
         "min_samples_leaf": Dimension(low=1, high=30, log=True),
         "max_features": Dimension(low=0.1, high=1.0),
     }
+    # Deep trees that see most columns suit tables with few informative ones; large leaves, noisy targets.
+    portfolio: ClassVar[tuple[Mapping[str, Setting], ...]] = (
+        {"max_depth": 18, "min_samples_leaf": 3, "max_features": 0.5},
+        {"max_depth": 18, "min_samples_leaf": 1, "max_features": 0.75},
+        {"max_depth": 12, "min_samples_leaf": 15, "max_features": 0.3},
+    )
 
     type: Literal["random_forest"] = "random_forest"
     n_estimators: Annotated[int, Field(ge=1, le=5000)] = 200

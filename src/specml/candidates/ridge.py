@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from specml.kinds import Candidate, Model, Preference
 from specml.linear import LinearModel, mean_row
-from specml.space import Dimension
+from specml.space import Dimension, Setting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,6 +24,7 @@ class Ridge(Candidate):
     tasks: ClassVar[tuple[Task, ...]] = ("regression",)
     prefers: ClassVar[Preference] = Preference(missing="median", scale="standard", encode="onehot")
     usual_space: ClassVar[Mapping[str, Dimension]] = {"alpha": Dimension(low=1e-3, high=1000.0, log=True)}
+    portfolio: ClassVar[tuple[Mapping[str, Setting], ...]] = ({"alpha": 10.0}, {"alpha": 100.0}, {"alpha": 0.1})
 
     type: Literal["ridge"] = "ridge"
     alpha: Annotated[float, Field(gt=0)] = 1.0

@@ -9,7 +9,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from specml.kinds import Candidate, Model, Native, Preference
-from specml.space import Dimension
+from specml.space import Dimension, Setting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,6 +45,11 @@ class TabularMlp(Candidate):
         "dropout": Dimension(low=0.0, high=0.4),
         "bins": Dimension(low=4, high=48, log=True),
     }
+    # The regularisation of RealMLP (arXiv 2407.04491), then the step, decay and encoding of TabM (arXiv 2410.24210).
+    portfolio: ClassVar[tuple[Mapping[str, Setting], ...]] = (
+        {"learning_rate": 0.003, "weight_decay": 0.02, "dropout": 0.15},
+        {"learning_rate": 0.002, "weight_decay": 0.001, "dropout": 0.1, "bins": 48},
+    )
 
     type: Literal["tabular_mlp"] = "tabular_mlp"
     hidden: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = (128, 64)

@@ -11,7 +11,8 @@ from specml.preprocessing import Preprocessing
 from specml.space import with_settings
 from specml.stages import feasibility, prepare
 from specml.stages.cross_validation import fit_design
-from specml.stages.search import npy, search
+from specml.stages.journal import npy
+from specml.stages.search import search
 from specml.stages.work import threads
 
 if TYPE_CHECKING:
