@@ -10,9 +10,10 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from specml.errors import DataCheckFailed
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 _TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}")
 """Names that ``tempfile`` makes for us. Whoever writes there holds the lock (``flock``) of the file or folder until it
 has its final name; it ends with its process: what nobody holds is a leftover."""
+
+PAUSE = 0.05
+"""Seconds between two tries to take a lock that another holds."""
 
 Guard = contextlib.AbstractContextManager[None]
 _guards: ContextVar[tuple[Callable[[], Guard], ...]] = ContextVar("guards", default=())
@@ -120,8 +124,23 @@ def locked(path: Path) -> Iterator[None]:
     """Hold the lock file ``path``, and keep whoever else wants it waiting."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        take(lock)
         yield
+
+
+def take(lock: IO[str]) -> None:
+    """Wait for the lock of an open file, and hold it until the file is closed.
+
+    Not in one call: once polars has been used, its handler of Ctrl-C has the system go on with a call that waits, and
+    nobody could leave it.
+    """
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(PAUSE)
+        else:
+            return
 
 
 @contextlib.contextmanager

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from specml import cli
+from specml.cli import clean, doctor
+from specml.cli.arguments import folder_of
 from specml.errors import GateRefused
 from tests.conftest import ROOT, specml
 
@@ -81,3 +83,18 @@ def test_errors_become_their_exit_status(
     told = capsys.readouterr().err
     assert "bug in specml" in told
     assert "ZeroDivisionError" in Path(told.split()[-1]).read_text()
+
+
+@pytest.mark.parametrize(
+    ("path", "folder"),
+    [("conf/spec.yaml", "."), ("spec.yaml", "."), ("conf", "."), ("sub/spec.yaml", "sub"), ("sub", "sub"), (None, ".")],
+)
+def test_a_project_whose_spec_is_gone_is_where_it_was(
+    path: str | None, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("conf", "sub/.specml", ".specml"):
+        (tmp_path / name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    found = [folder_of(Path(path) if path else None), clean._folder(Path(path) if path else None, ())]
+    found.append(doctor._spec(Path(path) if path else None, ())[1])
+    assert found == [(tmp_path / folder).resolve()] * 3

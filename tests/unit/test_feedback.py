@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -100,6 +104,32 @@ def test_what_can_not_be_recorded_is_not_taken(tmp_path: Path) -> None:
     specml("feedback", "labels.csv", folder=tmp_path)
     begun, ended = (record.facts for record in ledger.verify(tmp_path).records[1:])
     assert (begun["phase"], ended["phase"], ended["status"], ended["kept"]) == ("begun", "ended", 0, 1)
+
+
+def test_an_interruption_takes_no_label_and_the_same_command_takes_them(tmp_path: Path) -> None:
+    regression_bundle(tmp_path / "artifacts/bundle")
+    answered(tmp_path, [{"area": 1.0}], {"prediction": np.ones(1, dtype=np.float32)})
+    (tmp_path / "spec.yaml").write_text(
+        "name: rent\nproblem: {task: regression, target: price}\ncandidates: {line: ridge}\n"
+        "data: {sources: {rows: {type: csv, path: rows.csv}}}\n"
+    )
+    (tmp_path / "labels.csv").write_text("id,price\nr0-0,2.5\n")
+    command = [sys.executable, "-m", "specml", "feedback", "labels.csv"]
+    with stream.alone(tmp_path):  # for which it waits, once it has recorded that it began
+        run = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        end = time.monotonic() + 60
+        while not (tmp_path / ledger.FILE).exists() or not ledger.verify(tmp_path).records:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        time.sleep(0.3)  # polars, which it has used, would let it wait on: what waits for locks must not
+        run.send_signal(signal.SIGINT)
+        out, told = run.communicate(timeout=30)
+    assert (run.returncode, out) == (130, "")
+    assert told.strip() == "interrupted; the same command carries on from what was finished."
+    assert not list(tmp_path.glob(f"{stream.FEEDBACK}/**/*.parquet"))
+    assert "1 of 1 labels are new" in specml("feedback", "labels.csv", folder=tmp_path).stdout
+    ends = [one.facts["status"] for one in ledger.verify(tmp_path).records if one.facts["phase"] == "ended"]
+    assert ends == [130, 0]
 
 
 def test_several_classes_keep_all_probabilities() -> None:

@@ -419,9 +419,10 @@ def test_the_champion_is_fetched_from_the_store_or_told_to_be_missing(tmp_path: 
     with pytest.raises(BundleError, match="release 1 was altered"):
         champion.work(work)
     shutil.rmtree(first.folder)
-    with pytest.raises(BundleError, match="is not kept here") as refusal:
+    with pytest.raises(GateRefused, match=r"not measured: the champion \w{12}, .* is not kept here") as refusal:
         champion.work(work)
     assert "dvc pull" in refusal.value.hint
+    assert refusal.value.status == 4
     # What an earlier run fetched is untouched by one that could not.
     assert champion.named(work) == first.entry.bundle
 

@@ -113,7 +113,7 @@ def test_nothing_in_it_runs_or_is_fetched(project: Path) -> None:
     for name, value in page.attributes:
         assert not name.startswith("on"), name
         if name in ("src", "href", "xlink:href", "action", "style"):
-            assert value in ("data:,", "release/card.md"), value
+            assert value in ("data:,", "release/card.md", "explore.html"), value
     assert "default-src 'none'" in text
     assert "url(" not in text
     assert "@import" not in text
@@ -128,6 +128,16 @@ def test_it_names_what_it_was_given(project: Path) -> None:
 
 def test_the_same_run_gives_the_same_bytes(project: Path) -> None:
     assert report.html(project) == report.html(project)
+
+
+def test_it_leads_to_the_page_of_the_training_rows_where_there_is_one(project: Path) -> None:
+    page = project / report.EXPLORATION
+    assert 'href="explore.html"' not in report.html(project)
+    assert "<code>specml explore</code> draws" in report.html(project)
+    page.write_text(report.exploration(project))
+    assert page.parent == (project / report.OUT).parent, "the link starts beside the report"
+    assert 'href="explore.html"' in report.html(project)
+    page.unlink()
 
 
 def test_every_verdict_and_metric_is_told(project: Path) -> None:

@@ -33,6 +33,11 @@ def folder_of(path: Path | None) -> Path:
     try:
         return project_folder(path)
     except SpecError:
-        folder = (path or Path()).resolve()
-        folder = folder if folder.is_dir() else folder.parent
-        return folder.parent if folder.name == "conf" else folder
+        return without_spec(path)
+
+
+def without_spec(path: Path | None) -> Path:
+    """Where the project would be whose spec ``path`` names, if it is there or not."""
+    folder = (path or Path()).resolve()
+    folder = folder if folder.is_dir() else folder.parent
+    return folder.parent if folder.name == "conf" else folder

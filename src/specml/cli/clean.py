@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from specml.cli.arguments import parse, spec_and_overrides
+from specml.cli.arguments import folder_of, parse, spec_and_overrides
 
 if TYPE_CHECKING:
     from specml.clean import Item
@@ -52,18 +52,12 @@ def command(arguments: tuple[str, ...], yes: bool, as_json: bool, **wanted: bool
 
 def _folder(path: Path | None, overrides: tuple[str, ...]) -> Path:
     """The project's; its spec may be broken or gone."""
-    from specml.errors import SpecError
     from specml.load import project_folder
 
     if overrides:
         raise click.UsageError("overrides change nothing here.")
-    try:
-        return project_folder(path)
-    except SpecError:
-        folder = (path or Path()).resolve()
-        if not (folder / ".specml").is_dir():
-            raise
-        return folder
+    folder = folder_of(path)
+    return folder if (folder / ".specml").is_dir() else project_folder(path)  # neither spec nor run: it says so
 
 
 def _list(found: list[Item], folder: Path) -> list[dict[str, object]]:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from specml.cli.arguments import parse, spec_and_overrides
+from specml.cli.arguments import parse, spec_and_overrides, without_spec
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from specml.doctor import Finding
     from specml.spec import Spec
 
@@ -46,7 +47,7 @@ def _spec(path: Path | None, overrides: tuple[str, ...]) -> tuple[Finding, Path,
     """What can be said of the spec, the project's folder, and the spec if it is valid."""
     from specml.doctor.finding import ok, told, wrong
 
-    folder = (path if path is not None and path.is_dir() else (path or Path()).parent if path else Path()).resolve()
+    folder = without_spec(path)
     try:
         from specml.errors import SpecError
         from specml.load import load, project_folder

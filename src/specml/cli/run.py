@@ -286,8 +286,8 @@ def _tell(outcome: Outcome, out: Console, folder: Path, *, quiet: bool) -> None:
     from specml.cli.report import draw, draw_exploration
     from specml.files import digest
 
-    draw(folder)
     draw_exploration(folder)
+    draw(folder)  # which leads there
     outcome.report = str(folder / report.OUT)
     outcome.leaderboard, outcome.gates = tables.leaderboard(folder), tables.gates(folder)
     outcome.bundle = digest(folder / "artifacts/bundle/manifest.json")

@@ -21,7 +21,7 @@ def html(folder: Path) -> str:
     from specml.report.facts import gather
     from specml.report.sections import sections
 
-    return _page("page.html", sections(gather(folder)))
+    return _page("page.html", {**sections(gather(folder)), "explored": (folder / EXPLORATION).exists()})
 
 
 def exploration(folder: Path) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from specml import fence
 from specml.errors import SpecmlError
+from specml.files import take
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,7 +47,7 @@ def alone(folder: Path, *, wait: bool = True) -> Iterator[int]:
                 hint = "Wait until it has ended, or stop it."
                 raise SpecmlError(told, where=str(folder), hint=hint) from None
             sys.stderr.write(f"{told} Waiting until it has ended.\n")
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            take(lock)
         holder = {"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%H:%M:%S on %Y-%m-%d")}
         lock.truncate(0)
         lock.write(json.dumps(holder))

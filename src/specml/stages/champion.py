@@ -11,7 +11,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 from specml import releases
-from specml.bundle import BundleError
+from specml.errors import GateRefused
 from specml.files import canonical_json, folder_atomic, read_json
 from specml.plan import Stage
 from specml.releases import POINTER
@@ -35,16 +35,19 @@ def work(work: Work) -> None:
     """The pointer → a copy of the bundle that it names, or of none.
 
     Raises:
-        BundleError: it is not in the project's store, or was altered there.
+        GateRefused: it is not in the project's store. It is no verdict of ``validate``, which DVC would keep as what
+            follows from the pointer, though the store may have the bundle again.
+        BundleError: it was altered there.
     """
     champion = releases.pointer(work.folder)
     with folder_atomic(work.path(OUT)) as temporary:
         if champion is not None:
             release = releases.of_bundle(work.folder, champion)
             if release is None:
-                raise BundleError(
-                    f"the champion {champion[7:19]}, which {POINTER} names, is not kept here.",
-                    where=releases.FOLDER,
+                raise GateRefused(
+                    f"not measured: the champion {champion[7:19]}, which {POINTER} names, is not kept here, so that "
+                    "nothing can be compared with it.",
+                    where="a gate of type champion",
                     hint=f"`dvc pull` brings it where a remote has it. To judge without one: remove {POINTER}.",
                 )
             release.open()
