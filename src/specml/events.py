@@ -31,12 +31,12 @@ class Events:
         path = os.environ.get(VARIABLE)
         return cls(stage, Path(path) if path else None, os.dup(sys.stdout.fileno()))
 
-    def say(self, text: str, done: float | None = None, *, note: bool = False) -> None:
-        """Tell a step; ``done`` is the share of the stage that is finished.
+    def say(self, text: str, done: float | None = None, *, note: bool = False, **facts: Any) -> None:
+        """Tell a step; ``done`` is the share of the stage that is finished; ``facts`` say the same to a program.
 
         A ``note`` is something that a person should know of the data: it is shown and stays, and is no progress.
         """
-        self.tell("note" if note else "say", text=text, done=done)
+        self.tell("note" if note else "say", text=text, done=done, **facts)
 
     def tell(self, event: str, **facts: Any) -> None:
         """Append one event."""

@@ -219,6 +219,13 @@ class Search(Block):
     trials: Annotated[int, Field(ge=1, le=1000)] = 1
     """Settings tried of each candidate: first its own options, then a few that are strong for its family, then what
     Optuna proposes within its space. Finished trials are kept: a search that was interrupted goes on where it was."""
+    patience: Annotated[int, Field(ge=1)] | None = None
+    """A search ends early once so many trials in a row were no better than the best before them, counted when a
+    generation of 4 ends; null: it makes every trial."""
+    max_cpu_seconds: Annotated[float, Field(gt=0)] | None = None
+    """A safety: no trial of a candidate begins that is expected to end beyond so many CPU seconds of its search. Where
+    it bites, a repeated run may find another model, and that is said; null: nothing but ``trials`` and ``patience``
+    ends a search, and it is repeatable."""
     folds: Annotated[int, Field(ge=2, le=20)] = 5
     """Cross-validation folds over the training rows, divided as the held-out rows were: stratified for classification
     unless said, forward in time when ``data.split.method`` is ``time``; ``data.split.folds`` says otherwise."""

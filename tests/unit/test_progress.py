@@ -33,3 +33,20 @@ def test_a_note_stays_and_the_last_step_ends_the_stage() -> None:
 
 def test_quiet_is_quiet() -> None:
     assert not shown(quiet=True)
+
+
+def test_a_search_tells_its_own_time_left_and_is_kept_for_programs() -> None:
+    out = io.StringIO()
+    search = {"trials": 5, "planned": 12, "best": 0.9, "seconds_left": 34.2}
+    with Follow(Console(file=out, width=120), {}, quiet=False) as follow:
+        follow({"stage": "train@gbm", "time": 0.0, "event": "start"})
+        follow(
+            {"stage": "train@gbm", "time": 1.0, "event": "say", "text": "trial 5 of 12", "done": 0.4, "search": search}
+        )
+    assert "train@gbm trial 5 of 12 (34s left)" in out.getvalue()
+    assert follow.searches == {"gbm": search}
+    with Follow(Console(file=out, width=120), {}, quiet=True) as silent:
+        silent(
+            {"stage": "train@gbm", "time": 1.0, "event": "say", "text": "trial 5 of 12", "done": 0.4, "search": search}
+        )
+    assert silent.searches == {"gbm": search}

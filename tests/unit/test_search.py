@@ -20,9 +20,12 @@ from specml.candidates.lightgbm import LightGBM
 from specml.data import Column, Layout
 from specml.errors import NotEnoughData
 from specml.kinds import Candidate
+from specml.metrics import TABLE
 from specml.spec import Spec
 from specml.stages import prepare
 from specml.stages.proposals import planned
+from specml.stages.pruning import hopeless
+from specml.stages.search import GENERATION
 from specml.stages.train import declare, work
 from specml.stages.work import Work, narrowed
 from tests.conftest import ROOT, spec_of
@@ -76,9 +79,11 @@ def test_the_first_trial_is_the_candidates_own_and_the_best_is_taken(undisturbed
     told = json.loads(undisturbed["cross_validation.json"])
     assert [one["number"] for one in told["trials"]] == list(range(TRIALS))
     assert told["trials"][0]["options"]["num_leaves"] == 31
-    best = max(told["trials"], key=lambda one: one["mean"])
+    finished = [one for one in told["trials"] if not one.get("pruned")]
+    best = max(finished, key=lambda one: one["mean"])
     assert told["options"] == best["options"]
     assert np.mean(told["folds"]) == best["mean"]
+    assert told["search"] == {"planned": TRIALS, "pruned": TRIALS - len(finished), "ended_by": "trials"}
     assert len({json.dumps(one["options"]) for one in told["trials"]}) == TRIALS
 
 
@@ -109,6 +114,124 @@ def test_another_portfolio_is_another_search(tmp_path: Path, monkeypatch: pytest
     searched(tmp_path, spec(2))
     assert [one["options"]["num_leaves"] for one in journal(tmp_path)] == [31, 9]
     assert [one["options"]["num_leaves"] for one in first] == [31, 31]
+
+
+def test_a_pruned_trial_keeps_its_folds_and_is_never_compared_as_a_whole(undisturbed: dict[str, bytes]) -> None:
+    trials = json.loads(undisturbed["cross_validation.json"])["trials"]
+    pruned = [one for one in trials if one.get("pruned")]
+    assert pruned, "nothing was pruned: this and what is killed below shows less than it says"
+    for one in pruned:
+        assert one["number"] >= GENERATION  # the first generation knows no rival
+        assert (one["mean"], 1 <= len(one["folds"]) < 3) == (None, True)
+        earlier = [two for two in trials[: one["number"] // GENERATION * GENERATION] if not two.get("pruned")]
+        rival = max(earlier, key=lambda two: two["mean"])["folds"]
+        assert hopeless(TABLE["roc_auc"], one["folds"], rival)
+        assert not any(hopeless(TABLE["roc_auc"], one["folds"][:k], rival) for k in range(1, len(one["folds"])))
+    assert all(len(one["folds"]) == 3 for one in trials if not one.get("pruned"))
+
+
+BEST = (0.80, 0.82, 0.78, 0.81, 0.79)
+
+
+@pytest.mark.parametrize(
+    ("metric", "scores", "best", "given_up"),
+    [
+        ("roc_auc", (0.72,), BEST, True),  # 0.28 of error against 0.20
+        ("roc_auc", (0.74,), BEST, False),
+        ("log_loss", (0.28,), tuple(1 - one for one in BEST), True),
+        ("log_loss", (0.26,), tuple(1 - one for one in BEST), False),
+        ("r2", (-3.0,), BEST, True),
+        ("accuracy", (0.98,), (0.99, 1.0, 0.97, 0.99, 1.0), False),  # twice the error, by one row of a hundred
+        ("accuracy", (0.90,), (0.99, 1.0, 0.97, 0.99, 1.0), True),
+        ("roc_auc", (0.79, 0.81), BEST, True),  # a little worse, but by the same on each fold
+        ("roc_auc", (0.79, 0.82), BEST, False),
+        ("roc_auc", (0.79, 0.80, 0.77), BEST, True),
+        ("roc_auc", (0.70, 0.83, 0.79), BEST, False),
+        ("roc_auc", BEST[:3], BEST, False),
+        ("roc_auc", (0.85,), BEST, False),
+        ("root_mean_squared_error", (0.0,), (0.0, 0.0, 0.0), False),
+        ("root_mean_squared_error", (0.1,), (0.0, 0.0, 0.0), True),
+    ],
+)
+def test_what_is_hopeless_after_some_folds(
+    metric: str, scores: tuple[float, ...], best: tuple[float, ...], given_up: bool
+) -> None:
+    assert hopeless(TABLE[metric], scores, best) is given_up
+
+
+def patient(folder: Path, trials: int, patience: int | None) -> dict[str, Any]:
+    one = spec_of(
+        candidates={"gbm": {"type": "lightgbm", "n_estimators": 30, "early_stopping": 0}},
+        search={"trials": trials, "folds": 3, "patience": patience},
+    )
+    searched(folder, one)
+    told: dict[str, Any] = json.loads(outputs(folder)["cross_validation.json"])
+    return told
+
+
+def test_patience_ends_a_search_at_a_generation_and_without_it_the_search_goes_on(
+    undisturbed: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPECML_THREADS", "1")
+    trials = json.loads(undisturbed["cross_validation.json"])["trials"]
+    best = json.loads(undisturbed["cross_validation.json"])["options"]
+    number = next(one["number"] for one in trials if one["options"] == best)
+    patience = 7 - number  # of the first eight, those after the best
+    told = patient(prepared(tmp_path), 1000, patience)
+    assert told["trials"] == trials[:8]
+    assert told["search"] == {
+        "planned": 1000,
+        "pruned": sum("pruned" in one for one in trials[:8]),
+        "ended_by": "patience",
+    }
+    assert searched(tmp_path, spec()) == undisturbed
+    assert len(journal(tmp_path)) == TRIALS
+    assert patient(tmp_path, 1000, patience)["trials"] == trials[:8]  # also where the journal holds more
+
+
+@pytest.mark.parametrize("threads", ["1", pytest.param("2", marks=pytest.mark.slow)])
+def test_the_cap_ends_a_search_and_is_told_and_a_higher_one_goes_on(
+    undisturbed: dict[str, bytes], tmp_path: Path, threads: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPECML_THREADS", threads)
+    prepared(tmp_path)
+    gbm = {"type": "lightgbm", "n_estimators": 30, "early_stopping": 0}
+    wanted = {"trials": TRIALS, "folds": 3}
+    said: list[str] = []
+    searched(tmp_path, spec_of(candidates={"gbm": gbm}, search={**wanted, "max_cpu_seconds": 1e-6}), said)
+    told = json.loads(outputs(tmp_path)["cross_validation.json"])
+    made = len(told["trials"])
+    assert 1 <= made <= int(threads)
+    assert told["search"]["ended_by"] == "max_cpu_seconds"
+    assert f"search.max_cpu_seconds (1e-06) ended the search after {made} of {TRIALS} trials" in " ".join(said)
+    metrics = json.loads((tmp_path / "metrics/train/gbm.json").read_text())
+    assert metrics["max_cpu_seconds_reached"] is True
+    assert metrics["trials"] == {"made": made, "pruned": 0, "planned": TRIALS}
+    said.clear()
+    searched(tmp_path, spec_of(candidates={"gbm": gbm}, search={**wanted, "max_cpu_seconds": 1e6}), said)
+    assert outputs(tmp_path) == undisturbed
+    assert len([text for text in said if text.startswith("trial ")]) == TRIALS - made
+    assert all(one["cpu_seconds"] > 0 for one in journal(tmp_path))
+
+
+def test_progress_tells_the_best_so_far_and_the_time_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPECML_THREADS", "1")
+    told: list[tuple[str, dict[str, Any]]] = []
+    stage = declare(spec(6))
+    prepared(tmp_path)
+    work(
+        Work(stage, tmp_path, narrowed(spec(6), stage, "gbm"), lambda text, **facts: told.append((text, facts)), "gbm")
+    )
+    trials = [(text, facts["search"]) for text, facts in told if "search" in facts]
+    assert [facts["trials"] for _, facts in trials] == [1, 2, 3, 4, 5, 6]
+    bests = [facts["best"] for _, facts in trials]
+    assert bests == sorted(bests)
+    assert bests[-1] == max(
+        one["mean"] or 0 for one in json.loads(outputs(tmp_path)["cross_validation.json"])["trials"]
+    )
+    assert [facts["seconds_left"] > 0 for _, facts in trials] == [True] * 5 + [False]
+    for text, facts in trials:
+        assert f"trial {facts['trials']} of 6: best roc_auc {facts['best']:.4f} (trial {facts['best_trial']})" in text
 
 
 def test_two_workers_find_the_same(

@@ -29,6 +29,8 @@ class Follow:
         self.tasks: dict[str, TaskID] = {}
         self.started: dict[str, float] = {}
         self.text: dict[str, str] = {}
+        self.searches: dict[str, dict[str, Any]] = {}
+        """By candidate: how far its search is, as ``stages/search`` tells it."""
 
     def __enter__(self) -> Follow:
         if not self.quiet and self.out.is_terminal:
@@ -58,6 +60,8 @@ class Follow:
             self.started[stage] = event["time"]
         if sort == "say":
             self.text[stage] = event["text"]
+        if "search" in event:
+            self.searches[stage.partition("@")[2]] = event["search"]
         if self.quiet:
             return
         if sort == "note":
@@ -91,6 +95,8 @@ class Follow:
             self.bars.update(self.tasks[stage], time="failed", text=event["text"].strip().splitlines()[-1])
 
     def _left(self, event: dict[str, Any]) -> str:
+        if "search" in event:  # which knows what it took from its journal, in no time
+            return f" ({event['search']['seconds_left']:.0f}s left)" if event["search"]["seconds_left"] else ""
         done, elapsed = event["done"], event["time"] - self.started[event["stage"]]
         return f" ({elapsed * (1 - done) / done:.0f}s left)" if 0 < done < 1 else ""
 

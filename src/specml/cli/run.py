@@ -32,6 +32,8 @@ class Outcome:
 
     name: str = ""
     stages_run: list[str] = field(default_factory=list)
+    searches: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """By candidate whose settings were searched in this run: how far that was told last."""
     leaderboard: list[dict[str, Any]] = field(default_factory=list)
     gates: dict[str, Any] = field(default_factory=dict)
     bundle: str = ""
@@ -51,6 +53,7 @@ class Outcome:
             "exit_status": self.error.status if self.error else 0,
             "error": str(self.error) if self.error else None,
             "stages_run": self.stages_run,
+            "searches": self.searches,
             "leaderboard": self.leaderboard,
             "gates": self.gates,
             "bundle": self.bundle,
@@ -235,6 +238,7 @@ def _reproduce(outcome: Outcome, out: Console, folder: Path, number: int, order:
     with repro.started(folder, number, order, exit_status) as running:
         try:
             with Follow(out, known, quiet=quiet) as follow:
+                outcome.searches = follow.searches
                 running.follow(follow)
         except SpecmlError as error:
             if error.status == GateRefused.status:

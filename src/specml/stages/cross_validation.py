@@ -11,6 +11,7 @@ from specml.errors import DataCheckFailed, NotEnoughData
 from specml.kinds import Training
 from specml.metrics import TABLE
 from specml.preprocessing import Preprocessing
+from specml.stages.pruning import hopeless
 from specml.tables import splits
 from specml.tables.splits import FEWER
 
@@ -37,12 +38,23 @@ class Judged:
     """What the fits found (see ``Model.learned``): the mean over the folds."""
     out_of_fold: np.ndarray
     """Predictions by models that had not seen the row [n] or [n, k]; NaN for rows that are in no validation fold."""
+    pruned: bool = False
+    """Whether it was given up before the last fold: its folds are not comparable with another's."""
 
 
 def cross_validate(
-    spec: Spec, candidate: Candidate, layout: Layout, train: pl.DataFrame, *, threads: int, say: Callable[..., None]
+    spec: Spec,
+    candidate: Candidate,
+    layout: Layout,
+    train: pl.DataFrame,
+    *,
+    threads: int,
+    say: Callable[..., None],
+    rival: tuple[float, ...] = (),
 ) -> Judged:
     """Fit ``candidate`` on each fold and measure it on the rest; the same for any number of ``threads``.
+
+    ``rival``: scores of the best so far on every fold; what is hopeless against them is given up.
 
     Raises:
         NotEnoughData: a fold lacks rows, a class, or the metric.
@@ -71,8 +83,10 @@ def cross_validate(
         if not np.isfinite(scores[-1]):
             raise NotEnoughData(f"{metric.name} is not defined on its {len(outside)} rows.", where=where, hint=FEWER)
         say(f"{where}: {metric.name} {scores[-1]:.4f}", done=0.9 * (number + 1) / len(every))
+        if rival and len(scores) < len(every) and hopeless(metric, scores, rival):
+            break
     means = {name: round(float(np.mean(values))) for name, values in sorted(learned.items())}
-    return Judged(tuple(scores), means, outcome)
+    return Judged(tuple(scores), means, outcome, pruned=len(scores) < len(every))
 
 
 def _refuse_lacking_classes(layout: Layout, y: np.ndarray, where: str) -> None:

@@ -9,7 +9,7 @@ import sys
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from specml import __version__
 from specml.files import canonical_json, digest, write_atomic
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 FOLDER = ".specml/search/${key}"
 LIBRARIES = ("lightgbm", "numpy", "optuna", "polars", "pytorch-lightning", "scikit-learn", "torch")
 """Those whose version may change a score."""
-HOW_FAR = {"trials"}
+HOW_FAR = {"trials", "patience", "max_cpu_seconds"}
 """Keys of ``search`` that say how far it goes, and change no trial: with more, it goes on from fewer."""
 
 
@@ -41,13 +41,21 @@ class Trial:
     settings: dict[str, Setting]
     """The options that differ from trial to trial."""
     judged: Judged
+    cpu_seconds: float = 0.0
+    """What judging it took."""
 
     @property
     def mean(self) -> float:
-        """Mean of the folds' scores."""
+        """Mean of the folds' scores; of a pruned trial, of its first ones alone."""
         import numpy as np
 
         return float(np.mean(self.judged.folds))
+
+    def told(self) -> dict[str, Any]:
+        """What ``cross_validation.json`` keeps of it; the mean is null where folds are lacking."""
+        mean = None if self.judged.pruned else self.mean
+        told = {"number": self.number, "options": self.settings, "folds": self.judged.folds, "mean": mean}
+        return {**told, "pruned": True} if self.judged.pruned else told
 
 
 @dataclass(frozen=True)
@@ -77,8 +85,8 @@ class Journal:
 
         for line in self.path.read_text().splitlines():
             told = json.loads(line)
-            judged = Judged(tuple(told["folds"]), told["learned"], np.empty(0))
-            yield Trial(told["number"], told["options"], judged)
+            judged = Judged(tuple(told["folds"]), told["learned"], np.empty(0), told["pruned"])
+            yield Trial(told["number"], told["options"], judged, told["cpu_seconds"])
 
     def write(self, trial: Trial) -> None:
         """Add a trial; its predictions first, so that the journal never names what is not there."""
@@ -89,6 +97,8 @@ class Journal:
             "options": trial.settings,
             "folds": trial.judged.folds,
             "learned": trial.judged.learned,
+            "pruned": trial.judged.pruned,
+            "cpu_seconds": trial.cpu_seconds,
             "predictions": digest(predictions),
         }
         told["digest"] = digest(canonical_json(told))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
     from specml.kinds import Candidate
     from specml.stages.cross_validation import Judged
+
+    Told = tuple[Judged, float]
+    """What is told of a setting, and the CPU seconds that it took."""
 
 
 class Judges:
@@ -33,27 +37,54 @@ class Judges:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
 
-    def __call__(self, candidates: dict[int, Candidate]) -> Iterator[tuple[int, Judged]]:
-        """Judge each candidate; yields them as they end."""
-        if self._workers == 1 or not candidates:
+    def __call__(
+        self, candidates: dict[int, Candidate], rival: tuple[float, ...], may_begin: Callable[[int], bool]
+    ) -> Iterator[tuple[int, Told]]:
+        """Judge each candidate against ``rival``; yields them as they end.
+
+        ``may_begin(n)``: whether another may begin while ``n`` are being judged; after a no none begins.
+        """
+        if self._workers == 1:
             for number, candidate in candidates.items():
-                yield number, self._judge(candidate=candidate, threads=1)
+                if not may_begin(0):
+                    return
+                yield number, timed(partial(self._judge, threads=1), candidate, rival)
             return
-        from concurrent.futures import ProcessPoolExecutor, as_completed
+        from concurrent.futures import FIRST_COMPLETED, Future, wait
         from concurrent.futures.process import BrokenProcessPool
+
+        left = list(candidates.items())
+        waiting: dict[Future[Told], int] = {}
+        while left or waiting:
+            while left and len(waiting) < self._workers:
+                if not may_begin(len(waiting)):
+                    left.clear()
+                    break
+                number, candidate = left.pop(0)
+                waiting[self._started().submit(_judged, candidate, rival)] = number
+            for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+                try:
+                    yield waiting.pop(future), future.result()
+                except BrokenProcessPool:
+                    hint = f"It may have taken too much memory: set SPECML_THREADS below {threads()}."
+                    raise StageFailed("a process that judged a trial was killed.", where="search", hint=hint) from None
+
+    def _started(self) -> Any:
+        """The pool of processes, which start when the first is needed."""
+        from concurrent.futures import ProcessPoolExecutor
         from multiprocessing import get_context
 
         if self._pool is None:
             share = threads() // self._workers
             begin = pickle.dumps(partial(_begin, partial(self._judge, threads=share)))
             self._pool = ProcessPoolExecutor(self._workers, get_context("spawn"), begin_worker, (os.getpid(), begin))
-        waiting = {self._pool.submit(_judged, candidate): number for number, candidate in candidates.items()}
-        for future in as_completed(waiting):
-            try:
-                yield waiting[future], future.result()
-            except BrokenProcessPool:
-                hint = f"It may have taken too much memory: set SPECML_THREADS below {threads()}."
-                raise StageFailed("a process that judged a trial was killed.", where="search", hint=hint) from None
+        return self._pool
+
+
+def timed(judge: Callable[..., Judged], candidate: Candidate, rival: tuple[float, ...]) -> Told:
+    """Judge ``candidate``, and the CPU seconds of this process meanwhile, its threads' among them."""
+    begun = time.process_time()
+    return judge(candidate=candidate, rival=rival), time.process_time() - begun
 
 
 _JUDGE: list[Callable[..., Judged]] = []
@@ -64,8 +95,8 @@ def _begin(judge: Callable[..., Judged]) -> None:
     _JUDGE.append(judge)
 
 
-def _judged(candidate: Candidate) -> Judged:
+def _judged(candidate: Candidate, rival: tuple[float, ...]) -> Told:
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1, user_api="blas"):
-        return _JUDGE[0](candidate=candidate)
+        return timed(_JUDGE[0], candidate, rival)

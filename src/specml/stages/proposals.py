@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from specml.metrics import TABLE
@@ -68,8 +69,18 @@ def _study(spec: Spec, ranges: dict[str, Any], before: list[Trial], numbers: ran
     )
     for trial in before:
         if all(_lies_in(ranges[name], value) for name, value in trial.settings.items()):
-            study.add_trial(optuna.trial.create_trial(params=trial.settings, distributions=ranges, value=trial.mean))
+            study.add_trial(_known(trial, ranges))
     return study
+
+
+def _known(trial: Trial, ranges: dict[str, Any]) -> optuna.trial.FrozenTrial:
+    """A trial as Optuna knows it; the sampler counts a pruned one below every finished one."""
+    import optuna
+
+    create = partial(optuna.trial.create_trial, params=trial.settings, distributions=ranges)
+    if not trial.judged.pruned:
+        return create(value=trial.mean)
+    return create(state=optuna.trial.TrialState.PRUNED, intermediate_values={len(trial.judged.folds): trial.mean})
 
 
 def _ranges(candidate: Candidate, space: Mapping[str, Dimension]) -> dict[str, optuna.distributions.BaseDistribution]:

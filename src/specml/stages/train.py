@@ -62,24 +62,31 @@ def work(work: Work) -> None:
     train = pl.read_parquet(work.path(prepare.TRAIN))
     # Linear algebra splits its sums by thread; one thread gives the same bits everywhere.
     with threadpool_limits(1, user_api="blas"):
-        best, trials = search(work, candidate, layout, train)
+        found = search(work, candidate, layout, train)
+        best = found.best
         final = with_settings(candidate, best.settings).model_copy(update=best.judged.learned)
         work.say("refit on all training rows", done=0.95)
         preprocessing, design = fit_design(spec, candidate, layout, train)
         model = final.fit(design, seed=spec.search.seed, threads=threads())
     scores, metric = best.judged.folds, spec.problem.metric
     told: dict[str, Any] = {"metric": metric, "folds": scores, "learned": best.judged.learned}
-    if len(trials) > 1:
-        told |= {"options": best.settings, "trials": trials}
+    if found.trials:
+        told |= {"options": best.settings, "trials": [trial.told() for trial in found.trials]}
+        told["search"] = {"planned": found.planned, "pruned": found.pruned, "ended_by": found.ended_by}
     with folder_atomic(work.path(OUT)) as folder:
         model.save(folder)
         preprocessing.save(folder / "preprocessing.json")
         (folder / "out_of_fold.npy").write_bytes(npy(best.judged.out_of_fold))
         (folder / "cross_validation.json").write_bytes(canonical_json(told))
     size = sum(file.stat().st_size for file in work.path(OUT).iterdir() if file.suffix != ".npy")
-    summary = {metric: {"mean": float(np.mean(scores)), "std": float(np.std(scores))}, "bytes": size}
+    summary: dict[str, Any] = {metric: {"mean": float(np.mean(scores)), "std": float(np.std(scores))}, "bytes": size}
+    if found.trials:
+        summary["trials"] = {"made": len(found.trials), "pruned": found.pruned, "planned": found.planned}
+        summary["max_cpu_seconds_reached"] = found.ended_by == "max_cpu_seconds"
     write_atomic(work.path(METRICS), canonical_json(summary))
-    work.say(f"cv {metric} {np.mean(scores):.4f} ± {np.std(scores):.4f}")
+    ended = f", ended by search.{found.ended_by}" if found.ended_by != "trials" else ""
+    made = f", the best of {len(found.trials)} trials{ended}" if found.trials else ""
+    work.say(f"cv {metric} {np.mean(scores):.4f} ± {np.std(scores):.4f}{made}")
 
 
 def load_model(work: Work, layout: Layout, candidate: Candidate, folder: str) -> tuple[Preprocessing, Model]:
