@@ -21,6 +21,7 @@ LAYOUT = "artifacts/prepare/layout.json"
 SPEC = "params.yaml"
 IMPORTANCE = "artifacts/validate/importance.json"
 OPEN = "not measured"
+NESTED = "An ensemble is scored on each fold with members and weights that the other folds chose."
 SHOWN = 20
 """Most columns whose importance is told."""
 
@@ -80,7 +81,7 @@ def _front_matter(spec: Spec, layout: Layout, choice: dict[str, Any], evidence: 
 
 
 def _details(spec: Spec, layout: Layout, choice: dict[str, Any], evidence: dict[str, Any]) -> Iterator[str]:
-    learned = settings(choice["leaderboard"][0])
+    learned = settings(taken(choice))
     yield f"# {_text(spec.name)}"
     yield ""
     yield _text(spec.problem.goal) or "Goal: not stated."
@@ -89,6 +90,7 @@ def _details(spec: Spec, layout: Layout, choice: dict[str, Any], evidence: dict[
     yield ""
     yield f"- Bundle: `{evidence['bundle']}` (`{VERDICTS}`)"
     yield f"- Model: {choice['candidate']}{f' ({learned})' if learned else ''} (`{CHOICE}`)"
+    yield f"- Taken because: {choice['reason']} (`{CHOICE}`)"
     yield f"- Problem: {layout.task}; `{_text(layout.target)}` from {len(layout.features)} columns (`{LAYOUT}`)"
     if told := layout.history:
         group = f" of the same {_text(' and '.join(told.by))}" if told.by else ""
@@ -216,11 +218,22 @@ def _analyses(choice: dict[str, Any], evidence: dict[str, Any]) -> Iterator[str]
     yield ""
     yield f"Cross-validated {choice['metric']} on the training rows."
     yield ""
+    if any("members" in row for row in choice["leaderboard"]):
+        yield NESTED
+        yield ""
     board = [
-        (row["candidate"], f"{row['mean']:.4f}", f"{row['std']:.4f}", row.get("trials", 1), settings(row))
+        (
+            row["candidate"],
+            f"{row['mean']:.4f}",
+            f"{row['standard_error']:.4f}",
+            f"{row['std']:.4f}",
+            row.get("trials", 1),
+            settings(row),
+        )
         for row in choice["leaderboard"]
     ]
-    yield from _table(("candidate", "mean", "spread over folds", "trials", "chosen and learned"), board, CHOICE)
+    head = ("candidate", "mean", "its standard error", "spread over folds", "trials", "chosen and learned")
+    yield from _table(head, board, CHOICE)
 
 
 def _importance(told: dict[str, Any]) -> Iterator[str]:
@@ -292,8 +305,22 @@ def _caveats(evidence: dict[str, Any]) -> Iterator[str]:
     yield ""
 
 
+def taken(choice: dict[str, Any]) -> dict[str, Any]:
+    """The leaderboard's row that was taken."""
+    (found,) = (row for row in choice["leaderboard"] if row["candidate"] == choice["candidate"])
+    return dict(found)
+
+
+def mean_of(row: dict[str, Any]) -> str:
+    """The members of an ensemble with their shares, the largest first, as ``0.6 gbm + 0.4 line``; else nothing."""
+    members = sorted(row.get("members", {}).items(), key=lambda one: (-one[1], one[0]))
+    return " + ".join(f"{share:.3g} {name}" for name, share in members)
+
+
 def settings(row: dict[str, Any]) -> str:
     """What a search chose for a candidate of the leaderboard and what its fits found, in a line."""
+    if "members" in row:
+        return mean_of(row)
     told = sorted({**row.get("options", {}), **row["learned"]}.items())
     return ", ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in told)
 

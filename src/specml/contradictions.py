@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from specml.spec import Column, Compliance, Spec
     from specml.tables.checks import ColumnChecks, Rows
 
+ENSEMBLE = "ensemble"
+"""What the leaderboard calls the mean of several candidates."""
+
 
 def all_of(spec: Spec) -> Iterator[Disagreement]:
     """What contradicts between the sections; keys are paths from the root."""
@@ -32,6 +35,7 @@ def all_of(spec: Spec) -> Iterator[Disagreement]:
         history.disagreements,
         _features,
         _candidates,
+        _selection,
         _gates,
         _waivers,
         _approval,
@@ -255,6 +259,30 @@ def _candidates(spec: Spec) -> Iterator[Disagreement]:
                 what=f"solves {' and '.join(candidate.tasks)} problems, not {task} ones.",
                 hint=f"Known: {known}.",
             )
+
+
+def _selection(spec: Spec) -> Iterator[Disagreement]:
+    chosen, usual, path = spec.selection, type(spec.selection)(), ("selection",)
+    known = [*spec.candidates, *([ENSEMBLE] if chosen.ensemble == "greedy" else [])]
+    if chosen.prefer and chosen.rule == "best":
+        hint = "Say selection.rule: one_standard_error."
+        yield Disagreement(key=(*path, "prefer"), what="has no effect: the best candidate is taken.", hint=hint)
+    for index, name in enumerate(chosen.prefer):
+        if name not in known:
+            close = get_close_matches(name, known, 1)
+            hint = f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(known)}."
+            yield Disagreement(key=(*path, "prefer", index), what=f"{name!r} is no candidate.", hint=hint)
+        elif name in chosen.prefer[:index]:
+            yield Disagreement(key=(*path, "prefer", index), what=f"names {name!r} twice.")
+    if chosen.ensemble == "none":
+        if chosen.max_members != usual.max_members:
+            yield Disagreement(key=(*path, "max_members"), what="has no effect without an ensemble.")
+        return
+    if len(spec.candidates) == 1:
+        yield Disagreement(key=(*path, "ensemble"), what="has no effect: there is one candidate.")
+    if ENSEMBLE in spec.candidates:
+        what = "is the name of what selection.ensemble makes of the candidates."
+        yield Disagreement(key=("candidates", ENSEMBLE), what=what, hint="Call it something else.")
 
 
 def _gates(spec: Spec) -> Iterator[Disagreement]:

@@ -30,10 +30,12 @@ class Graph:
         self._constants: list[onnx.TensorProto] = []
         self._told: list[onnx.ValueInfoProto] = []
         self._count = 0
+        self._made: dict[bytes, str] = {}
 
     def input(self, name: str, dtype: DType, width: int = 1) -> str:
-        """Declare the column ``name``: a tensor of shape [rows, width]."""
-        self._inputs.append(_value_info(name, dtype, ["rows", width]))
+        """Declare the column ``name``: a tensor of shape [rows, width]; another time, it is the same column."""
+        if all(one.name != name for one in self._inputs):
+            self._inputs.append(_value_info(name, dtype, ["rows", width]))
         return name
 
     def output(self, name: str, value: str, dtype: DType, width: int | None = None) -> None:
@@ -42,23 +44,28 @@ class Graph:
         self._outputs.append(_value_info(name, dtype, ["rows"] if width is None else ["rows", width]))
 
     def constant(self, array: np.ndarray) -> str:
-        """The name of a constant tensor."""
+        """The name of a constant tensor; equal ones are one."""
         from onnx import numpy_helper
 
-        name = self._fresh("c")
-        self._constants.append(numpy_helper.from_array(array, name))
-        return name
+        key = bytes(numpy_helper.from_array(array).SerializeToString(deterministic=True))
+        if key not in self._made:
+            name = self._made[key] = self._fresh("c")
+            self._constants.append(numpy_helper.from_array(array, name))
+        return self._made[key]
 
     def node(self, op: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
-        """Add an operator with one output; returns the output's name."""
-        name = self._fresh("v")
-        self._nodes.append(_node(op, inputs, [name], domain, **attributes))
-        return name
+        """Add an operator with one output; returns the output's name. The same on the same values is done once."""
+        key = bytes(_node(op, inputs, [""], domain, **attributes).SerializeToString(deterministic=True))
+        if key not in self._made:
+            name = self._made[key] = self._fresh("v")
+            self._nodes.append(_node(op, inputs, [name], domain, **attributes))
+        return self._made[key]
 
     def foreign(self, op: str, value: str, domain: str, dtype: DType, shape: list[str | int], **attributes: Any) -> str:
         """Add an operator that ONNX does not know: it is told what comes out, which it could not infer."""
         name = self.node(op, value, domain=domain, **attributes)
-        self._told.append(_value_info(name, dtype, shape))
+        if all(one.name != name for one in self._told):
+            self._told.append(_value_info(name, dtype, shape))
         return name
 
     def inline(self, model: onnx.ModelProto, value: str, output: str) -> str:

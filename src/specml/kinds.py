@@ -227,6 +227,9 @@ class Candidate(Component):
     """Whether ``fit`` watches ``stop_on``; it is then given rows that neither train nor score."""
     keeps_monotone: ClassVar[bool] = False
     """Whether ``fit`` keeps to ``Design.monotone``."""
+    complexity: ClassVar[int] = 2
+    """Its place from the simplest models on, by which ``selection.rule`` may choose: 0 a constant, 1 linear, 2 trees,
+    3 a network or anything."""
     usual_space: ClassVar[Mapping[str, Dimension]] = {}
     """What a search tries of a candidate whose ``space`` is empty."""
     portfolio: ClassVar[tuple[Mapping[str, Setting], ...]] = ()

@@ -232,6 +232,24 @@ class Search(Block):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 7
 
 
+class Selection(Block):
+    """How one model is made of the candidates; no candidate is trained anew for it."""
+
+    rule: Literal["best", "one_standard_error"] = "best"
+    """``best``: the candidate with the best mean over the folds; ``one_standard_error``: of those within one standard
+    error of it, the first of ``prefer``, or the simplest: linear before trees before networks before an ensemble."""
+    prefer: tuple[Slug, ...] = ()
+    """Candidates in the order in which ``one_standard_error`` takes them; the others follow from the simplest on."""
+    max_size: Annotated[int, Field(ge=1024)] | None = None
+    """Most bytes of the model's graph; a larger candidate is ranked, but not taken. How fast it answers is for the
+    gate ``latency``."""
+    ensemble: Literal["none", "greedy"] = "none"
+    """``greedy``: a weighted mean of candidates competes with them, its members and weights chosen step by step by the
+    out-of-fold predictions (Caruana et al. 2004). It answers as slowly as its members together."""
+    max_members: Annotated[int, Field(ge=2, le=10)] = 4
+    """Most candidates of an ensemble."""
+
+
 class Batching(Block):
     """How a replica gathers rows into one call of the model; work-conserving unless told to wait."""
 
@@ -400,6 +418,7 @@ class Spec(Block):
     candidates: Annotated[dict[Slug, SerializeAsAny[Annotated[Candidate, ByType()]]], Field(min_length=1)]
     """The models that compete, by name."""
     search: Search = Search()
+    selection: Selection = Selection()
     gates: Annotated[dict[Slug, SerializeAsAny[Annotated[Gate, ByType()]]], BeforeValidator(_with_default_gates)] = (
         Field(default={}, validate_default=True)
     )

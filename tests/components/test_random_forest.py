@@ -14,6 +14,7 @@ from specml.candidates.random_forest import ForestModel, RandomForest
 from specml.data import Column
 from specml.features.numeric import FittedNumeric
 from specml.preprocessing import Preprocessing
+from specml.stages.chosen import Chosen, Member
 from specml.stages.package import build
 from tests.components.test_candidates import adversarial
 from tests.conftest import design
@@ -64,7 +65,7 @@ def test_a_forest_whose_trees_are_all_sure_says_no_more_than_one() -> None:
     contract = Contract(
         name="f", task="binary", target="y", inputs=(column,), classes=(0, 1), threshold=0.5, candidate="f"
     )
-    graph = build(contract, preprocessing, ForestModel([tree] * 30, 1))
+    graph = build(contract, Chosen((Member(preprocessing, ForestModel([tree] * 30, 1)),)))
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     (probabilities,) = session.run(["probabilities"], {"x": np.array([[0.0], [1.0]])})
     assert probabilities.tolist() == [[1.0, 0.0], [0.0, 1.0]]

@@ -49,6 +49,7 @@ class Custom(Candidate):
 
     tasks: ClassVar[tuple[Task, ...]] = ("binary", "multiclass", "regression")
     prefers: ClassVar[Preference] = Preference(missing="median", scale="standard", encode="onehot")
+    complexity: ClassVar[int] = 3
 
     type: Literal["custom"] = "custom"
     estimator: Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$")]

@@ -23,6 +23,7 @@ class LogisticRegression(Candidate):
 
     tasks: ClassVar[tuple[Task, ...]] = ("binary", "multiclass")
     prefers: ClassVar[Preference] = Preference(missing="median", scale="standard", encode="onehot")
+    complexity: ClassVar[int] = 1
     usual_space: ClassVar[Mapping[str, Dimension]] = {
         "C": Dimension(low=1e-3, high=100.0, log=True),
         "class_weight": Dimension(choices=(None, "balanced")),

@@ -23,6 +23,7 @@ class Ridge(Candidate):
 
     tasks: ClassVar[tuple[Task, ...]] = ("regression",)
     prefers: ClassVar[Preference] = Preference(missing="median", scale="standard", encode="onehot")
+    complexity: ClassVar[int] = 1
     usual_space: ClassVar[Mapping[str, Dimension]] = {"alpha": Dimension(low=1e-3, high=1000.0, log=True)}
     portfolio: ClassVar[tuple[Mapping[str, Setting], ...]] = ({"alpha": 10.0}, {"alpha": 100.0}, {"alpha": 0.1})
 

@@ -38,6 +38,7 @@ class TabularMlp(Candidate):
 
     tasks: ClassVar[tuple[Task, ...]] = ("binary", "multiclass", "regression")
     prefers: ClassVar[Preference] = Preference(missing="native", scale="standard", encode="ordinal")
+    complexity: ClassVar[int] = 3
     stops_early: ClassVar[bool] = True
     usual_space: ClassVar[Mapping[str, Dimension]] = {
         "learning_rate": Dimension(low=5e-4, high=1e-2, log=True),

@@ -297,7 +297,7 @@ def _tell(outcome: Outcome, out: Console, folder: Path, *, quiet: bool) -> None:
     outcome.bundle = digest(folder / "artifacts/bundle/manifest.json")
     if quiet:
         return
-    out.print(tables.candidates_table(outcome.leaderboard))
+    out.print(tables.candidates_table(outcome.leaderboard), tables.taken(outcome.leaderboard))
     out.print(tables.gates_table(outcome.gates), *tables.remarks(outcome.gates))
     for remark in tables.idle_waivers(folder):
         out.print(f"  {remark}", markup=False, soft_wrap=True)

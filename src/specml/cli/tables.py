@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from specml import admission, durations
 from specml.bundle import RELEASE, VERDICTS
-from specml.card import number
+from specml.card import CHOICE, mean_of, number
 from specml.files import digest, read_json
 
 if TYPE_CHECKING:
@@ -19,13 +19,13 @@ MARKS = {"holds": "✔ ", "refused": "✖ ", "not measured": "? "}
 
 
 def leaderboard(folder: Path) -> list[dict[str, Any]]:
-    """Candidates, best first: score over the folds, what they learned, seconds and bytes."""
-    choice, took = read_json(folder / "artifacts/select/choice.json"), durations.known(folder)
+    """Candidates, best first: score over the folds, what they learned, seconds and bytes, and why one was taken."""
+    choice, took = read_json(folder / CHOICE), durations.known(folder)
     rows = []
     for row in choice["leaderboard"]:
-        cost = read_json(folder / f"metrics/train/{row['candidate']}.json")
         seconds = took.get(f"train@{row['candidate']}")
-        rows.append({**row, "metric": choice["metric"], "seconds": seconds, "bytes": cost["bytes"]})
+        taken = {"taken": choice["reason"]} if row["candidate"] == choice["candidate"] else {}
+        rows.append({**row, "metric": choice["metric"], "seconds": seconds, **taken})
     return rows
 
 
@@ -52,12 +52,21 @@ def candidates_table(rows: list[dict[str, Any]]) -> Table:
     found = "trials" if searched else "learned"
     table = plain("candidate", f"cv {rows[0]['metric']}", "± folds", found, "time", "size")
     for row in rows:
-        learned = ", ".join(f"{name} {value}" for name, value in row["learned"].items())
+        learned = mean_of(row) or ", ".join(f"{name} {value}" for name, value in row["learned"].items())
         took = "-" if row["seconds"] is None else f"{row['seconds']:.1f}s"
         size = f"{row['bytes'] / 1024:.0f} KiB"
-        told = str(row.get("trials", 1)) if searched else learned
+        told = str(row.get("trials", 1)) if searched and not mean_of(row) else learned
         table.add_row(row["candidate"], f"{row['mean']:.4f}", f"{row['std']:.4f}", told, took, size)
     return table
+
+
+def taken(rows: list[dict[str, Any]]) -> Padding:
+    """Which candidate was taken, and why."""
+    from rich.padding import Padding
+    from rich.text import Text
+
+    (told,) = (f"{row['candidate']} is taken: {row['taken']}" for row in rows if "taken" in row)
+    return Padding(Text(told), (0, 0, 1, 2))
 
 
 def gates_table(verdicts: dict[str, Any]) -> Table:

@@ -58,7 +58,7 @@ class Facts:
     """None where no learning curve was asked for."""
     learning: list[Point]
     trained: dict[str, dict[str, Any]]
-    """By candidate: what its training wrote to ``cross_validation.json``, and the bytes of the model."""
+    """By candidate: what its training wrote to ``cross_validation.json``."""
     release: dict[str, Any] | None
     """None when the bundle that was judged has not come to a release."""
     approved: list[str] | None
@@ -154,9 +154,7 @@ def _target(path: Path) -> list[tuple[float, int]]:
 
 
 def _trained(folder: Path, name: str) -> dict[str, Any]:
-    told = _optional(folder / train.OUT.replace("${key}", name) / "cross_validation.json") or {}
-    cost = _optional(folder / train.METRICS.replace("${key}", name)) or {}
-    return {**told, "bytes": cost.get("bytes")}
+    return _optional(folder / train.OUT.replace("${key}", name) / "cross_validation.json") or {}
 
 
 def locked(folder: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from specml.admission import stops
-from specml.card import governance, interval, number, outcome, settings
+from specml.card import NESTED, governance, interval, number, outcome, settings, taken
 from specml.curves import merged
 from specml.data import iso
 from specml.explain import UNITS
@@ -86,7 +86,7 @@ def _verdict(facts: Facts) -> dict[str, Any]:
         state, word, why = "bad", "Not released", "see the release"
     holding = sum(gate["outcome"] == "holds" for gate in facts.evidence["gates"].values())
     metric = choice["metric"]
-    best = choice["leaderboard"][0]
+    best = taken(choice)
     held_out = facts.evidence["metrics"].get(metric)
     tiles = [
         ("model", choice["candidate"], f"of {_count(len(choice['leaderboard']), 'candidate')}", select.OUT),
@@ -275,21 +275,34 @@ def _leaderboard(facts: Facts) -> dict[str, Any]:
     trials = {name: _trials(told) for name, told in facts.trained.items()}
     span = svg.padded([score for row in choice["leaderboard"] for score in row["folds"]])
     for row in choice["leaderboard"]:
-        told = facts.trained[row["candidate"]]
-        size = told["bytes"]
+        size = row["bytes"]
         rows.append({
             "candidate": row["candidate"],
-            "type": getattr(facts.spec.candidates.get(row["candidate"]), "type", "no longer in the spec"),
+            "taken": row["candidate"] == choice["candidate"],
+            "type": "mean of several"
+            if "members" in row
+            else getattr(facts.spec.candidates.get(row["candidate"]), "type", "no longer in the spec"),
             "mean": row["mean"],
             "std": row["std"],
             "drawing": svg.folds(row["folds"], trials[row["candidate"]], row["mean"], span),
             "learned": settings(row),
             "trials": len(trials[row["candidate"]]),
-            "size": f"{size / 1024:,.0f} KiB" if size is not None else "not measured",
-            "source": f"{train.OUT.replace('${key}', row['candidate'])}/cross_validation.json",
+            "error": row["standard_error"],
+            "size": f"{size / 1024:,.0f} KiB",
+            "source": select.OUT
+            if "members" in row
+            else f"{train.OUT.replace('${key}', row['candidate'])}/cross_validation.json",
         })  # fmt: skip
     better = "larger is better" if TABLE[choice["metric"]].larger_is_better else "smaller is better"
-    return {"metric": choice["metric"], "better": better, "rows": rows, "span": span, "trials": any(trials.values())}
+    return {
+        "metric": choice["metric"],
+        "better": better,
+        "rows": rows,
+        "span": span,
+        "trials": any(trials.values()),
+        "taken": f"{choice['candidate']} is taken: {choice['reason']}.",
+        "nested": NESTED if any("members" in row for row in choice["leaderboard"]) else "",
+    }
 
 
 def _trials(told: dict[str, Any]) -> list[float]:
@@ -452,7 +465,7 @@ def _serving(facts: Facts) -> list[tuple[str, str]]:
         ("replicas", f"{replicas.min} to {replicas.max}, CPUs of each: {replicas.cpus:g}"),
         ("batches", f"up to {batching.max_batch_size} rows, waiting {batching.max_wait} at most"),
         ("access", "bearer tokens" if serving.auth else "open to whoever reaches the port"),
-        ("model", f"{facts.trained[facts.choice['candidate']]['bytes'] or 0:,} bytes before packaging"),
+        ("model", f"{taken(facts.choice)['bytes']:,} bytes before packaging"),
         ("latency", " ".join(gate["reason"] for gate in latency) or "not measured: the spec has no gate `latency`"),
     ]
 

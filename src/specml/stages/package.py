@@ -1,4 +1,4 @@
-"""Package the chosen model: preprocessing, model and decision as one ONNX graph, with its contract."""
+"""Package the chosen model, or the mean of several: preprocessing, models and decision as one ONNX graph."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from specml.data import Layout
 from specml.files import read_json
 from specml.graph import Graph
 from specml.plan import Stage
-from specml.stages import explore, prepare, select, train
+from specml.stages import chosen, explore, prepare, select, train
 
 if TYPE_CHECKING:
-    from specml.kinds import Model, Native
+    from specml.kinds import Native
     from specml.preprocessing import Preprocessing
     from specml.spec import Spec
+    from specml.stages.chosen import Chosen
     from specml.stages.work import Work
 
 OUT = "artifacts/bundle"
@@ -41,10 +42,8 @@ def work(work: Work) -> None:
     layout = Layout.model_validate_json(work.path(prepare.LAYOUT).read_bytes())
     choice = read_json(work.path(select.OUT))
     name = choice["candidate"]
-    folder = train.OUT.replace("${key}", name)
-    preprocessing, model = train.load_model(work, layout, work.spec.candidates[name], folder)
-    # A derived column is no input: what it moves is told apart by the inputs, from the graph.
-    native = None if preprocessing.derived else model.native()
+    model = chosen.load(work, layout, choice)
+    explained = model.explained()
     contract = Contract(
         name=work.spec.name,
         task=layout.task,
@@ -53,12 +52,12 @@ def work(work: Work) -> None:
         classes=layout.classes,
         threshold=choice["threshold"],
         candidate=name,
-        explanation=explanation(preprocessing, native) if native else None,
+        explanation=explanation(*explained) if explained else None,
         history=layout.history,
     )
-    graph = build(contract, preprocessing, model)
+    graph = build(contract, model)
     reference = {"columns": read_json(work.path(explore.OUT)), "prior": choice["prior"]}
-    design, numbers = (build_design(preprocessing), native.content) if native else (b"", b"")
+    design, numbers = (build_design(explained[0]), explained[1].content) if explained else (b"", b"")
     digest = write_bundle(work.path(OUT), contract, graph, reference, design=design, native=numbers)
     work.say(f"{name} packaged: {len(graph):,} bytes, {digest[:19]}")
 
@@ -78,12 +77,12 @@ def build_design(preprocessing: Preprocessing) -> bytes:
     return graph.to_bytes()
 
 
-def build(contract: Contract, preprocessing: Preprocessing, model: Model) -> bytes:
+def build(contract: Contract, model: Chosen) -> bytes:
     """The graph: named columns in; ``probabilities`` and ``label``, or ``prediction``, out."""
     import numpy as np
 
     graph = Graph(contract.name)
-    answer = model.to_onnx(graph, preprocessing.to_onnx(graph))
+    answer = model.to_onnx(graph)
     if contract.task == "regression":
         graph.output("prediction", graph.node("Squeeze", answer, graph.constant(np.array([1]))), "float32")
         return graph.to_bytes()

@@ -1,22 +1,81 @@
-"""Choose the candidate with the best cross-validated score, and the probability from which it decides."""
+"""Choose one of the candidates, or a mean of several, and the probability from which it decides."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from specml.contradictions import ENSEMBLE
 from specml.data import Layout
+from specml.errors import StageFailed
 from specml.files import canonical_json, read_json, write_atomic
 from specml.metrics import TABLE
 from specml.plan import Stage
-from specml.stages import prepare, train
+from specml.stages import chosen, prepare, train
+from specml.stages.cross_validation import decide, folds
+from specml.stages.ensemble import ensemble
 
 if TYPE_CHECKING:
-    import numpy as np
+    from collections.abc import Mapping
 
+    import numpy as np
+    import polars as pl
+
+    from specml.metrics import Metric
     from specml.spec import Spec
     from specml.stages.work import Work
 
 OUT = "artifacts/select/choice.json"
+
+Row = dict[str, Any]
+"""A candidate in the leaderboard."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """The rows by which every candidate was judged."""
+
+    spec: Spec
+    layout: Layout
+    table: pl.DataFrame
+    """The columns that tell what a row is worth, and in which fold it is."""
+
+    @classmethod
+    def read(cls, work: Work, layout: Layout) -> Training:
+        """From the stage ``prepare``."""
+        import polars as pl
+
+        columns = {layout.target, layout.weight or layout.target, layout.folding.column or layout.target}
+        return cls(work.spec, layout, pl.read_parquet(work.path(prepare.TRAIN), columns=sorted(columns)))
+
+    @property
+    def y(self) -> np.ndarray:
+        """int64 class indices or float64 targets [n]."""
+        return self.table[self.layout.target].to_numpy()
+
+    @property
+    def weight(self) -> np.ndarray | None:
+        """float64 [n]."""
+        import numpy as np
+
+        return self.table[self.layout.weight].to_numpy().astype(np.float64) if self.layout.weight else None
+
+    @property
+    def metric(self) -> Metric:
+        """By which candidates are ranked."""
+        return TABLE[self.spec.problem.metric]
+
+    def folds(self) -> list[np.ndarray]:
+        """The validation rows of each fold, as the candidates were judged by them."""
+        return [outside for _, outside in folds(self.spec, self.layout, self.table)]
+
+    def measure(self, rows: np.ndarray, scores: np.ndarray) -> float:
+        """The metric of ``scores`` for the rows of these indices: cross-validation's but for the rounding."""
+        import numpy as np
+
+        decisions = decide(self.layout, scores, self.spec.problem.decision.threshold)
+        weight = None if self.weight is None else self.weight[rows]
+        return self.metric.over(self.y[rows], scores, decisions, weight)(np.arange(len(rows)))
 
 
 def declare(spec: Spec) -> Stage:
@@ -24,7 +83,15 @@ def declare(spec: Spec) -> Stage:
     return Stage(
         name="select",
         summary="choose the candidate and its decision threshold",
-        params=("problem.decision.threshold", "problem.primary_metric", "problem.task"),
+        params=(
+            "candidates",
+            "problem.decision.threshold",
+            "problem.primary_metric",
+            "problem.task",
+            "search.folds",
+            "search.seed",
+            "selection",
+        ),
         deps=(
             prepare.TRAIN,
             prepare.LAYOUT,
@@ -37,44 +104,132 @@ def declare(spec: Spec) -> Stage:
 def work(work: Work) -> None:
     """Fold scores → leaderboard, choice, threshold, and the prior that the baseline gate compares with."""
     import numpy as np
-    import polars as pl
 
+    spec = work.spec
     layout = Layout.model_validate_json(work.path(prepare.LAYOUT).read_bytes())
-    columns = [layout.target, *([layout.weight] if layout.weight else [])]
-    rows = pl.read_parquet(work.path(prepare.TRAIN), columns=columns)
-    y = rows[layout.target].to_numpy()
-    weight = rows[layout.weight].to_numpy().astype(np.float64) if layout.weight else None
-    metric = TABLE[work.spec.problem.metric]
-    folders = {folder.rsplit("/", 1)[1]: folder for folder in work.stage.deps[2:]}
-    board = [_entry(name, read_json(work.path(f"{folder}/cross_validation.json"))) for name, folder in folders.items()]
+    training = Training.read(work, layout)
+    metric = training.metric
+    folders = {name: work.path(train.OUT.replace("${key}", name)) for name in sorted(spec.candidates)}
+    board = [_entry(name, read_json(folder / "cross_validation.json"), folder) for name, folder in folders.items()]
+    predictions = {name: np.load(folder / "out_of_fold.npy", allow_pickle=False) for name, folder in folders.items()}
+    if spec.selection.ensemble == "greedy":
+        board += _ensemble(work, training, predictions)
+        sizes = {row["candidate"]: row["bytes"] for row in board}
+        for row in board:
+            if members := row.get("members"):
+                row["bytes"] = sum(sizes[name] for name in members)
     board.sort(key=lambda row: (-row["mean"] if metric.larger_is_better else row["mean"], row["candidate"]))
-    chosen = board[0]["candidate"]
-    outcome = np.load(work.path(f"{folders[chosen]}/out_of_fold.npy"), allow_pickle=False)
-    threshold = _threshold(work.spec, y, outcome, weight) if layout.task == "binary" else None
+    fitting = _within_size(work, layout, board)
+    row, reason = taken(fitting, metric, spec)
+    members = row.get("members", {row["candidate"]: 1.0})
+    outcome: Any = sum(predictions[name] * share for name, share in sorted(members.items()))
+    threshold = _threshold(spec, training.y, outcome, training.weight) if layout.task == "binary" else None
     choice = {
-        "candidate": chosen,
+        "candidate": row["candidate"],
+        "members": members,
+        "reason": reason,
         "metric": metric.name,
         "threshold": threshold,
         "leaderboard": board,
-        "prior": _prior(layout, y, weight),
+        "prior": _prior(layout, training.y, training.weight),
     }
     write_atomic(work.path(OUT), canonical_json(choice))
-    work.say(f"{chosen} is ahead: {metric.name} {board[0]['mean']:.4f}")
+    work.say(f"{row['candidate']} is taken: {metric.name} {row['mean']:.4f}, {reason}")
 
 
-def _entry(name: str, result: dict[str, Any]) -> dict[str, Any]:
-    import numpy as np
+def taken(board: list[Row], metric: Metric, spec: Spec) -> tuple[Row, str]:
+    """The row of the leaderboard, best first, that ``selection.rule`` takes, and why in words.
 
-    scores = result["folds"]
+    One standard error (Breiman, Friedman, Olshen & Stone 1984, *Classification and regression trees*, §3.4.3): scores
+    nearer to the best than its own standard error over the folds can't be told from it.
+    """
+    best, rule = board[0], spec.selection.rule
+    if len(board) == 1:
+        return best, "the only candidate"
+    if rule == "best":
+        return best, f"the best mean over the folds of {len(board)}"
+    error = best["standard_error"]
+    close = [row for row in board if metric.gain(row["mean"], best["mean"]) >= -error]
+    prefer = spec.selection.prefer
+
+    def order(row: Row) -> tuple[int, int, int]:
+        name = row["candidate"]
+        place = prefer.index(name) if name in prefer else len(prefer)
+        return place, _complexity(spec, name), board.index(row)
+
+    found = min(close, key=order)
+    told = f"one standard error ({error:.2g})"
+    if found is best:
+        return best, f"the best mean over the folds, and nothing to be taken before it is within {told}"
+    how = "preferred" if found["candidate"] in prefer else "simpler"
+    return found, f"{how}, and within {told} of the best, {best['candidate']} ({best['mean']:.4f})"
+
+
+def _complexity(spec: Spec, name: str) -> int:
+    """Its place from the simplest on; an ensemble stands behind all of its members."""
+    return 100 if name == ENSEMBLE and name not in spec.candidates else spec.candidates[name].complexity
+
+
+def _within_size(work: Work, layout: Layout, board: list[Row]) -> list[Row]:
+    """The rows whose graph is no larger than ``selection.max_size``; each row is told its size.
+
+    Raises:
+        StageFailed: there is none.
+    """
+    most = work.spec.selection.max_size
+    if most is None:
+        return board
+    for row in board:
+        row["graph_bytes"] = chosen.load(work, layout, row).graph_bytes(layout.n_outputs)
+    found = [row for row in board if row["graph_bytes"] <= most]
+    if not found:
+        least = min(row["graph_bytes"] for row in board)
+        hint = "Allow more, or name a candidate whose models are smaller."
+        what = f"no candidate's graph has {most:,} bytes or fewer; the smallest has {least:,}."
+        raise StageFailed(what, where="selection.max_size", hint=hint)
+    for row in board:
+        if row["graph_bytes"] > most:
+            work.say(f"{row['candidate']}: {row['graph_bytes']:,} bytes are more than selection.max_size")
+    return found
+
+
+def _entry(name: str, result: dict[str, Any], folder: Any) -> Row:
     return {
         "candidate": name,
-        "mean": float(np.mean(scores)),
-        "std": float(np.std(scores)),
-        "folds": scores,
+        **spread(result["folds"]),
         "learned": result["learned"],
         "options": result.get("options", {}),
         "trials": len(result.get("trials", ())) or 1,
+        "bytes": train.size(folder),
     }
+
+
+def spread(scores: list[float]) -> dict[str, Any]:
+    """Of the folds' scores the mean, the spread (divided by n), and the mean's standard error (by n - 1)."""
+    import numpy as np
+
+    error = float(np.std(scores, ddof=1) / len(scores) ** 0.5) if len(scores) > 1 else 0.0
+    return {"mean": float(np.mean(scores)), "std": float(np.std(scores)), "standard_error": error, "folds": scores}
+
+
+def _ensemble(work: Work, training: Training, predictions: Mapping[str, np.ndarray]) -> list[Row]:
+    """The greedy mean's row; none where it keeps one candidate alone."""
+    import numpy as np
+    import sklearn
+
+    outside, metric = training.folds(), training.metric
+    if len(outside) < 2:
+        work.say("no ensemble: it takes two folds")
+        return []
+    known = {name: one for name, one in predictions.items() if all(np.isfinite(one[held]).all() for held in outside)}
+    with sklearn.config_context(assume_finite=True, skip_parameter_validation=True):
+        most = work.spec.selection.max_members
+        found = ensemble(known, outside, training.measure, larger_is_better=metric.larger_is_better, most=most)
+    if len(found.weights) == 1:
+        work.say(f"no ensemble: {next(iter(found.weights))} alone is better than any mean")
+        return []
+    row = {"candidate": ENSEMBLE, **spread(list(found.folds)), "learned": {}, "options": {}, "trials": 1}
+    return [{**row, "members": found.weights, "bytes": 0}]
 
 
 def _threshold(spec: Spec, y: np.ndarray, outcome: np.ndarray, weight: np.ndarray | None) -> float:

@@ -16,6 +16,8 @@ from specml.stages.search import search
 from specml.stages.work import threads
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from specml.kinds import Candidate, Model
     from specml.spec import Spec
     from specml.stages.work import Work
@@ -78,8 +80,8 @@ def work(work: Work) -> None:
         preprocessing.save(folder / "preprocessing.json")
         (folder / "out_of_fold.npy").write_bytes(npy(best.judged.out_of_fold))
         (folder / "cross_validation.json").write_bytes(canonical_json(told))
-    size = sum(file.stat().st_size for file in work.path(OUT).iterdir() if file.suffix != ".npy")
-    summary: dict[str, Any] = {metric: {"mean": float(np.mean(scores)), "std": float(np.std(scores))}, "bytes": size}
+    spread = {"mean": float(np.mean(scores)), "std": float(np.std(scores))}
+    summary: dict[str, Any] = {metric: spread, "bytes": size(work.path(OUT))}
     if found.trials:
         summary["trials"] = {"made": len(found.trials), "pruned": found.pruned, "planned": found.planned}
         summary["max_cpu_seconds_reached"] = found.ended_by == "max_cpu_seconds"
@@ -87,6 +89,11 @@ def work(work: Work) -> None:
     ended = f", ended by search.{found.ended_by}" if found.ended_by != "trials" else ""
     made = f", the best of {len(found.trials)} trials{ended}" if found.trials else ""
     work.say(f"cv {metric} {np.mean(scores):.4f} ± {np.std(scores):.4f}{made}")
+
+
+def size(folder: Path) -> int:
+    """Bytes of a trained candidate; its out-of-fold predictions are no part of it."""
+    return sum(file.stat().st_size for file in folder.iterdir() if file.suffix != ".npy")
 
 
 def load_model(work: Work, layout: Layout, candidate: Candidate, folder: str) -> tuple[Preprocessing, Model]:

@@ -16,7 +16,7 @@ from specml.explain import importance
 from specml.files import canonical_json, digest, read_json, write_atomic
 from specml.metrics import TABLE
 from specml.plan import Plot, Stage
-from specml.stages import champion, package, prepare, select, train
+from specml.stages import champion, chosen, package, prepare, select, train
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -133,9 +133,6 @@ def gather(work: Work, layout: Layout, test: pl.DataFrame, opened: bundle.Bundle
     import numpy as np
 
     choice = read_json(work.path(select.OUT))
-    name = choice["candidate"]
-    folder = train.OUT.replace("${key}", name)
-    preprocessing, model = train.load_model(work, layout, work.spec.candidates[name], folder)
     answers = [bundle.predict(session, part) for session, part in _parts(opened, test)]
     scores, decisions = _scores(layout, answers)
     prior = np.array(choice["prior"])
@@ -145,7 +142,7 @@ def gather(work: Work, layout: Layout, test: pl.DataFrame, opened: bundle.Bundle
         y=test[layout.target].to_numpy(),
         scores=scores,
         decisions=decisions,
-        native=model.predict(preprocessing.transform(test)),
+        native=chosen.load(work, layout, choice).predict(test),
         prior=np.full(rows, prior[0]) if len(prior) == 1 else np.tile(prior, (rows, 1)),
         weight=test[layout.weight].to_numpy().astype(np.float64) if layout.weight else None,
         favourable=_favourable(work.spec, layout),

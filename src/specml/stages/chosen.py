@@ -1,0 +1,83 @@
+"""The model that ``select`` made of the candidates: what is packaged, and what the package is compared with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from specml.graph import Graph
+from specml.stages import train
+
+if TYPE_CHECKING:
+    import numpy as np
+    import polars as pl
+
+    from specml.data import Layout
+    from specml.kinds import Model, Native
+    from specml.preprocessing import Preprocessing
+    from specml.stages.work import Work
+
+
+@dataclass(frozen=True)
+class Member:
+    """A trained candidate and its share of the answer."""
+
+    preprocessing: Preprocessing
+    model: Model
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The weighted mean of its members: of one alone, as a rule."""
+
+    members: tuple[Member, ...]
+
+    def predict(self, table: pl.DataFrame) -> np.ndarray:
+        """float64 of rows of a prepared table: as ``Model.predict``."""
+        parts = [one.model.predict(one.preprocessing.transform(table)) for one in self.members]
+        if len(parts) == 1:
+            return parts[0]
+        mean: Any = sum(part * one.weight for part, one in zip(parts, self.members, strict=True))
+        return mean  # type: ignore[no-any-return]
+
+    def to_onnx(self, graph: Graph) -> str:
+        """Declare the columns as inputs; returns a float32 value [n, 1] or [n, k].
+
+        What members do alike to a column is done once: see ``Graph.node``.
+        """
+        import numpy as np
+
+        parts = [one.model.to_onnx(graph, one.preprocessing.to_onnx(graph)) for one in self.members]
+        if len(parts) == 1:
+            return parts[0]
+        weights = [graph.constant(np.array(one.weight, np.float32)) for one in self.members]
+        return graph.node("Sum", *(graph.node("Mul", *pair) for pair in zip(parts, weights, strict=True)))
+
+    def graph_bytes(self, outputs: int) -> int:
+        """Bytes of its graph of so many ``outputs``, without what makes labels of its answer."""
+        graph = Graph("model")
+        graph.output("answer", self.to_onnx(graph), "float32", outputs)
+        return len(graph.to_bytes())
+
+    def explained(self) -> tuple[Preprocessing, Native] | None:
+        """The numbers that explain it better than asking its graph does, and what makes their design; None: none do.
+
+        A mean of probabilities is not explained by contributions to log-odds: of an ensemble the graph is asked.
+        """
+        if len(self.members) > 1:
+            return None
+        (one,) = self.members
+        native = one.model.native()
+        # A derived column is no input: what it moves is told apart by the inputs, from the graph.
+        return None if native is None or one.preprocessing.derived else (one.preprocessing, native)
+
+
+def load(work: Work, layout: Layout, choice: dict[str, Any]) -> Chosen:
+    """What ``select`` wrote as its choice, from the files of the candidates' stages."""
+    weights = choice.get("members") or {choice["candidate"]: 1.0}
+    found = []
+    for name, weight in sorted(weights.items()):
+        folder = train.OUT.replace("${key}", name)
+        found.append(Member(*train.load_model(work, layout, work.spec.candidates[name], folder), weight))
+    return Chosen(tuple(found))
