@@ -339,6 +339,17 @@ def test_a_timeout_that_a_database_can_not_keep_is_refused(
     assert refused.value.where == "timeout"
 
 
+def test_what_speaks_like_mysql_and_knows_no_limit_is_read_all_the_same(
+    mariadb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLIGHTS_URL", mariadb)
+    monkeypatch.setitem(database.LIMITS, "mariadb", "set session no_such_variable = {ms}")
+    asked = {"connection": "${secret:FLIGHTS_URL}", "query": "select 1 as x"}
+    assert Sql.model_validate(asked).read(tmp_path).rows() == [(1,)]
+    with pytest.raises(DataCheckFailed, match="has no effect"):
+        Sql.model_validate({**asked, "timeout": "1m"}).read(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("connection", "found"), [("${secret:X_URL}", ["allow_outside"]), ("sqlite:///x.db", []), ("duckdb:///x.db", [])]
 )

@@ -70,6 +70,8 @@ LIMITS = {
 """What ends a statement that takes longer."""
 MYSQL_LATE = (1317, 1969, 3024)
 """Numbers of MySQL's and MariaDB's errors that say that a statement took too long."""
+MYSQL_UNKNOWN = 1193
+"""That of a variable that it does not know."""
 MYSQL_SAYS = (
     1044,
     1045,
@@ -431,9 +433,15 @@ class Other(Database):
         if name in READING:
             connection.execute(sqlalchemy.text(READING[name]))
         self.limited = name in LIMITS
-        if self.limited:
-            limit = LIMITS[name].format(ms=round(self.timeout * 1000), s=self.timeout)
+        if not self.limited:
+            return
+        limit = LIMITS[name].format(ms=round(self.timeout * 1000), s=self.timeout)
+        try:
             connection.execute(sqlalchemy.text(limit))
+        except sqlalchemy.exc.DBAPIError as error:
+            if _parted(error.orig)[1] != MYSQL_UNKNOWN:
+                raise
+            self.limited = False  # an old MySQL, or what only speaks like one
 
     @override
     def written(self, select: Select) -> str:
