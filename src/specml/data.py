@@ -217,6 +217,19 @@ class Design:
             self.X[index], self.y[index], weight, self.task, self.n_classes, self.cardinalities, self.monotone
         )
 
+    def weighted(self, class_weight: Literal["balanced"] | None) -> np.ndarray | None:
+        """What each row counts, float64 [n]; None where all count the same.
+
+        ``balanced``: in inverse proportion to how often its class is met, in all as much as before.
+        """
+        if class_weight is None or self.task == "regression":
+            return self.weight
+        import numpy as np
+
+        weight = np.ones(len(self.y)) if self.weight is None else self.weight
+        counts = np.bincount(self.y, weights=weight, minlength=self.n_classes)
+        return np.asarray(weight * weight.sum() / (np.count_nonzero(counts) * np.maximum(counts, 1e-12))[self.y])
+
 
 def feature_values(table: pl.DataFrame, column: Column) -> np.ndarray | pl.Series:
     """A feature as ``kinds.Feature`` takes it: float64 [n] with NaN for missing, or a String series with ``MISSING``.

@@ -34,6 +34,8 @@ class Ensemble:
     leaf_node: list[int] = field(default_factory=list)
     leaf_target: list[int] = field(default_factory=list)
     leaf_value: list[float] = field(default_factory=list)
+    fresh: int = 0
+    """The next number of a node that no tree of the library has."""
 
     def add_split(
         self, tree: int, node: int, *, feature: int, limit: float, below: tuple[int, int], missing_left: int
@@ -47,6 +49,29 @@ class Ensemble:
         self.left.append(below[0])
         self.right.append(below[1])
         self.missing_goes_left.append(missing_left)
+
+    def add_set(self, tree: int, node: int, *, feature: int, left: np.ndarray, below: tuple[int, int]) -> None:
+        """A node for the codes -1, 0, 1, … of a category: ``left`` bool says of each whether it goes to the left.
+
+        What is missing goes with -1, and codes beyond with the last. Each run of codes on one side is a comparison
+        of a chain, whose nodes share the two children; onnxruntime takes that where no node shares the child of
+        those that the comparison fails. Numbers of new nodes follow the largest of the ensemble's tree.
+        """
+        import numpy as np
+
+        ends = np.flatnonzero(left[1:] != left[:-1]).tolist()
+        if not ends:
+            limit = math.inf if left[0] else -math.inf
+            return self.add_split(tree, node, feature=feature, limit=limit, below=below, missing_left=int(left[0]))
+        for place, end in enumerate(ends):
+            side = below[0] if left[end] else below[1]
+            last = place == len(ends) - 1
+            beyond = (below[0] if left[-1] else below[1]) if last else self.fresh
+            missing = int(place == 0)
+            self.add_split(tree, node, feature=feature, limit=end - 0.5, below=(side, beyond), missing_left=missing)
+            if not last:
+                node, self.fresh = beyond, self.fresh + 1
+        return None
 
     def add_leaf(self, tree: int, node: int, values: dict[int, float]) -> None:
         """A node that adds to the scores: ``values`` by their place."""
@@ -127,6 +152,36 @@ def from_forest(forest: list[dict[str, np.ndarray]]) -> Ensemble:
         for node, (feature, left, right, missing_left) in enumerate(zip(*lists, strict=True)):
             if left < 0:
                 ensemble.add_leaf(number, node, dict(enumerate(values[node])))
+            else:
+                ensemble.add_split(
+                    number, node, feature=feature, limit=limits[node], below=(left, right), missing_left=missing_left
+                )
+    return ensemble
+
+
+def from_histograms(forest: list[dict[str, np.ndarray]], width: int, known: np.ndarray) -> Ensemble:
+    """The sum of scikit-learn's histogram trees, which take turns for the scores.
+
+    As ``from_forest``, and ``categorical`` [nodes], ``left_set`` [nodes, 32]: the categories 0, 1, … that go to the
+    left, as bits. A category that is not ``known`` [columns, 256] goes where a missing value goes.
+    """
+    import numpy as np
+
+    ensemble = Ensemble(width)
+    names = ("feature", "left_child", "right_child", "missing_go_to_left", "categorical", "value")
+    for number, tree in enumerate(forest):
+        limits = floor32(tree["threshold"]).tolist()
+        ensemble.fresh = len(limits)
+        rows = zip(*(tree[name].tolist() for name in names), strict=True)
+        for node, (feature, left, right, missing_left, categorical, value) in enumerate(rows):
+            if left < 0:
+                ensemble.add_leaf(number, node, {number % width: value})
+            elif categorical:
+                met = known[feature]
+                inside = np.unpackbits(tree["left_set"][node], bitorder="little").astype(bool)
+                goes_left = np.where(met, inside, bool(missing_left))[: np.flatnonzero(met).max(initial=-1) + 1]
+                told = np.array([missing_left, *goes_left, missing_left], dtype=bool)
+                ensemble.add_set(number, node, feature=feature, left=told, below=(left, right))
             else:
                 ensemble.add_split(
                     number, node, feature=feature, limit=limits[node], below=(left, right), missing_left=missing_left

@@ -1,38 +1,163 @@
-"""What every candidate owes: tested for each member of the kind, also for those added later."""
+"""What every candidate owes, of whatever columns: generated for each member of the kind, also for those added later."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+import importlib.util
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import onnxruntime
+import polars as pl
 import pytest
 
 import specml.spec  # noqa: F401 - fills the tables
+from specml.bundle import Contract, audit, predict
+from specml.data import MISSING, Column, Design, feature_array
+from specml.features.categorical import Categorical
+from specml.features.numeric import Numeric
+from specml.features.text import Text
 from specml.graph import Graph
-from specml.kinds import Candidate, Model
+from specml.kinds import Candidate, Model, Training
+from specml.preprocessing import Preprocessing
+from specml.stages.package import build
 from tests.conftest import design
 
 if TYPE_CHECKING:
-    from specml.data import Task
+    from pathlib import Path
 
-CASES = [(name, task) for name, kind in sorted(Candidate.table.items()) for task in kind.tasks]  # type: ignore[attr-defined]
+    from specml.data import Kind, Task
+
+Columns = Literal["numbers", "categories", "text", "all"]
+NAMES: dict[Columns, dict[str, Kind]] = {
+    "numbers": {"steps": "numeric", "size": "numeric", "noise": "numeric"},
+    "categories": {"town": "categorical", "colour": "categorical"},
+    "text": {"note": "text"},
+}
+NAMES["all"] = NAMES["numbers"] | NAMES["categories"] | NAMES["text"]
+
 NEEDED: dict[str, dict[str, Any]] = {"custom": {"estimator": "tests.models.nets:Net"}}
 """Options that have no default."""
+SMALL: dict[str, dict[str, Any]] = {
+    "tabular_mlp": {"epochs": 3, "hidden": (16,)},
+    "hist_gradient_boosting": {"max_iter": 30, "learning_rate": 0.2},
+    **{name: {"n_estimators": 12} for name in ("random_forest", "extra_trees")},
+    **{name: {"n_estimators": 30, "learning_rate": 0.2} for name in ("lightgbm", "xgboost", "catboost")},
+}
+"""Options that make a small model of a family; others are small by their defaults."""
+DEAR = {"tabular_mlp", "custom"}
+"""Families that train by torch: what they owe of every kind of column is slow."""
+BLIND = {"dummy"}
+"""Families that look at no column."""
 
 
-def rows(task: Task, candidate: Any, seed: int = 0) -> Any:
-    one = design(task, seed=seed)
-    if candidate.prefers.missing != "native":
-        one.X[np.isnan(one.X)] = 0.0
-    return one
+def cases(*, slow: bool = True) -> list[Any]:
+    """Every (family, task, columns) of the table."""
+    found = []
+    for name, kind in sorted(Candidate.table.items()):
+        marks = [needs_extra(name)]
+        for task in kind.tasks:  # type: ignore[attr-defined]
+            for columns in NAMES:
+                dear = [pytest.mark.slow] if slow and name in DEAR and columns != "all" else []
+                found.append(pytest.param(name, task, columns, marks=marks + dear, id=f"{name}-{task}-{columns}"))
+    return found
 
 
-def fit(name: str, task: Task, threads: int = 1) -> tuple[Any, Model, Any]:
-    candidate: Any = Candidate.table[name](**NEEDED.get(name, {}))
-    data = rows(task, candidate)
-    return candidate, candidate.fit(data, seed=3, threads=threads, stop_on=rows(task, candidate, seed=1)), data
+def needs_extra(name: str) -> pytest.MarkDecorator:
+    """Skips a family whose library is an extra that is not installed."""
+    absent = name in {"catboost", "xgboost"} and importlib.util.find_spec(name) is None
+    return pytest.mark.skipif(absent, reason=f"specml[{name}] is not installed")
+
+
+CASES = [
+    pytest.param(name, task, marks=needs_extra(name))
+    for name, kind in sorted(Candidate.table.items())
+    for task in kind.tasks  # type: ignore[attr-defined]
+]
+CROSSED = cases()
+
+
+def made(name: str, **options: Any) -> Any:
+    """A small candidate of the family."""
+    return Candidate.table[name](**NEEDED.get(name, {}), **{**SMALL.get(name, {}), **options})
+
+
+def table(n: int = 240, seed: int = 0) -> pl.DataFrame:
+    """Rows of every kind of column: ties and gaps, missing and rare categories, texts that say something."""
+    random = np.random.default_rng(seed)
+    steps = np.round(random.normal(size=n) * 2) / 2
+    size = random.lognormal(3, 1, n)
+    town = random.choice(["aachen", "bonn", "celle", "dahn", MISSING], n, p=[0.4, 0.3, 0.15, 0.1, 0.05])
+    colour = random.choice(["red", "green"], n)
+    words = random.choice(["leak", "crack", "fine", "new", "dry"], (n, 3))
+    signal = steps + np.log(size) - 3 + 2.0 * (town == "bonn") - (colour == "red") + 2.0 * (words == "leak").any(axis=1)
+    gaps = random.random((n, 2)) < 0.1
+    return pl.DataFrame(
+        {
+            "steps": np.where(gaps[:, 0], np.nan, steps),
+            "size": np.where(gaps[:, 1], np.nan, size),
+            "noise": random.normal(size=n),
+            "town": town,
+            "colour": colour,
+            "note": [" ".join(row) for row in words],
+            "regression": signal,
+            "binary": (signal > 0.5).astype(np.int64),
+            "multiclass": np.searchsorted([-0.5, 1.5], signal),
+        }
+    )
+
+
+def adversarial_rows(rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows whose values are missing, unseen, zero, huge, infinite, or the nearest to those of training."""
+    special = np.array([np.nan, 0.0, -0.0, 1e-30, 1e6, -1e6, 3e38, -3e38, 1e300, np.inf, -np.inf])
+    towns, notes = ["bonn", "atlantis", MISSING, "", "Bonn"], ["", "leak leak", "unheard of", "LEAK, new!", "a" * 50]
+    known = rows.select(list(NAMES["numbers"])).to_numpy()[:25]
+    special_rows = np.stack([special, special[::-1], special], axis=1)
+    beside = [
+        np.nextafter(part, part.dtype.type(side))
+        for part in (known, known.astype(np.float32))
+        for side in (-np.inf, np.inf)
+    ]
+    numbers = dict(zip(NAMES["numbers"], np.concatenate([special_rows, *beside]).T, strict=True))
+    n = len(numbers["steps"])
+    return pl.DataFrame(
+        {
+            **numbers,
+            "town": [towns[i % len(towns)] for i in range(n)],
+            "colour": [towns[(i // 2) % len(towns)] if i % 3 else "red" for i in range(n)],
+            "note": [notes[(i // 3) % len(notes)] for i in range(n)],
+        }
+    )
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained candidate and what it was trained on."""
+
+    candidate: Any
+    preprocessing: Preprocessing
+    train: Design
+    model: Model
+
+    def again(self, *, threads: int) -> Model:
+        """The same fit once more."""
+        model: Model = self.candidate.fit(self.train, seed=3, threads=threads, stop_on=self.train.rows(np.arange(80)))
+        return model
+
+
+@cache
+def fitted(name: str, task: Task, columns: Columns) -> Fitted:
+    candidate, rows = made(name), table()
+    treated = tuple(Column(name=name, kind=kind, nullable=True) for name, kind in NAMES[columns].items())
+    by_kind: dict[str, Any] = {"numeric": Numeric(), "categorical": Categorical(), "text": Text()}
+    y = rows[task].to_numpy().copy()
+    classes = 3 if task == "multiclass" else 2
+    training = Training(candidate.prefers, y, task, classes)
+    preprocessing = Preprocessing.fit(rows, treated, {c.name: by_kind[c.kind] for c in treated}, training)
+    train = Design(preprocessing.transform(rows), y, None, task, classes, preprocessing.cardinalities)
+    model = candidate.fit(train, seed=3, threads=1, stop_on=train.rows(np.arange(80)))
+    return Fitted(candidate, preprocessing, train, model)
 
 
 def saved(model: Model, folder: Path) -> dict[str, bytes]:
@@ -41,43 +166,165 @@ def saved(model: Model, folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize(("name", "task"), CASES)
-def test_same_seed_same_bytes_for_any_number_of_threads(name: str, task: Task, tmp_path: Path) -> None:
-    one, two = fit(name, task)[1], fit(name, task, threads=2)[1]
-    assert saved(one, tmp_path / "one") == saved(two, tmp_path / "two")
+@pytest.mark.parametrize(("name", "task", "columns"), CROSSED)
+def test_same_seed_same_bytes_for_any_number_of_threads(
+    name: str, task: Task, columns: Columns, tmp_path: Path
+) -> None:
+    one = fitted(name, task, columns)
+    assert saved(one.model, tmp_path / "one") == saved(one.again(threads=2), tmp_path / "two")
+
+
+@pytest.mark.parametrize(("name", "task", "columns"), CROSSED)
+def test_saved_and_loaded_predicts_the_same(name: str, task: Task, columns: Columns, tmp_path: Path) -> None:
+    one = fitted(name, task, columns)
+    files = saved(one.model, tmp_path / "model")
+    assert {file.rpartition(".")[2] for file in files} <= {"json", "npz", "txt", "onnx"}
+    again = one.candidate.load(tmp_path / "model", task)
+    assert np.array_equal(one.model.predict(one.train.X), again.predict(one.train.X))
+    assert saved(again, tmp_path / "again") == files
+
+
+@pytest.mark.parametrize(("name", "task", "columns"), CROSSED)
+def test_a_bundle_answers_raw_rows_as_the_library_does(name: str, task: Task, columns: Columns) -> None:
+    """By onnxruntime alone, of training rows and of adversarial ones, alone and together."""
+    one = fitted(name, task, columns)
+    contract = Contract(
+        name="conformance",
+        task=task,
+        target=task,
+        inputs=one.preprocessing.columns,
+        classes={"binary": ("no", "yes"), "multiclass": ("low", "middle", "high"), "regression": ()}[task],
+        threshold=0.5 if task == "binary" else None,
+        candidate=name,
+    )
+    graph = build(contract, one.preprocessing, one.model)
+    assert graph == build(contract, one.preprocessing, one.model)
+    audit(graph, where=name)
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    rows = pl.concat([part.select(*NAMES[columns]) for part in (table(), adversarial_rows(table()))])
+    native = one.model.predict(one.preprocessing.transform(rows))
+    feeds = {column.name: feature_array(rows, column) for column in contract.inputs}
+    told = predict(session, feeds)
+    alone = predict(session, {key: values[:1] for key, values in feeds.items()})
+    # Of many rows, onnxruntime sums a row's trees in another order than of one.
+    main = "prediction" if task == "regression" else "probabilities"
+    assert np.allclose(alone[main], told[main][:1], rtol=1e-5, atol=1e-6)
+    if task == "regression":
+        assert np.max(np.abs(told["prediction"] - native) / np.maximum(1.0, np.abs(native))) < 1e-5
+        return
+    both = np.stack([1 - native, native], axis=1) if task == "binary" else native
+    assert np.max(np.abs(told["probabilities"] - both)) < 1e-5
+    decided = (native >= 0.5).astype(int) if task == "binary" else native.argmax(axis=1)
+    sure = np.abs(np.diff(np.sort(both, axis=1)[:, -2:], axis=1)[:, 0]) > 1e-5
+    assert [contract.classes[i] for i in decided[sure]] == told["label"][sure].tolist()
+
+
+@pytest.mark.parametrize(("name", "task", "columns"), CROSSED)
+def test_columns_with_a_signal_beat_the_prior(name: str, task: Task, columns: Columns) -> None:
+    one = fitted(name, task, columns)
+    scores, y = one.model.predict(one.train.X), one.train.y
+    assert np.isfinite(scores).all()
+    if task == "regression":
+        loss, prior = np.mean((scores - y) ** 2), np.var(y)
+    else:
+        both = np.stack([1 - scores, scores], axis=1) if task == "binary" else scores
+        shares = np.bincount(y) / len(y)
+        loss = -np.mean(np.log(np.maximum(both[np.arange(len(y)), y], 1e-12)))
+        prior = -np.sum(shares * np.log(shares))
+    assert loss < prior or (name in BLIND and abs(loss - prior) < 1e-9)
 
 
 @pytest.mark.parametrize(("name", "task"), CASES)
-def test_saved_and_loaded_predicts_the_same(name: str, task: Task, tmp_path: Path) -> None:
-    candidate, model, data = fit(name, task)
-    saved(model, tmp_path / "model")
-    again = candidate.load(tmp_path / "model", task)
-    assert np.array_equal(model.predict(data.X), again.predict(data.X))
+def test_a_row_counts_as_much_as_its_weight(name: str, task: Task) -> None:
+    """Of rows that contradict each other, the heavier ones are believed."""
+    one = fitted(name, task, "numbers")
+    n = len(one.train.y)
+    turned = -one.train.y if task == "regression" else one.train.n_classes - 1 - one.train.y
+    twice = np.concatenate([np.arange(n), np.arange(n)])
+    told = replace(one.train, X=one.train.X[twice], y=np.concatenate([one.train.y, turned]))
+    answers = []
+    for heavy in (slice(None, n), slice(n, None)):
+        weight = np.full(2 * n, 0.05)
+        weight[heavy] = 1.0
+        model = one.candidate.fit(replace(told, weight=weight), seed=3, threads=1)
+        answers.append(model.predict(one.train.X))
+    first, second = answers if task != "multiclass" else (one[:, -1] for one in answers)
+    high = one.train.y > np.median(one.train.y)
+    if task == "binary":
+        high = one.train.y == 1
+    if name in BLIND:
+        assert not np.allclose(first, second)
+    else:
+        assert first[high].mean() - first[~high].mean() > 0 > second[high].mean() - second[~high].mean()
+
+
+@pytest.mark.parametrize(
+    ("name", "task"), [case for case in CASES if case.values[1] != "regression" and case.values[0] != "custom"]
+)
+def test_balanced_classes_raise_the_rare_one(name: str, task: Task) -> None:
+    if "class_weight" not in Candidate.table[name].model_fields:
+        assert name in BLIND
+        return
+    one = fitted(name, task, "numbers")
+    rare = one.train.n_classes - 1
+    kept = np.flatnonzero((one.train.y != rare) | (np.arange(len(one.train.y)) % 6 == 0))
+    few = one.train.rows(kept)
+    plain, balanced = (
+        made(name, class_weight=weight).fit(few, seed=3, threads=1).predict(few.X) for weight in (None, "balanced")
+    )
+    assert np.mean(balanced if task == "binary" else balanced[:, rare]) > np.mean(
+        plain if task == "binary" else plain[:, rare]
+    )
 
 
 @pytest.mark.parametrize(("name", "task"), CASES)
-def test_the_graph_decides_as_the_library_does(name: str, task: Task) -> None:
-    candidate, model, data = fit(name, task)
-    X = np.vstack([data.X, adversarial(data.X, nan=candidate.prefers.missing == "native")])
-    graph = Graph("candidate")
-    native = model.predict(X)
-    graph.output("out", model.to_onnx(graph, matrix(graph, X.shape[1])), "float32", native.reshape(len(X), -1).shape[1])
+def test_the_graph_decides_every_matrix_as_the_library_does(name: str, task: Task) -> None:
+    """Also of numbers that no column gives: infinite ones, and missing ones where it takes them."""
+    candidate = made(name)
+    native = candidate.prefers.missing == "native"
+    data = design(task)
+    if not native:
+        data.X[np.isnan(data.X)] = 0.0
+    model = candidate.fit(data, seed=3, threads=1)
+    X = np.vstack([data.X, adversarial(data.X, nan=native)])
+    graph, expected = Graph("candidate"), model.predict(X)
+    value = model.to_onnx(graph, matrix(graph, X.shape[1]))
+    graph.output("out", value, "float32", expected.reshape(len(X), -1).shape[1])
     feeds = {f"x{i}": X[:, i : i + 1] for i in range(X.shape[1])}
     session = onnxruntime.InferenceSession(graph.to_bytes(), providers=["CPUExecutionProvider"])
-    answer = session.run(None, feeds)[0].reshape(native.shape)
-    scale = np.maximum(1.0, np.abs(native))
-    assert np.max(np.abs(answer - native) / scale) < 1e-5
+    answer = session.run(None, feeds)[0].reshape(expected.shape)
+    assert np.max(np.abs(answer - expected) / np.maximum(1.0, np.abs(expected))) < 1e-5
 
 
-@pytest.mark.parametrize(("name", "task"), CASES)
-def test_it_beats_the_prior(name: str, task: Task) -> None:
-    _, model, data = fit(name, task)
-    scores = model.predict(data.X)
-    if task == "regression":
-        assert np.mean((scores - data.y) ** 2) < np.var(data.y)
-    else:
-        decisions = scores >= 0.5 if task == "binary" else scores.argmax(axis=1)
-        assert np.mean(decisions == data.y) > np.bincount(data.y).max() / len(data.y)
+@pytest.mark.parametrize("name", [name for name, kind in sorted(Candidate.table.items()) if kind.stops_early])  # type: ignore[attr-defined]
+def test_what_stops_early_tells_how_many_rounds_the_refit_takes(name: str) -> None:
+    if needs_extra(name).args[0]:
+        pytest.skip(f"specml[{name}] is not installed")
+    one = fitted(name, "binary", "numbers")
+    candidate = made(name, early_stopping=2)
+    noise = replace(one.train, y=np.random.default_rng(1).integers(0, 2, len(one.train.y)))
+    model = candidate.fit(noise.rows(np.arange(80, 240)), seed=3, threads=1, stop_on=noise.rows(np.arange(80)))
+    ((option, rounds),) = model.learned.items()
+    assert 1 <= rounds < getattr(candidate, option)
+    again = candidate.model_copy(update=model.learned).fit(noise.rows(np.arange(80, 240)), seed=3, threads=1)
+    assert again.learned == model.learned
+    if name not in DEAR:
+        assert np.allclose(again.predict(noise.X), model.predict(noise.X))
+
+
+@pytest.mark.parametrize("name", [name for name, kind in sorted(Candidate.table.items()) if kind.keeps_monotone])  # type: ignore[attr-defined]
+@pytest.mark.parametrize("task", ["binary", "regression"])
+@pytest.mark.parametrize("direction", [1, -1])
+def test_a_direction_is_kept_against_the_data(name: str, task: Task, direction: int) -> None:
+    if needs_extra(name).args[0]:
+        pytest.skip(f"specml[{name}] is not installed")
+    x = np.linspace(0, 10, 300, dtype=np.float32)
+    wave = np.sin(2 * x)
+    X = np.stack([np.arange(300) % 3, x], axis=1).astype(np.float32)
+    y = wave.astype(np.float64) if task == "regression" else (wave > 0).astype(np.int64)
+    told = Design(X, y, None, task, 2, (3, 0), (0, direction))
+    model = made(name).fit(told, seed=3, threads=1)
+    assert (np.diff(model.predict(np.stack([np.zeros(300, np.float32), x], axis=1))) * direction >= 0).all()
 
 
 def adversarial(X: np.ndarray, *, nan: bool) -> np.ndarray:

@@ -10,9 +10,10 @@ import pytest
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 
 from specml.bundle import Contract
-from specml.candidates.random_forest import ForestModel, RandomForest
+from specml.candidates.random_forest import RandomForest
 from specml.data import Column
 from specml.features.numeric import FittedNumeric
+from specml.forest import ForestModel
 from specml.preprocessing import Preprocessing
 from specml.stages.chosen import Chosen, Member
 from specml.stages.package import build

@@ -95,6 +95,8 @@ def agrees(fitted: FittedText, texts: list[str]) -> None:
 def test_texts_are_equal_in_the_graph(options: Any) -> None:
     fitted = Text(**options).fit(COLUMN, pl.Series(SEEN), TRAINING)
     agrees(fitted, [*SEEN, *ODD])
+    # To the last bit, or a tree decides otherwise.
+    assert np.array_equal(fitted.transform(pl.Series(SEEN)), in_graph(fitted, SEEN))
     for alone in ODD:
         agrees(fitted, [alone])
     agrees(fitted, ["", " "])

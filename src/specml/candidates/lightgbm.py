@@ -65,6 +65,8 @@ class LightGBM(Candidate):
     """Share of columns drawn for each tree."""
     reg_lambda: Annotated[float, Field(ge=0)] = 1.0
     """L2 penalty of the leaf values."""
+    class_weight: Literal["balanced"] | None = None
+    """``balanced``: rows count in inverse proportion to their class's frequency; no effect on regression."""
 
     @override
     def fit(self, train: Design, *, seed: int, threads: int, stop_on: Design | None = None) -> Model:
@@ -73,9 +75,9 @@ class LightGBM(Candidate):
         stopping = stop_on is not None and self.early_stopping > 0
         booster = lightgbm.train(
             self._parameters(train, seed, threads),
-            lightgbm.Dataset(train.X, train.y, weight=train.weight),
+            lightgbm.Dataset(train.X, train.y, weight=train.weighted(self.class_weight)),
             num_boost_round=self.n_estimators,
-            valid_sets=[lightgbm.Dataset(stop_on.X, stop_on.y, weight=stop_on.weight)]
+            valid_sets=[lightgbm.Dataset(stop_on.X, stop_on.y, weight=stop_on.weighted(self.class_weight))]
             if stopping and stop_on
             else None,
             callbacks=[lightgbm.early_stopping(self.early_stopping, verbose=False)] if stopping else None,

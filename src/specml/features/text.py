@@ -156,6 +156,7 @@ class Terms:
     def to_onnx(self, graph: Graph, value: str) -> str:
         """The same of a string value [n]: float32 [n, terms]."""
         import numpy as np
+        from onnx import TensorProto
 
         units = sorted(set(chain.from_iterable(map(self.split, self.terms))))
         spelt = {way: place for place, unit in enumerate(units) for way in (_ways(unit) if self.lowercase else [unit])}
@@ -171,10 +172,13 @@ class Terms:
             default_int64=-1,
         )
         counts = graph.node("TfIdfVectorizer", codes, mode="TF", max_skip_count=0, **self._pool(units))
-        weighed = graph.node("Mul", counts, graph.constant(np.array(self.weights, dtype=np.float32)))
+        # In float64 as in Python: a tree may part two float32 that are neighbours.
+        counts = graph.node("Cast", counts, to=TensorProto.DOUBLE)
+        weighed = graph.node("Mul", counts, graph.constant(np.array(self.weights, dtype=np.float64)))
         squares = graph.node("ReduceSum", graph.node("Mul", weighed, weighed), graph.constant(np.array([1])))
-        tiny = graph.constant(np.array(1e-12, dtype=np.float32))
-        return graph.node("Div", weighed, graph.node("Max", graph.node("Sqrt", squares), tiny))
+        tiny = graph.constant(np.array(1e-12, dtype=np.float64))
+        scaled = graph.node("Div", weighed, graph.node("Max", graph.node("Sqrt", squares), tiny))
+        return graph.node("Cast", scaled, to=TensorProto.FLOAT)
 
     def _pool(self, units: list[str]) -> dict[str, Any]:
         """The terms as ``TfIdfVectorizer`` takes them: the shorter ones first, as runs of the places of their units."""
