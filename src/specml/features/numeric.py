@@ -124,7 +124,9 @@ class Numeric(Feature):
         for name, candidate in spec.candidates.items():
             if not candidate.keeps_monotone:
                 what = f"can't be kept by the candidate {name!r} ({candidate.type})."  # type: ignore[attr-defined]
-                yield Disagreement(key=("monotone",), what=what, hint="Leave one of the two out; boosted trees keep it.")
+                yield Disagreement(
+                    key=("monotone",), what=what, hint="Leave one of the two out; boosted trees keep it."
+                )
 
     @classmethod
     @override
