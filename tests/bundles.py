@@ -198,6 +198,7 @@ def people(n: int = 500, extra: int = 0) -> pl.DataFrame:
 def trained_bundle(folder: Path, candidate: Any, task: Task, extra: int = 0) -> Trained:
     """Train a candidate on ``people`` and package it, as the stages do."""
     from specml.stages import package
+    from specml.stages.chosen import Chosen, Member
 
     table = people(extra=extra)
     kinds: dict[str, Any] = {"work": "categorical", "member": "boolean"}
@@ -227,7 +228,7 @@ def trained_bundle(folder: Path, candidate: Any, task: Task, extra: int = 0) -> 
     write_bundle(
         folder,
         contract,
-        package.build(contract, preprocessing, model),
+        package.build(contract, Chosen((Member(preprocessing, model),))),
         {"columns": {column.name: describe(table[column.name]) for column in columns}},
         design=package.build_design(preprocessing) if native else b"",
         native=native.content if native else b"",

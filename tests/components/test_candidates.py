@@ -21,6 +21,7 @@ from specml.features.text import Text
 from specml.graph import Graph
 from specml.kinds import Candidate, Model, Training
 from specml.preprocessing import Preprocessing
+from specml.stages.chosen import Chosen, Member
 from specml.stages.package import build
 from tests.conftest import design
 
@@ -197,8 +198,9 @@ def test_a_bundle_answers_raw_rows_as_the_library_does(name: str, task: Task, co
         threshold=0.5 if task == "binary" else None,
         candidate=name,
     )
-    graph = build(contract, one.preprocessing, one.model)
-    assert graph == build(contract, one.preprocessing, one.model)
+    chosen = Chosen((Member(one.preprocessing, one.model),))
+    graph = build(contract, chosen)
+    assert graph == build(contract, chosen)
     audit(graph, where=name)
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     rows = pl.concat([part.select(*NAMES[columns]) for part in (table(), adversarial_rows(table()))])
