@@ -1,6 +1,7 @@
 """Tree ensembles as one ``ai.onnx.ml`` operator that decides every row as the library does.
 
-LightGBM and scikit-learn compare float64 thresholds with float32 features; the operator compares float32 with float32.
+LightGBM and scikit-learn compare float64 thresholds with float32 features (XGBoost and CatBoost float32 ones); the
+operator compares float32 with float32.
 Rounding each threshold *down* to the nearest float32 keeps every decision: for a float32 ``x``,
 ``x <= t`` exactly when ``x <= floor32(t)``.
 """
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
 
+    from specml.data import Task
     from specml.graph import Graph
 
 
@@ -157,6 +159,81 @@ def from_forest(forest: list[dict[str, np.ndarray]]) -> Ensemble:
                     number, node, feature=feature, limit=limits[node], below=(left, right), missing_left=missing_left
                 )
     return ensemble
+
+
+def from_xgboost(grown: list[dict[str, Any]], outputs: list[int]) -> Ensemble:
+    """XGBoost's trees as its JSON tells them; ``outputs``: the place of the score that each adds to.
+
+    XGBoost sends ``x < t`` to the left, in float32: that is ``x <= `` the largest float32 below ``t``.
+    """
+    import numpy as np
+
+    ensemble = Ensemble(max(outputs, default=0) + 1)
+    names = ("split_indices", "split_conditions", "left_children", "right_children", "default_left")
+    for number, tree in enumerate(grown):
+        told = np.asarray(tree["split_conditions"], dtype=np.float32)
+        limits = np.where(np.isposinf(told), told, np.nextafter(told, np.float32(-np.inf))).tolist()
+        rows = zip(*(tree[name] for name in names), strict=True)
+        for node, (feature, value, left, right, missing_left) in enumerate(rows):
+            if left < 0:
+                ensemble.add_leaf(number, node, {outputs[number]: float(value)})
+            else:
+                ensemble.add_split(
+                    number,
+                    node,
+                    feature=feature,
+                    limit=limits[node],
+                    below=(left, right),
+                    missing_left=int(missing_left),
+                )
+    return ensemble
+
+
+def from_catboost(grown: list[dict[str, Any]], columns: list[dict[str, Any]], width: int, scale: float) -> Ensemble:
+    """CatBoost's oblivious trees as its JSON tells them; ``columns``: its ``float_features``.
+
+    Each depth of a tree asks one question of all rows, ``x > border`` in float32, and the answers are the bits of the
+    leaf's number, the first one the least.
+    """
+    import numpy as np
+
+    ensemble = Ensemble(width)
+    described = {one["feature_index"]: one for one in columns}
+    for number, tree in enumerate(grown):
+        depth = len(tree["splits"])
+        values = np.reshape(tree["leaf_values"], (2**depth, width)) * scale
+        for node in range(2**depth - 1):
+            split = tree["splits"][(node + 1).bit_length() - 1]
+            column = described[split["float_feature_index"]]
+            ensemble.add_split(
+                number,
+                node,
+                feature=column["flat_feature_index"],
+                limit=float(np.float32(split["border"])),
+                below=(2 * node + 1, 2 * node + 2),
+                missing_left=int(column["nan_value_treatment"] != "AsTrue"),
+            )
+        for place in range(2**depth):
+            leaf = int(f"{place:0{depth}b}"[::-1], 2) if depth else 0
+            ensemble.add_leaf(number, 2**depth - 1 + place, dict(enumerate(values[leaf].tolist())))
+    return ensemble
+
+
+def answer(score: np.ndarray, task: Task) -> np.ndarray:
+    """What a model predicts (see ``kinds.Model``) whose trees sum to ``score`` float64 [n, k]."""
+    import numpy as np
+    from scipy.special import expit, softmax
+
+    if task == "multiclass":
+        return np.asarray(softmax(score, axis=1))
+    return np.asarray(expit(score[:, 0])) if task == "binary" else score[:, 0]
+
+
+def answer_in(graph: Graph, score: str, task: Task) -> str:
+    """The same in the graph."""
+    if task == "binary":
+        return graph.node("Sigmoid", score)
+    return graph.node("Softmax", score, axis=1) if task == "multiclass" else score
 
 
 def from_histograms(forest: list[dict[str, np.ndarray]], width: int, known: np.ndarray) -> Ensemble:

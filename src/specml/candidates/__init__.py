@@ -1,6 +1,7 @@
 """Candidates, one a file."""
 
 from specml.candidates import (
+    catboost,
     custom,
     dummy,
     extra_trees,
@@ -10,9 +11,11 @@ from specml.candidates import (
     random_forest,
     ridge,
     tabular_mlp,
+    xgboost,
 )
 
 __all__ = [
+    "catboost",
     "custom",
     "dummy",
     "extra_trees",
@@ -22,4 +25,5 @@ __all__ = [
     "random_forest",
     "ridge",
     "tabular_mlp",
+    "xgboost",
 ]

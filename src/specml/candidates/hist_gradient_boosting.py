@@ -176,7 +176,6 @@ class HistModel(Model):
     @override
     def predict(self, X: np.ndarray) -> np.ndarray:
         import numpy as np
-        from scipy.special import expit, softmax
 
         X = np.ascontiguousarray(X, dtype=np.float64)
         known = np.packbits(self.known, axis=1, bitorder="little").view("<u4")
@@ -184,9 +183,7 @@ class HistModel(Model):
         score = np.tile(self.base, (len(X), 1))
         for number, tree in enumerate(self.forest):
             score[:, number % len(self.base)] += self._predictor(tree).predict(X, known, place, 1)
-        if self.task == "multiclass":
-            return np.asarray(softmax(score, axis=1))
-        return np.asarray(expit(score[:, 0])) if self.task == "binary" else score[:, 0]
+        return trees.answer(score, self.task)
 
     def _predictor(self, arrays: dict[str, np.ndarray]) -> Any:
         """scikit-learn's compiled tree around ``arrays``."""
@@ -234,6 +231,4 @@ class HistModel(Model):
 
         trees_in_turn = trees.from_histograms(self.forest, len(self.base), self.known)
         score = graph.node("Add", trees_in_turn.to_onnx(graph, X), graph.constant(self.base.astype(np.float32)))
-        if self.task == "binary":
-            return graph.node("Sigmoid", score)
-        return graph.node("Softmax", score, axis=1) if self.task == "multiclass" else score
+        return trees.answer_in(graph, score, self.task)

@@ -145,11 +145,7 @@ class BoosterModel(Model):
     @override
     def to_onnx(self, graph: Graph, X: str) -> str:
         score = trees.from_lightgbm(self.booster.dump_model()).to_onnx(graph, X)
-        if self.task == "binary":
-            return graph.node("Sigmoid", score)
-        if self.task == "multiclass":
-            return graph.node("Softmax", score, axis=1)
-        return score
+        return trees.answer_in(graph, score, self.task)
 
     @override
     def native(self) -> Native:

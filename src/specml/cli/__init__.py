@@ -143,6 +143,8 @@ EXTRAS = {
     "sql": ("adbc_driver_manager", "adbc_driver_postgresql", "duckdb", "nanoarrow", "sqlalchemy", "sqlglot"),
     "s3": ("s3fs", "aiobotocore", "botocore"),
     "stream": ("confluent_kafka", "paho"),
+    "catboost": ("catboost",),
+    "xgboost": ("xgboost",),
 }
 """What is installed only where it is asked for."""
 
