@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests import kills_search
 from tests.kills import Bench, moments
 
 if TYPE_CHECKING:
@@ -19,3 +20,10 @@ def test_after_a_kill_the_next_run_gives_the_same_bytes(tmp_path: Path) -> None:
     told = [bench.endure(moment) for moment in moments(7, 4)]
     assert len(told) == 4
     assert len({str(moment) for moment in moments(7, 40)}) == 40
+
+
+def test_a_search_that_is_killed_again_and_again_finds_the_same(tmp_path: Path) -> None:
+    bench = kills_search.Bench(tmp_path.resolve())
+    for kill in kills_search.kills(7, 5):
+        assert "kept" in bench.endure(kill)
+    bench.finish()

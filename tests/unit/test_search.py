@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,11 +20,12 @@ import pytest
 
 from specml.candidates.lightgbm import LightGBM
 from specml.data import Column, Layout
-from specml.errors import NotEnoughData
+from specml.errors import NotEnoughData, StageFailed
 from specml.kinds import Candidate
 from specml.metrics import TABLE
 from specml.spec import Spec
 from specml.stages import prepare
+from specml.stages.judges import Judges
 from specml.stages.proposals import planned
 from specml.stages.pruning import hopeless
 from specml.stages.search import GENERATION
@@ -317,6 +320,38 @@ def test_another_search_starts_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     searched(tmp_path, spec(2, num_leaves=5))
     assert journal(tmp_path) != first
     assert len(journal(tmp_path)) == 2
+
+
+class _Late:
+    """A pool that finds out at the second task that its first worker is gone, while its second one is starting."""
+
+    def __init__(self) -> None:
+        self.tasks, self._processes = 0, {1: subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])}
+
+    def submit(self, *_: object) -> Future[Any]:
+        self.tasks += 1
+        future: Future[Any] = Future()
+        if self.tasks == 2:
+            future.set_exception(BrokenProcessPool())
+        return future
+
+    def shutdown(self, **_: object) -> None:
+        """As the real one, wait for every process."""
+        assert self._processes[1].wait(timeout=10) == -signal.SIGKILL
+
+
+def test_a_worker_killed_while_the_next_one_starts_ends_the_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPECML_THREADS", "2")
+
+    def judged() -> None:
+        with Judges(print, 2, tmp_path / "begin") as judges:  # type: ignore[arg-type]
+            judges._pool = _Late()
+            list(judges({0: LightGBM(), 1: LightGBM()}, (), lambda _: True))
+
+    with pytest.raises(StageFailed, match="was killed"):
+        judged()
 
 
 def test_one_trial_keeps_no_journal(tmp_path: Path) -> None:

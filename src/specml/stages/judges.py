@@ -9,11 +9,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from specml.errors import StageFailed
+from specml.files import write_atomic
 from specml.processes import begin_worker
 from specml.stages.work import threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from specml.kinds import Candidate
     from specml.stages.cross_validation import Judged
@@ -23,10 +25,14 @@ if TYPE_CHECKING:
 
 
 class Judges:
-    """Judges settings: in processes of their own where there are threads for more than one, else here."""
+    """Judges settings: in processes of their own where there are threads for more than one, else here.
 
-    def __init__(self, judge: Callable[..., Judged], most: int) -> None:
-        self._judge = judge
+    ``file``: through which these are told what to judge. A pipe would hold what fits into it alone: were the process
+    killed before it has read, who writes the rest would wait for good.
+    """
+
+    def __init__(self, judge: Callable[..., Judged], most: int, file: Path) -> None:
+        self._judge, self._file = judge, file
         self._workers = min(threads(), most)
         self._pool: Any = None
 
@@ -36,6 +42,7 @@ class Judges:
     def __exit__(self, *_: object) -> None:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
+            self._file.unlink(missing_ok=True)
 
     def __call__(
         self, candidates: dict[int, Candidate], rival: tuple[float, ...], may_begin: Callable[[int], bool]
@@ -50,8 +57,21 @@ class Judges:
                     return
                 yield number, timed(partial(self._judge, threads=1), candidate, rival)
             return
-        from concurrent.futures import FIRST_COMPLETED, Future, wait
         from concurrent.futures.process import BrokenProcessPool
+
+        try:
+            yield from self._side_by_side(candidates, rival, may_begin)
+        except BrokenProcessPool:
+            # One that was starting while the pool gave up would wait for work, and the pool for its end, for good.
+            for process in list((self._pool._processes or {}).values()):
+                process.kill()
+            hint = f"It may have taken too much memory: set SPECML_THREADS below {threads()}."
+            raise StageFailed("a process that judged a trial was killed.", where="search", hint=hint) from None
+
+    def _side_by_side(
+        self, candidates: dict[int, Candidate], rival: tuple[float, ...], may_begin: Callable[[int], bool]
+    ) -> Iterator[tuple[int, Told]]:
+        from concurrent.futures import FIRST_COMPLETED, Future, wait
 
         left = list(candidates.items())
         waiting: dict[Future[Told], int] = {}
@@ -63,11 +83,7 @@ class Judges:
                 number, candidate = left.pop(0)
                 waiting[self._started().submit(_judged, candidate, rival)] = number
             for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-                try:
-                    yield waiting.pop(future), future.result()
-                except BrokenProcessPool:
-                    hint = f"It may have taken too much memory: set SPECML_THREADS below {threads()}."
-                    raise StageFailed("a process that judged a trial was killed.", where="search", hint=hint) from None
+                yield waiting.pop(future), future.result()
 
     def _started(self) -> Any:
         """The pool of processes, which start when the first is needed."""
@@ -76,7 +92,8 @@ class Judges:
 
         if self._pool is None:
             share = threads() // self._workers
-            begin = pickle.dumps(partial(_begin, partial(self._judge, threads=share)))
+            write_atomic(self._file, pickle.dumps(partial(self._judge, threads=share)))
+            begin = pickle.dumps(partial(_begin, self._file))
             self._pool = ProcessPoolExecutor(self._workers, get_context("spawn"), begin_worker, (os.getpid(), begin))
         return self._pool
 
@@ -91,8 +108,8 @@ _JUDGE: list[Callable[..., Judged]] = []
 """In a process of ``Judges``: what it was begun with."""
 
 
-def _begin(judge: Callable[..., Judged]) -> None:
-    _JUDGE.append(judge)
+def _begin(file: Path) -> None:
+    _JUDGE.append(pickle.loads(file.read_bytes()))  # noqa: S301 - our own parent wrote it a moment ago
 
 
 def _judged(candidate: Candidate, rival: tuple[float, ...]) -> Told:

@@ -59,7 +59,7 @@ def search(work: Work, candidate: Candidate, layout: Layout, train: pl.DataFrame
     journal, wanted = Journal.open(work, candidate), spec.search
     known = {trial.number: trial for trial in journal.read()}
     course = _Course(work, wanted.trials, wanted.max_cpu_seconds)
-    with Judges(partial(judge, say=_silent), most=GENERATION) as judges:
+    with Judges(partial(judge, say=_silent), GENERATION, journal.path.with_name("begin")) as judges:
         for first in range(0, wanted.trials, GENERATION):
             numbers = range(first, min(first + GENERATION, wanted.trials))
             settings = proposed(candidate, space, spec, course.trials, numbers)
