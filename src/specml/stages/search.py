@@ -139,7 +139,7 @@ class _Course:
             "metric": metric,
             "best": best.mean,
             "best_trial": best.number,
-            "seconds_left": round(left, 1),
+            "seconds_left": round(left, 3),
         }
         text = f"trial {made} of {self.planned}: best {metric} {best.mean:.4f} (trial {best.number})"
         text += f", {pruned} pruned" if pruned else ""
