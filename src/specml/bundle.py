@@ -77,6 +77,10 @@ class Explanation(BaseModel):
     softmax, the probability of a class, or the prediction."""
     widths: tuple[Annotated[int, Field(ge=0, le=1_000_000)], ...] = ()
     """How many columns of the design each input makes, in the inputs' order; empty where no design is needed."""
+    scale: Annotated[float, Field(allow_inf_nan=False)] = 1.0
+    """By what a calibration multiplies what the model's own numbers add up to, and with them each contribution."""
+    shift: Annotated[float, Field(allow_inf_nan=False)] = 0.0
+    """What it adds to the base."""
 
 
 class Contract(BaseModel):
@@ -184,9 +188,7 @@ def write_bundle(
     """
     contents = {
         "model.onnx": model,
-        "contract.json": canonical_json(
-            contract.model_dump(mode="json", exclude=set() if contract.history else {"history"})
-        ),
+        "contract.json": canonical_json(_told(contract)),
         "reference.json": canonical_json(reference),
     }
     if contract.explained.method in NATIVE:
@@ -197,6 +199,16 @@ def write_bundle(
         for name, raw in {**contents, "manifest.json": manifest}.items():
             (temporary / name).write_bytes(raw)
     return digest(manifest)
+
+
+def _told(contract: Contract) -> dict[str, Any]:
+    """As JSON values; what came later to the contract stands there only where it says something."""
+    told = contract.model_dump(mode="json")
+    if contract.history is None:
+        del told["history"]
+    if (one := contract.explanation) and (one.scale, one.shift) == (1.0, 0.0):
+        del told["explanation"]["scale"], told["explanation"]["shift"]
+    return told
 
 
 def open_bundle(folder: Path) -> Bundle:

@@ -97,6 +97,8 @@ def _details(spec: Spec, layout: Layout, choice: dict[str, Any], evidence: dict[
         yield f"- Takes {_listed(told.columns)} of up to {told.rows} earlier rows{group}, by `{told.time}` (`{LAYOUT}`)"
     if layout.classes:
         yield f"- Classes: {', '.join(_text(label) for label in layout.classes)} (`{LAYOUT}`)"
+    if choice["calibration"]:
+        yield f"- Calibration: {calibrated(choice['calibration'])} (`{CHOICE}`)"
     if choice["threshold"] is not None:
         yield f"- Decision threshold: {choice['threshold']:.4g} (`{CHOICE}`)"
     yield ""
@@ -315,6 +317,15 @@ def mean_of(row: dict[str, Any]) -> str:
     """The members of an ensemble with their shares, the largest first, as ``0.6 gbm + 0.4 line``; else nothing."""
     members = sorted(row.get("members", {}).items(), key=lambda one: (-one[1], one[0]))
     return " + ".join(f"{share:.3g} {name}" for name, share in members)
+
+
+def calibrated(told: dict[str, Any]) -> str:
+    """By what the probabilities are calibrated, and what that is worth, in a line."""
+    how = f"by {told['method']}, fitted on {told['rows']:,} out-of-fold rows" if told["method"] else "none"
+    if told["wanted"] == "auto" and not told["method"]:
+        how += ", for no method is better by more than one standard error"
+    losses = [f"{name} {loss:.4f}" for name, loss in told.get("log_loss", {}).items()]
+    return f"{how}; log loss on folds that did not fit it: {', '.join(losses)}" if losses else how
 
 
 def settings(row: dict[str, Any]) -> str:

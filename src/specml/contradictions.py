@@ -274,6 +274,7 @@ def _selection(spec: Spec) -> Iterator[Disagreement]:
             yield Disagreement(key=(*path, "prefer", index), what=f"{name!r} is no candidate.", hint=hint)
         elif name in chosen.prefer[:index]:
             yield Disagreement(key=(*path, "prefer", index), what=f"names {name!r} twice.")
+    yield from _calibration(spec)
     if chosen.ensemble == "none":
         if chosen.max_members != usual.max_members:
             yield Disagreement(key=(*path, "max_members"), what="has no effect without an ensemble.")
@@ -283,6 +284,16 @@ def _selection(spec: Spec) -> Iterator[Disagreement]:
     if ENSEMBLE in spec.candidates:
         what = "is the name of what selection.ensemble makes of the candidates."
         yield Disagreement(key=("candidates", ENSEMBLE), what=what, hint="Call it something else.")
+
+
+def _calibration(spec: Spec) -> Iterator[Disagreement]:
+    wanted, task = spec.selection.calibration, spec.problem.task
+    known = {"binary": ("sigmoid", "isotonic"), "multiclass": ("temperature",), "regression": ()}[task]
+    if wanted == "none" or (wanted == "auto" and known) or wanted in known:
+        return
+    hint = f"Known: auto, {', '.join(known)}." if known else ""
+    what = f"{wanted!r} calibrates no {task} problem." if known else f"has no effect on a {task} problem."
+    yield Disagreement(key=("selection", "calibration"), what=what, hint=hint)
 
 
 def _gates(spec: Spec) -> Iterator[Disagreement]:

@@ -64,6 +64,10 @@ class Explained:
         total: np.ndarray = self.base + self.contributions.sum(axis=-1)
         return total
 
+    def calibrated(self, scale: float, shift: float) -> Explained:
+        """The same of ``scale`` times the total, plus ``shift``."""
+        return Explained(scale * self.base + shift, scale * self.contributions)
+
     def row(self, index: int) -> Explained:
         """One row by itself."""
         return Explained(self.base, self.contributions[index])
@@ -84,7 +88,11 @@ def explainer(bundle: Bundle, *, evaluations: int = EVALUATIONS) -> Explain:
     Raises:
         BundleError: the bundle's numbers do not fit together.
     """
-    return METHODS[bundle.contract.explained.method](bundle, evaluations)
+    told = bundle.contract.explained
+    explain = METHODS[told.method](bundle, evaluations)
+    if (told.scale, told.shift) == (1.0, 0.0):
+        return explain
+    return lambda rows: explain(rows).calibrated(told.scale, told.shift)
 
 
 def importance(bundle: Bundle, rows: Columns) -> dict[str, Any]:

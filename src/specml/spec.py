@@ -248,6 +248,10 @@ class Selection(Block):
     out-of-fold predictions (Caruana et al. 2004). It answers as slowly as its members together."""
     max_members: Annotated[int, Field(ge=2, le=10)] = 4
     """Most candidates of an ensemble."""
+    calibration: Literal["none", "auto", "sigmoid", "isotonic", "temperature"] = "none"
+    """How the probabilities of what was taken are calibrated, by those out of fold: ``sigmoid`` (Platt) or ``isotonic``
+    for two classes, ``temperature`` for more; ``auto``: the best of these, if the log loss on folds that did not fit it
+    is less than without by more than one standard error."""
 
 
 class Batching(Block):

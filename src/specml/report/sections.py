@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from specml.admission import stops
-from specml.card import NESTED, governance, interval, number, outcome, settings, taken
+from specml.card import NESTED, calibrated, governance, interval, number, outcome, settings, taken
 from specml.curves import merged
 from specml.data import iso
 from specml.explain import UNITS
@@ -116,6 +116,8 @@ def _problem(facts: Facts) -> list[tuple[str, str]]:
     threshold = facts.choice["threshold"]
     if threshold is not None:
         rows.insert(3, ("decided", f"{layout.classes[1]} from a probability of {threshold:.4g} on"))
+    if facts.choice["calibration"]:
+        rows.insert(3, ("calibrated", calibrated(facts.choice["calibration"])))
     if facts.spec.problem.favourable_class is not None:
         rows.insert(4, ("favourable to a person", str(facts.spec.problem.favourable_class)))
     return rows

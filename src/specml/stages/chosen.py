@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from specml import calibration as calibrations
 from specml.graph import Graph
 from specml.stages import train
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     import polars as pl
 
+    from specml.calibration import Calibration
     from specml.data import Layout
     from specml.kinds import Model, Native
     from specml.preprocessing import Preprocessing
@@ -29,17 +31,20 @@ class Member:
 
 @dataclass(frozen=True)
 class Chosen:
-    """The weighted mean of its members: of one alone, as a rule."""
+    """The weighted mean of its members (of one alone, as a rule), and what calibrates it."""
 
     members: tuple[Member, ...]
+    calibration: Calibration | None = None
 
     def predict(self, table: pl.DataFrame) -> np.ndarray:
         """float64 of rows of a prepared table: as ``Model.predict``."""
+        import numpy as np
+
         parts = [one.model.predict(one.preprocessing.transform(table)) for one in self.members]
-        if len(parts) == 1:
-            return parts[0]
-        mean: Any = sum(part * one.weight for part, one in zip(parts, self.members, strict=True))
-        return mean  # type: ignore[no-any-return]
+        mean: Any = parts[0]
+        if len(parts) > 1:
+            mean = sum(part * one.weight for part, one in zip(parts, self.members, strict=True))
+        return self.calibration(mean) if self.calibration else np.asarray(mean)
 
     def to_onnx(self, graph: Graph) -> str:
         """Declare the columns as inputs; returns a float32 value [n, 1] or [n, k].
@@ -49,10 +54,11 @@ class Chosen:
         import numpy as np
 
         parts = [one.model.to_onnx(graph, one.preprocessing.to_onnx(graph)) for one in self.members]
-        if len(parts) == 1:
-            return parts[0]
-        weights = [graph.constant(np.array(one.weight, np.float32)) for one in self.members]
-        return graph.node("Sum", *(graph.node("Mul", *pair) for pair in zip(parts, weights, strict=True)))
+        answer = parts[0]
+        if len(parts) > 1:
+            weights = [graph.constant(np.array(one.weight, np.float32)) for one in self.members]
+            answer = graph.node("Sum", *(graph.node("Mul", *pair) for pair in zip(parts, weights, strict=True)))
+        return self.calibration.to_onnx(graph, answer) if self.calibration else answer
 
     def graph_bytes(self, outputs: int) -> int:
         """Bytes of its graph of so many ``outputs``, without what makes labels of its answer."""
@@ -63,9 +69,10 @@ class Chosen:
     def explained(self) -> tuple[Preprocessing, Native] | None:
         """The numbers that explain it better than asking its graph does, and what makes their design; None: none do.
 
-        A mean of probabilities is not explained by contributions to log-odds: of an ensemble the graph is asked.
+        A mean of probabilities is not explained by contributions to log-odds, nor are the steps of an isotonic
+        calibration: there the graph is asked.
         """
-        if len(self.members) > 1:
+        if len(self.members) > 1 or (self.calibration and not self.calibration.affine):
             return None
         (one,) = self.members
         native = one.model.native()
@@ -80,4 +87,6 @@ def load(work: Work, layout: Layout, choice: dict[str, Any]) -> Chosen:
     for name, weight in sorted(weights.items()):
         folder = train.OUT.replace("${key}", name)
         found.append(Member(*train.load_model(work, layout, work.spec.candidates[name], folder), weight))
-    return Chosen(tuple(found))
+    told = choice.get("calibration") or {}
+    calibration = calibrations.restore({"method": told["method"], **told["state"]}) if told.get("method") else None
+    return Chosen(tuple(found), calibration)

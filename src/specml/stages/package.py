@@ -12,6 +12,7 @@ from specml.plan import Stage
 from specml.stages import chosen, explore, prepare, select, train
 
 if TYPE_CHECKING:
+    from specml.calibration import Calibration
     from specml.kinds import Native
     from specml.preprocessing import Preprocessing
     from specml.spec import Spec
@@ -52,7 +53,7 @@ def work(work: Work) -> None:
         classes=layout.classes,
         threshold=choice["threshold"],
         candidate=name,
-        explanation=explanation(*explained) if explained else None,
+        explanation=explanation(*explained, model.calibration) if explained else None,
         history=layout.history,
     )
     graph = build(contract, model)
@@ -62,11 +63,12 @@ def work(work: Work) -> None:
     work.say(f"{name} packaged: {len(graph):,} bytes, {digest[:19]}")
 
 
-def explanation(preprocessing: Preprocessing, native: Native) -> Explanation:
+def explanation(preprocessing: Preprocessing, native: Native, calibration: Calibration | None = None) -> Explanation:
     """How the packaged model is explained by its own numbers."""
     made = {c.name: len(one.names) for c, one in zip(preprocessing.columns, preprocessing.fitted, strict=True)}
     widths = tuple(made.get(column.name, 0) for column in preprocessing.inputs or preprocessing.columns)
-    return Explanation(method=native.method, space=native.space, widths=widths)
+    scale, shift = (calibration.affine if calibration else None) or (1.0, 0.0)
+    return Explanation(method=native.method, space=native.space, widths=widths, scale=scale, shift=shift)
 
 
 def build_design(preprocessing: Preprocessing) -> bytes:

@@ -1,4 +1,4 @@
-"""Choose one of the candidates, or a mean of several, and the probability from which it decides."""
+"""Choose one of the candidates or a mean of several, calibrate it, and choose from which probability it decides."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from specml.files import canonical_json, read_json, write_atomic
 from specml.metrics import TABLE
 from specml.plan import Stage
 from specml.stages import chosen, prepare, train
+from specml.stages.calibrate import calibrate
 from specml.stages.cross_validation import decide, folds
 from specml.stages.ensemble import ensemble
 
@@ -82,7 +83,7 @@ def declare(spec: Spec) -> Stage:
     """Sees the folds' results only."""
     return Stage(
         name="select",
-        summary="choose the candidate and its decision threshold",
+        summary="choose the candidate, its calibration and its decision threshold",
         params=(
             "candidates",
             "problem.decision.threshold",
@@ -123,18 +124,38 @@ def work(work: Work) -> None:
     row, reason = taken(fitting, metric, spec)
     members = row.get("members", {row["candidate"]: 1.0})
     outcome: Any = sum(predictions[name] * share for name, share in sorted(members.items()))
+    outcome, calibration = _calibrated(work, training, outcome)
     threshold = _threshold(spec, training.y, outcome, training.weight) if layout.task == "binary" else None
     choice = {
         "candidate": row["candidate"],
         "members": members,
         "reason": reason,
         "metric": metric.name,
+        "calibration": calibration,
         "threshold": threshold,
         "leaderboard": board,
         "prior": _prior(layout, training.y, training.weight),
     }
     write_atomic(work.path(OUT), canonical_json(choice))
     work.say(f"{row['candidate']} is taken: {metric.name} {row['mean']:.4f}, {reason}")
+
+
+def _calibrated(work: Work, training: Training, outcome: np.ndarray) -> tuple[np.ndarray, dict[str, Any] | None]:
+    """Out-of-fold predictions as they are calibrated, and what is told of that; None where it is not asked for."""
+    import numpy as np
+
+    wanted = work.spec.selection.calibration
+    if wanted == "none":
+        return outcome, None
+    calibration, told = calibrate(wanted, outcome, training.y, training.weight, training.folds())
+    losses, method = told.get("log_loss", {}), told["method"] or "none"
+    work.say(f"calibration: {method}" + "".join(f", log loss {name} {loss:.4f}" for name, loss in losses.items()))
+    if calibration is None:
+        return outcome, told
+    known = np.isfinite(outcome).reshape(len(outcome), -1).all(axis=1)
+    found = np.full_like(outcome, np.nan)
+    found[known] = calibration(outcome[known])
+    return found, told
 
 
 def taken(board: list[Row], metric: Metric, spec: Spec) -> tuple[Row, str]:

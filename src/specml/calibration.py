@@ -1,0 +1,273 @@
+"""Probabilities that come true as often as they say: learned from out-of-fold predictions, in Python and in the graph.
+
+A graph answers in float32, and what is calibrated may differ from Python's by some 1e-7. So nothing here is so steep
+that it would make more than some 1e-5 of that: see ``LOW``, ``HIGH`` and ``STEEPEST``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from typing_extensions import override
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from specml.graph import Graph
+
+LOW, HIGH = 1e-7, 1 - 2**-14
+"""Probabilities are kept within these before a logarithm: float32 knows 1 - p near 1 less well than p near 0."""
+STEEPEST = 50.0
+"""By how much an isotonic calibration may raise a probability at most, for what it is raised itself."""
+FEWEST = 1000
+"""Rows from which on ``auto`` thinks of an isotonic calibration; on fewer it fits the noise (Niculescu-Mizil & Caruana
+2005, *Predicting good probabilities with supervised learning*)."""
+
+
+class Calibration(ABC):
+    """A monotone function of a probability, or of the probabilities of all classes."""
+
+    method: ClassVar[str]
+
+    @classmethod
+    @abstractmethod
+    def fit(cls, p: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> Calibration:
+        """Learn from probabilities float64 [n] or [n, k], classes int64 [n] and weights."""
+
+    @abstractmethod
+    def __call__(self, p: np.ndarray) -> np.ndarray:
+        """float64 [n] or [n, k], of the same."""
+
+    @abstractmethod
+    def to_onnx(self, graph: Graph, value: str) -> str:
+        """The same on a float32 value [n, 1] or [n, k]; returns one of the same shape."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Any]:
+        """What was learned, as JSON values by the names of its fields."""
+
+    @property
+    def affine(self) -> tuple[float, float] | None:
+        """``(a, b)`` where it makes ``a x + b`` of log-odds or scores ``x``; None where it does anything else."""
+        return None
+
+
+@dataclass(frozen=True)
+class Sigmoid(Calibration):
+    """Platt's scaling of the log-odds.
+
+    Platt 1999, *Probabilistic outputs for support vector machines*, with his targets (N+ + 1) / (N+ + 2) and
+    1 / (N- + 2) in place of 1 and 0, so that few rows do not make it sure.
+    """
+
+    method: ClassVar[str] = "sigmoid"
+    slope: float
+    offset: float
+
+    @override
+    @classmethod
+    def fit(cls, p: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> Sigmoid:
+        import numpy as np
+        from scipy.optimize import minimize
+
+        w = np.ones(len(y)) if weight is None else weight
+        # A forest is sure of some rows: their log-odds, of any size, would decide the slope.
+        x = _log_odds(np.clip(p, 1 / (len(y) + 2), 1 - 1 / (len(y) + 2)))
+        positive, negative = w[y == 1].sum(), w[y == 0].sum()
+        target = np.where(y == 1, (positive + 1) / (positive + 2), 1 / (negative + 2))
+
+        def loss(ab: np.ndarray) -> tuple[float, np.ndarray]:
+            score = ab[0] * x + ab[1]
+            wrong = w * (_expit(score) - target)
+            total = float(w @ (np.logaddexp(0.0, score) - target * score))
+            return total / w.sum(), np.array([wrong @ x, wrong.sum()]) / w.sum()
+
+        slope, offset = minimize(loss, np.array([1.0, 0.0]), jac=True, method="BFGS", options={"gtol": 1e-9}).x
+        return cls(float(slope), float(offset))
+
+    @override
+    def __call__(self, p: np.ndarray) -> np.ndarray:
+        return _expit(self.slope * _log_odds(p) + self.offset)
+
+    @override
+    def to_onnx(self, graph: Graph, value: str) -> str:
+        import numpy as np
+
+        p = _within(graph, value)
+        odds = graph.node("Div", p, graph.node("Sub", graph.constant(np.array(1.0)), p))
+        score = graph.node("Mul", graph.node("Log", odds), graph.constant(np.array(self.slope)))
+        score = graph.node("Add", score, graph.constant(np.array(self.offset)))
+        return graph.node("Cast", graph.node("Sigmoid", score), to=1)
+
+    @override
+    def state(self) -> dict[str, Any]:
+        return {"slope": self.slope, "offset": self.offset}
+
+    @property
+    @override
+    def affine(self) -> tuple[float, float]:
+        return self.slope, self.offset
+
+
+@dataclass(frozen=True)
+class Isotonic(Calibration):
+    """The nearest rising function.
+
+    Zadrozny & Elkan 2002, *Transforming classifier scores into accurate multiclass probability estimates*, as
+    scikit-learn's ``IsotonicRegression``: straight between the ends of its steps, level beyond the outermost. Two
+    things differ: it stays 1 / (n + 2) away from 0 and 1, for n rows prove no certainty; and where a step is steeper than
+    ``STEEPEST`` it is drawn out to the right, for the graph could not always be on the same side of it.
+    """
+
+    method: ClassVar[str] = "isotonic"
+    x: tuple[float, ...]
+    """Where its straight pieces end, rising."""
+    y: tuple[float, ...]
+
+    @override
+    @classmethod
+    def fit(cls, p: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> Isotonic:
+        from sklearn.isotonic import IsotonicRegression
+
+        sure = 1 / (len(y) + 2)
+        found = IsotonicRegression(y_min=sure, y_max=1 - sure, out_of_bounds="clip").fit(p, y, sample_weight=weight)
+        return cls(*_no_steeper(found.X_thresholds_.tolist(), found.y_thresholds_.tolist()))
+
+    @override
+    def __call__(self, p: np.ndarray) -> np.ndarray:
+        import numpy as np
+
+        x, y, slopes = self._pieces()
+        p = np.clip(p, x[0], x[-1])
+        place = np.maximum((p[:, None] >= x[:-1]).sum(axis=1) - 1, 0)
+        return np.asarray(y[place] + (p - x[place]) * slopes[place])
+
+    @override
+    def to_onnx(self, graph: Graph, value: str) -> str:
+        import numpy as np
+
+        x, y, slopes = self._pieces()
+        p = graph.node("Cast", value, to=11)
+        p = graph.node("Clip", p, graph.constant(x[0]), graph.constant(x[-1]))
+        passed = graph.node("Cast", graph.node("GreaterOrEqual", p, graph.constant(x[None, :-1])), to=7)
+        first = graph.constant(np.array([1]))
+        place = graph.node("Sub", graph.node("ReduceSum", passed, first, keepdims=1), first)
+        # A NaN passes no piece.
+        place = graph.node("Max", place, graph.constant(np.array([0])))
+        start, height, slope = (graph.node("Gather", graph.constant(one), place) for one in (x[:-1], y[:-1], slopes))
+        answer = graph.node("Add", height, graph.node("Mul", graph.node("Sub", p, start), slope))
+        return graph.node("Cast", answer, to=1)
+
+    def _pieces(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Ends [m], heights there [m], and slopes [m - 1]; at least one piece, level where there was a point only."""
+        import numpy as np
+
+        x, y = np.array(self.x), np.array(self.y)
+        if len(x) == 1:
+            x, y = np.array([x[0], x[0] + 1]), np.array([y[0], y[0]])
+        return x, y, np.diff(y) / np.diff(x)
+
+    @override
+    def state(self) -> dict[str, Any]:
+        return {"x": list(self.x), "y": list(self.y)}
+
+
+@dataclass(frozen=True)
+class Temperature(Calibration):
+    """The scores of all classes divided by one number before the softmax: no class overtakes another.
+
+    Guo, Pleiss, Sun & Weinberger 2017, *On calibration of modern neural networks*.
+    """
+
+    method: ClassVar[str] = "temperature"
+    temperature: float
+
+    @override
+    @classmethod
+    def fit(cls, p: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> Temperature:
+        import numpy as np
+        from scipy.optimize import minimize_scalar
+
+        scores = np.log(np.maximum(p, LOW))
+        own = scores[np.arange(len(y)), y]
+
+        def loss(log_temperature: float) -> float:
+            shrunk = scores / np.exp(log_temperature)
+            return float(
+                np.average(np.logaddexp.reduce(shrunk, axis=1) - own / np.exp(log_temperature), weights=weight)
+            )
+
+        found = minimize_scalar(loss, bounds=(-3.0, 3.0), method="bounded", options={"xatol": 1e-8})
+        return cls(float(np.exp(found.x)))
+
+    @override
+    def __call__(self, p: np.ndarray) -> np.ndarray:
+        import numpy as np
+
+        powers = np.maximum(p, LOW) ** (1 / self.temperature)
+        return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+    @override
+    def to_onnx(self, graph: Graph, value: str) -> str:
+        import numpy as np
+
+        p = graph.node("Max", graph.node("Cast", value, to=11), graph.constant(np.array(LOW)))
+        scores = graph.node("Div", graph.node("Log", p), graph.constant(np.array(self.temperature)))
+        return graph.node("Cast", graph.node("Softmax", scores, axis=1), to=1)
+
+    @override
+    def state(self) -> dict[str, Any]:
+        return {"temperature": self.temperature}
+
+    @property
+    @override
+    def affine(self) -> tuple[float, float]:
+        return 1 / self.temperature, 0.0
+
+
+METHODS: dict[str, type[Calibration]] = {one.method: one for one in (Sigmoid, Isotonic, Temperature)}
+BINARY, MULTICLASS = ("sigmoid", "isotonic"), ("temperature",)
+"""The methods for each task."""
+
+
+def restore(told: dict[str, Any]) -> Calibration:
+    """What ``Calibration.state`` was taken from, with its ``method``."""
+    state = {name: tuple(value) if isinstance(value, list) else value for name, value in told.items()}
+    del state["method"]
+    return METHODS[told["method"]](**state)
+
+
+def _no_steeper(x: list[float], y: list[float]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The highest function below the straight pieces through ``(x, y)`` that rises by ``STEEPEST`` at most."""
+    found = [(x[0], y[0])]
+    for a, b, low, high in zip(x, x[1:], y, y[1:], strict=False):
+        reached = found[-1][1]
+        slope = (high - low) / (b - a)
+        if slope < STEEPEST:
+            caught = a + (low - reached) / (STEEPEST - slope)
+            if a < caught < b:
+                found.append((caught, low + slope * (caught - a)))
+        found.append((b, min(high, reached + STEEPEST * (b - a))))
+    return tuple(one for one, _ in found), tuple(one for _, one in found)
+
+
+def _log_odds(p: np.ndarray) -> np.ndarray:
+    import numpy as np
+
+    p = np.clip(p, LOW, HIGH)
+    return np.asarray(np.log(p / (1 - p)))
+
+
+def _expit(score: np.ndarray) -> np.ndarray:
+    from scipy.special import expit
+
+    return expit(score)  # type: ignore[no-any-return]
+
+
+def _within(graph: Graph, value: str) -> str:
+    import numpy as np
+
+    ends = (graph.constant(np.array(end)) for end in (LOW, HIGH))
+    return graph.node("Clip", graph.node("Cast", value, to=11), *ends)
