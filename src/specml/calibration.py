@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 LOW, HIGH = 1e-7, 1 - 2**-14
 """Probabilities are kept within these before a logarithm: float32 knows 1 - p near 1 less well than p near 0."""
-STEEPEST = 50.0
+STEEPEST = 20.0
 """By how much an isotonic calibration may raise a probability at most, for what it is raised itself."""
 FEWEST = 1000
 """Rows from which on ``auto`` thinks of an isotonic calibration; on fewer it fits the noise (Niculescu-Mizil & Caruana
@@ -116,9 +116,9 @@ class Isotonic(Calibration):
     """The nearest rising function.
 
     Zadrozny & Elkan 2002, *Transforming classifier scores into accurate multiclass probability estimates*, as
-    scikit-learn's ``IsotonicRegression``: straight between the ends of its steps, level beyond the outermost. Two
-    things differ: it stays 1 / (n + 2) away from 0 and 1, for n rows prove no certainty; and where a step is steeper than
-    ``STEEPEST`` it is drawn out to the right, for the graph could not always be on the same side of it.
+    scikit-learn's ``IsotonicRegression``: straight between the ends of its steps, level beyond the outermost. It stays
+    1 / (n + 2) away from 0 and 1, for n rows prove no certainty; and a step that is steeper than ``STEEPEST`` is drawn
+    out to the right, for the graph could not always be on the same side of it.
     """
 
     method: ClassVar[str] = "isotonic"

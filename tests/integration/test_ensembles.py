@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -178,3 +179,45 @@ def test_a_graph_that_is_too_large_is_not_taken(made: tuple[Path, Spec]) -> None
     fitting = select._within_size(work_of("select", smallest, folder), layout, board)
     assert [row["candidate"] for row in fitting] == ["line"]
     assert all(row["graph_bytes"] > 20_000 for row in board if row["candidate"] != "line")
+
+
+@pytest.mark.parametrize(
+    ("ensemble", "methods"), [("none", ("sigmoid", "temperature")), ("greedy", ("isotonic", "auto"))]
+)
+def test_what_is_calibrated_is_one_graph_that_is_explained(
+    made: tuple[Path, Spec], tmp_path: Path, ensemble: str, methods: tuple[str, str]
+) -> None:
+    folder, spec = made
+    if spec.problem.task == "regression":
+        pytest.skip("a regression has no probabilities")
+    shutil.copytree(folder / "artifacts", tmp_path / "artifacts")
+    shutil.copytree(folder / "metrics", tmp_path / "metrics")
+    method = methods[spec.problem.task == "multiclass"]
+    told = spec.model_dump()
+    told["selection"] |= {"calibration": method}
+    if ensemble == "none":
+        told["candidates"] = {"gbm": told["candidates"]["gbm"]}
+        told["selection"] = {"calibration": method}
+    spec = type(spec).model_validate(told)
+    for name in ("select", "package", "validate", "release"):
+        STAGES[name].work(work_of(name, spec, tmp_path))
+    choice = read_json(tmp_path / select.OUT)
+    assert choice["calibration"]["wanted"] == method
+    assert method == "auto" or choice["calibration"]["method"] == method
+    assert read_json(tmp_path / "artifacts/release/release.json")["gates"]["parity"] == "holds"
+    assert "- Calibration: " in (tmp_path / "artifacts/release/card.md").read_text()
+    opened = open_bundle(tmp_path / package.OUT)
+    test = pl.read_parquet(tmp_path / prepare.TEST).head(20)
+    rows = {one.name: feature_array(test, one) for one in opened.contract.inputs}
+    answers = predict(opened.session(), rows)["probabilities"].astype(np.float64)
+    total = explainer(opened)(rows).total
+    space = opened.contract.explained.space
+    assert space == ("probability" if ensemble == "greedy" else "log_odds" if method == "sigmoid" else "score")
+    if space == "probability":
+        answers = answers[:, 1:] if opened.contract.task == "binary" else answers
+        assert total == pytest.approx(answers, abs=1e-5)
+    elif space == "log_odds":
+        assert 1 / (1 + np.exp(-total[:, 0])) == pytest.approx(answers[:, 1], abs=1e-5)
+    else:
+        powers = np.exp(total)
+        assert powers / powers.sum(axis=1, keepdims=True) == pytest.approx(answers, abs=1e-5)

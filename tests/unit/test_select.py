@@ -162,6 +162,7 @@ def test_what_is_done_twice_in_a_graph_is_done_once() -> None:
         ("{rule: one_standard_error, prefer: [line, line]}", "names 'line' twice"),
         ("{max_members: 3}", "no effect without an ensemble"),
         ("{ensemble: greedy}", "there is one candidate"),
+        ("{calibration: temperature}", "calibrates no binary problem"),
     ],
 )
 def test_a_selection_without_effect_is_refused(tmp_path: Any, selection: str, what: str) -> None:

@@ -122,6 +122,8 @@ def work(work: Work) -> None:
     board.sort(key=lambda row: (-row["mean"] if metric.larger_is_better else row["mean"], row["candidate"]))
     fitting = _within_size(work, layout, board)
     row, reason = taken(fitting, metric, spec)
+    if larger := len(board) - len(fitting):
+        reason += f"; {larger} larger than selection.max_size left out"
     members = row.get("members", {row["candidate"]: 1.0})
     outcome: Any = sum(predictions[name] * share for name, share in sorted(members.items()))
     outcome, calibration = _calibrated(work, training, outcome)
@@ -166,7 +168,7 @@ def taken(board: list[Row], metric: Metric, spec: Spec) -> tuple[Row, str]:
     """
     best, rule = board[0], spec.selection.rule
     if len(board) == 1:
-        return best, "the only candidate"
+        return best, "the only one"
     if rule == "best":
         return best, f"the best mean over the folds of {len(board)}"
     error = best["standard_error"]
