@@ -1,13 +1,13 @@
 """Probabilities that come true as often as they say: learned from out-of-fold predictions, in Python and in the graph.
 
 A graph answers in float32, and what is calibrated may differ from Python's by some 1e-7. So nothing here is so steep
-that it would make more than some 1e-5 of that: see ``LOW``, ``HIGH`` and ``STEEPEST``.
+that it would make much more of that: see ``STEEPEST``.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from typing_extensions import override
@@ -17,10 +17,14 @@ if TYPE_CHECKING:
 
     from specml.graph import Graph
 
-LOW, HIGH = 1e-7, 1 - 2**-14
-"""Probabilities are kept within these before a logarithm: float32 knows 1 - p near 1 less well than p near 0."""
+LOWEST, HIGHEST = -16.0, 9.7
+"""Log-odds within which a probability is kept (1e-7 to 0.99994): nearer to 1, float32 tells too few of them apart."""
+FARTHEST = 30.0
+"""The same of a model whose graph has the log-odds themselves, on either side."""
+NEVER = 1e-20
+"""Of several classes, the probability below which one is as good as 0."""
 STEEPEST = 20.0
-"""By how much an isotonic calibration may raise a probability at most, for what it is raised itself."""
+"""By how much more a calibrated probability may rise than the one that it is made from."""
 FEWEST = 1000
 """Rows from which on ``auto`` thinks of an isotonic calibration; on fewer it fits the noise (Niculescu-Mizil & Caruana
 2005, *Predicting good probabilities with supervised learning*)."""
@@ -33,8 +37,11 @@ class Calibration(ABC):
 
     @classmethod
     @abstractmethod
-    def fit(cls, p: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> Calibration:
-        """Learn from probabilities float64 [n] or [n, k], classes int64 [n] and weights."""
+    def fit(cls, p: np.ndarray, y: np.ndarray, weight: np.ndarray | None, *, scored: bool = False) -> Calibration:
+        """Learn from probabilities float64 [n] or [n, k], classes int64 [n] and weights.
+
+        ``scored``: whether the graph makes them from log-odds, by one Sigmoid at its end.
+        """
 
     @abstractmethod
     def __call__(self, p: np.ndarray) -> np.ndarray:
@@ -65,16 +72,22 @@ class Sigmoid(Calibration):
     method: ClassVar[str] = "sigmoid"
     slope: float
     offset: float
+    lowest: float = -FARTHEST
+    highest: float = FARTHEST
+    """Log-odds within which it is a line."""
 
     @override
     @classmethod
-    def fit(cls, p: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> Sigmoid:
+    def fit(cls, p: np.ndarray, y: np.ndarray, weight: np.ndarray | None, *, scored: bool = False) -> Sigmoid:
         import numpy as np
         from scipy.optimize import minimize
 
-        w = np.ones(len(y)) if weight is None else weight
-        # A forest is sure of some rows: their log-odds, of any size, would decide the slope.
-        x = _log_odds(np.clip(p, 1 / (len(y) + 2), 1 - 1 / (len(y) + 2)))
+        lowest, highest = (-FARTHEST, FARTHEST) if scored else (LOWEST, HIGHEST)
+        x, w = _log_odds(p), np.ones(len(y)) if weight is None else weight
+        if not scored and (x.min() < lowest or x.max() > highest):
+            # A forest is sure of some rows; n rows prove no certainty, and log-odds of any size would decide the slope.
+            lowest, highest = -np.log(len(y) + 1), min(np.log(len(y) + 1), highest)
+        x = np.clip(x, lowest, highest)
         positive, negative = w[y == 1].sum(), w[y == 0].sum()
         target = np.where(y == 1, (positive + 1) / (positive + 2), 1 / (negative + 2))
 
@@ -85,25 +98,39 @@ class Sigmoid(Calibration):
             return total / w.sum(), np.array([wrong @ x, wrong.sum()]) / w.sum()
 
         slope, offset = minimize(loss, np.array([1.0, 0.0]), jac=True, method="BFGS", options={"gtol": 1e-9}).x
-        return cls(float(slope), float(offset))
+        found = cls(float(slope), float(offset), float(lowest), float(highest))
+        while not scored and found.highest > 0 and found._steepness() > STEEPEST:
+            found = replace(found, highest=found.highest - 0.1)
+        return found
+
+    def _steepness(self) -> float:
+        """By how much the calibrated probability rises at ``highest``, for what the probability does."""
+        p, told = (float(_expit(one)) for one in (self.highest, self.slope * self.highest + self.offset))
+        return abs(self.slope) * told * (1 - told) / (p * (1 - p))
 
     @override
     def __call__(self, p: np.ndarray) -> np.ndarray:
-        return _expit(self.slope * _log_odds(p) + self.offset)
+        import numpy as np
+
+        return np.asarray(_expit(self.slope * np.clip(_log_odds(p), self.lowest, self.highest) + self.offset))
 
     @override
     def to_onnx(self, graph: Graph, value: str) -> str:
         import numpy as np
 
-        p = _within(graph, value)
-        odds = graph.node("Div", p, graph.node("Sub", graph.constant(np.array(1.0)), p))
-        score = graph.node("Mul", graph.node("Log", odds), graph.constant(np.array(self.slope)))
-        score = graph.node("Add", score, graph.constant(np.array(self.offset)))
-        return graph.node("Cast", graph.node("Sigmoid", score), to=1)
+        if score := graph.before(value, "Sigmoid"):
+            odds = graph.node("Cast", score, to=11)
+        else:
+            p = graph.node("Cast", value, to=11)
+            odds = graph.node("Log", graph.node("Div", p, graph.node("Sub", graph.constant(np.array(1.0)), p)))
+        ends = (graph.constant(np.array(end)) for end in (self.lowest, self.highest))
+        line = graph.node("Mul", graph.node("Clip", odds, *ends), graph.constant(np.array(self.slope)))
+        line = graph.node("Add", line, graph.constant(np.array(self.offset)))
+        return graph.node("Cast", graph.node("Sigmoid", line), to=1)
 
     @override
     def state(self) -> dict[str, Any]:
-        return {"slope": self.slope, "offset": self.offset}
+        return asdict(self)
 
     @property
     @override
@@ -128,7 +155,7 @@ class Isotonic(Calibration):
 
     @override
     @classmethod
-    def fit(cls, p: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> Isotonic:
+    def fit(cls, p: np.ndarray, y: np.ndarray, weight: np.ndarray | None, *, scored: bool = False) -> Isotonic:
         from sklearn.isotonic import IsotonicRegression
 
         sure = 1 / (len(y) + 2)
@@ -183,14 +210,18 @@ class Temperature(Calibration):
 
     method: ClassVar[str] = "temperature"
     temperature: float
+    never: float = NEVER
+    """No class is less probable than this to it."""
 
     @override
     @classmethod
-    def fit(cls, p: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> Temperature:
+    def fit(cls, p: np.ndarray, y: np.ndarray, weight: np.ndarray | None, *, scored: bool = False) -> Temperature:
         import numpy as np
         from scipy.optimize import minimize_scalar
 
-        scores = np.log(np.maximum(p, LOW))
+        # Of a forest's zeros, as ``Sigmoid``: n rows prove no certainty.
+        never = NEVER if p.min() > NEVER else 1 / (len(y) + 2)
+        scores = np.log(np.maximum(p, never))
         own = scores[np.arange(len(y)), y]
 
         def loss(log_temperature: float) -> float:
@@ -200,26 +231,26 @@ class Temperature(Calibration):
             )
 
         found = minimize_scalar(loss, bounds=(-3.0, 3.0), method="bounded", options={"xatol": 1e-8})
-        return cls(float(np.exp(found.x)))
+        return cls(float(np.exp(found.x)), never)
 
     @override
     def __call__(self, p: np.ndarray) -> np.ndarray:
         import numpy as np
 
-        powers = np.maximum(p, LOW) ** (1 / self.temperature)
+        powers = np.maximum(p, self.never) ** (1 / self.temperature)
         return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
     @override
     def to_onnx(self, graph: Graph, value: str) -> str:
         import numpy as np
 
-        p = graph.node("Max", graph.node("Cast", value, to=11), graph.constant(np.array(LOW)))
+        p = graph.node("Max", graph.node("Cast", value, to=11), graph.constant(np.array(self.never)))
         scores = graph.node("Div", graph.node("Log", p), graph.constant(np.array(self.temperature)))
         return graph.node("Cast", graph.node("Softmax", scores, axis=1), to=1)
 
     @override
     def state(self) -> dict[str, Any]:
-        return {"temperature": self.temperature}
+        return asdict(self)
 
     @property
     @override
@@ -254,20 +285,12 @@ def _no_steeper(x: list[float], y: list[float]) -> tuple[tuple[float, ...], tupl
 
 
 def _log_odds(p: np.ndarray) -> np.ndarray:
-    import numpy as np
+    from scipy.special import logit
 
-    p = np.clip(p, LOW, HIGH)
-    return np.asarray(np.log(p / (1 - p)))
+    return logit(p)  # type: ignore[no-any-return]
 
 
-def _expit(score: np.ndarray) -> np.ndarray:
+def _expit(score: Any) -> Any:
     from scipy.special import expit
 
-    return expit(score)  # type: ignore[no-any-return]
-
-
-def _within(graph: Graph, value: str) -> str:
-    import numpy as np
-
-    ends = (graph.constant(np.array(end)) for end in (LOW, HIGH))
-    return graph.node("Clip", graph.node("Cast", value, to=11), *ends)
+    return expit(score)

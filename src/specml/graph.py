@@ -61,6 +61,11 @@ class Graph:
             self._nodes.append(_node(op, inputs, [name], domain, **attributes))
         return self._made[key]
 
+    def before(self, value: str, op: str) -> str | None:
+        """What an operator ``op`` has made ``value`` from; None where something else made it."""
+        made = (node for node in self._nodes if value in node.output and node.op_type == op)
+        return next((str(node.input[0]) for node in made), None)
+
     def foreign(self, op: str, value: str, domain: str, dtype: DType, shape: list[str | int], **attributes: Any) -> str:
         """Add an operator that ONNX does not know: it is told what comes out, which it could not infer."""
         name = self.node(op, value, domain=domain, **attributes)

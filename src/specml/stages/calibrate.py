@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from specml.calibration import BINARY, FEWEST, METHODS, MULTICLASS
 from specml.metrics import TABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy as np
 
@@ -16,9 +17,17 @@ if TYPE_CHECKING:
 
 
 def calibrate(
-    wanted: str, outcome: np.ndarray, y: np.ndarray, weight: np.ndarray | None, folds: Sequence[np.ndarray]
+    wanted: str,
+    outcome: np.ndarray,
+    y: np.ndarray,
+    weight: np.ndarray | None,
+    folds: Sequence[np.ndarray],
+    *,
+    scored: bool = False,
 ) -> tuple[Calibration | None, dict[str, Any]]:
     """What calibrates ``outcome``, out-of-fold probabilities [n] or [n, k]; and how that was found.
+
+    ``scored``: see ``Calibration.fit``.
 
     A method's log loss on a fold is that of a fit on the other folds' rows. ``auto`` takes the best method if it is
     better than none by more than one standard error of the folds' differences. In the end it is fitted on every row
@@ -32,7 +41,10 @@ def calibrate(
     told: dict[str, Any] = {"wanted": wanted, "method": None, "rows": len(inside)}
     if len(folds) > 1:
         losses = {"none": [_loss(y, outcome, weights, rows) for rows in folds]}
-        losses |= {name: list(_losses(name, outcome, y, weights, folds)) for name in methods}
+        losses |= {
+            name: list(_losses(partial(METHODS[name].fit, scored=scored), outcome, y, weights, folds))
+            for name in methods
+        }
         told["log_loss"] = {name: float(np.mean(one)) for name, one in losses.items()}
         if wanted == "auto":
             methods = _worthwhile(losses)
@@ -40,7 +52,7 @@ def calibrate(
         methods = ()
     if not methods:
         return None, told
-    found = METHODS[methods[0]].fit(outcome[inside], y[inside], weights[inside])
+    found = METHODS[methods[0]].fit(outcome[inside], y[inside], weights[inside], scored=scored)
     return found, {**told, "method": found.method, "state": found.state()}
 
 
@@ -59,12 +71,14 @@ def _worthwhile(losses: dict[str, list[float]]) -> tuple[str, ...]:
     return (best,) if gains.mean() > gains.std(ddof=1) / len(gains) ** 0.5 else ()
 
 
-def _losses(name: str, outcome: np.ndarray, y: np.ndarray, weight: np.ndarray, folds: Sequence[np.ndarray]) -> Any:
+def _losses(
+    fit: Callable[..., Calibration], outcome: np.ndarray, y: np.ndarray, weight: np.ndarray, folds: Sequence[np.ndarray]
+) -> Any:
     import numpy as np
 
     for number, rows in enumerate(folds):
         others = np.concatenate([one for place, one in enumerate(folds) if place != number])
-        found = METHODS[name].fit(outcome[others], y[others], weight[others])
+        found = fit(outcome[others], y[others], weight[others])
         calibrated = np.full_like(outcome, np.nan)
         calibrated[rows] = found(outcome[rows])
         yield _loss(y, calibrated, weight, rows)

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 OUT = "artifacts/select/choice.json"
 
+SCORED = {("log_odds", "tree_shap"), ("log_odds", "linear")}
+"""Spaces and methods of explanation of models whose probabilities tell their log-odds to many digits."""
+
 Row = dict[str, Any]
 """A candidate in the leaderboard."""
 
@@ -126,7 +129,7 @@ def work(work: Work) -> None:
         reason += f"; {larger} larger than selection.max_size left out"
     members = row.get("members", {row["candidate"]: 1.0})
     outcome: Any = sum(predictions[name] * share for name, share in sorted(members.items()))
-    outcome, calibration = _calibrated(work, training, outcome)
+    outcome, calibration = _calibrated(work, training, {**row, "members": members}, outcome)
     threshold = _threshold(spec, training.y, outcome, training.weight) if layout.task == "binary" else None
     choice = {
         "candidate": row["candidate"],
@@ -142,14 +145,20 @@ def work(work: Work) -> None:
     work.say(f"{row['candidate']} is taken: {metric.name} {row['mean']:.4f}, {reason}")
 
 
-def _calibrated(work: Work, training: Training, outcome: np.ndarray) -> tuple[np.ndarray, dict[str, Any] | None]:
+def _calibrated(
+    work: Work, training: Training, row: Row, outcome: np.ndarray
+) -> tuple[np.ndarray, dict[str, Any] | None]:
     """Out-of-fold predictions as they are calibrated, and what is told of that; None where it is not asked for."""
     import numpy as np
 
     wanted = work.spec.selection.calibration
     if wanted == "none":
         return outcome, None
-    calibration, told = calibrate(wanted, outcome, training.y, training.weight, training.folds())
+    explained = chosen.load(work, training.layout, row).explained()
+    # A network answers in float32 in Python, too: its probabilities tell no more of its log-odds than the graph's.
+    scored = explained is not None and (explained[1].space, explained[1].method) in SCORED
+    weight, outside = training.weight, training.folds()
+    calibration, told = calibrate(wanted, outcome, training.y, weight, outside, scored=scored)
     losses, method = told.get("log_loss", {}), told["method"] or "none"
     work.say(f"calibration: {method}" + "".join(f", log loss {name} {loss:.4f}" for name, loss in losses.items()))
     if calibration is None:
