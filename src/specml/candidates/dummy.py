@@ -25,6 +25,7 @@ class Dummy(Candidate):
 
     tasks: ClassVar[tuple[Task, ...]] = ("binary", "multiclass", "regression")
     prefers: ClassVar[Preference] = Preference(missing="native", scale="none", encode="ordinal")
+    complexity: ClassVar[int] = 0
 
     type: Literal["dummy"] = "dummy"
 
