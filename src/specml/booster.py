@@ -42,6 +42,11 @@ def slim(text: str) -> bytes:
     return "\n".join([*lines, "", "end of trees", ""]).encode()
 
 
+def has_sets(text: str) -> bool:
+    """Whether a split of LightGBM's text parts categories into sets, which no bundle's text may."""
+    return any(line.startswith("num_cat=") and line != "num_cat=0" for line in text.splitlines())
+
+
 def _names(width: int) -> str:
     return " ".join(f"x{i}" for i in range(width))
 

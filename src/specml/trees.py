@@ -130,7 +130,7 @@ def from_lightgbm(dump: dict[str, Any]) -> Ensemble:
     """The ensemble in ``Booster.dump_model()``.
 
     Raises:
-        ValueError: a split is of a kind that this form can't say exactly (categorical, zero as missing).
+        ValueError: a split is of a kind that this form can't say exactly (zero as missing).
     """
     width = int(dump["num_tree_per_iteration"])
     ensemble = Ensemble(width)
@@ -273,17 +273,31 @@ def _add(ensemble: Ensemble, tree: int, target: int, root: dict[str, Any]) -> No
         if "split_feature" not in node:
             ensemble.add_leaf(tree, number, {target: float(node["leaf_value"])})
             continue
+        below = (count, count + 1)
+        waiting += [(node["left_child"], count), (node["right_child"], count + 1)]
+        count += 2
+        if node["decision_type"] == "==":
+            ensemble.fresh = count
+            ensemble.add_set(tree, number, feature=int(node["split_feature"]), left=_members(node), below=below)
+            count = ensemble.fresh
+            continue
         if node["decision_type"] != "<=" or node["missing_type"] == "Zero":
             raise ValueError(f"split {node['decision_type']!r} with missing type {node['missing_type']!r}")
         threshold = _threshold(node)
         # With missing type None, LightGBM reads NaN as 0.
         goes_left = node["default_left"] if node["missing_type"] == "NaN" else threshold >= 0.0
         feature, limit = int(node["split_feature"]), float(floor32(threshold))
-        ensemble.add_split(
-            tree, number, feature=feature, limit=limit, below=(count, count + 1), missing_left=int(goes_left)
-        )
-        waiting += [(node["left_child"], count), (node["right_child"], count + 1)]
-        count += 2
+        ensemble.add_split(tree, number, feature=feature, limit=limit, below=below, missing_left=int(goes_left))
+
+
+def _members(node: dict[str, Any]) -> np.ndarray:
+    """Of the codes -1, 0, 1, … whether a split by a set sends them to the left; what it does not name goes right."""
+    import numpy as np
+
+    codes = np.array([int(code) for code in node["threshold"].split("||")])
+    left = np.zeros(codes.max() + 3, dtype=bool)
+    left[codes + 1] = True
+    return left
 
 
 def _threshold(node: dict[str, Any]) -> float:

@@ -19,7 +19,7 @@ from tests.conftest import design
 if TYPE_CHECKING:
     from specml.data import Design, Task
 
-OPTIONS: dict[str, Any] = {"max_iter": 25, "learning_rate": 0.3, "min_samples_leaf": 3}
+OPTIONS: dict[str, Any] = {"max_iter": 25, "learning_rate": 0.3, "min_samples_leaf": 3, "categories": "sets"}
 
 
 def coded(task: Task, categories: int = 40) -> Design:
@@ -43,7 +43,9 @@ def test_it_is_scikit_learns_and_its_graph_too(task: Task) -> None:
     missing = data.X.copy()
     missing[:, [2, 4]] = np.where(missing[:, [2, 4]] < 0, np.nan, missing[:, [2, 4]])
     native = native(
-        **OPTIONS,
+        max_iter=25,
+        learning_rate=0.3,
+        min_samples_leaf=3,
         l2_regularization=1.0,
         max_features=0.9,
         early_stopping=False,

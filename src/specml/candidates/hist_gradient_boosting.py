@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from specml.graph import Graph
 
 BINS = 255
-"""Most categories of a column that are parted as categories; the codes of more are numbers."""
+"""Most categories of a column that are parted into sets; of more, codes are parted."""
 
 
 class HistGradientBoosting(Candidate):
-    """Boosted trees that part categories into sets; rounds are found by early stopping, then refitted on all rows.
+    """Boosted trees over bins; the number of rounds is found by early stopping on the folds, then refitted on all rows.
 
     Trained on one thread, for scikit-learn's sums hang on how many there are.
     """
@@ -41,6 +41,7 @@ class HistGradientBoosting(Candidate):
         "min_samples_leaf": Dimension(low=5, high=100, log=True),
         "max_features": Dimension(low=0.4, high=1.0),
         "l2_regularization": Dimension(low=1e-3, high=10.0, log=True),
+        "categories": Dimension(choices=("codes", "sets")),
     }
     # As those of lightgbm: a base that samples columns, large trees, small ones.
     portfolio: ClassVar[tuple[Mapping[str, Setting], ...]] = (
@@ -63,6 +64,9 @@ class HistGradientBoosting(Candidate):
     """L2 penalty of the leaf values."""
     max_features: Annotated[float, Field(gt=0, le=1)] = 0.9
     """Share of columns that each split chooses from."""
+    categories: Literal["codes", "sets"] = "codes"
+    """``sets``: a split parts a column's categories into two sets, where it has up to 255; ``codes``: by a threshold of
+    their codes, which overfits less where rows are few."""
     class_weight: Literal["balanced"] | None = None
     """``balanced``: rows count in inverse proportion to their class's frequency; no effect on regression."""
 
@@ -72,7 +76,8 @@ class HistGradientBoosting(Candidate):
         from sklearn import ensemble
         from threadpoolctl import threadpool_limits
 
-        sets = np.array([1 <= k <= BINS for k in train.cardinalities or (0,) * train.X.shape[1]])
+        cardinalities = train.cardinalities if self.categories == "sets" else ()
+        sets = np.array([1 <= k <= BINS for k in cardinalities or (0,) * train.X.shape[1]])
         stop_on = stop_on if self.early_stopping else None
         options: dict[str, Any] = {
             "learning_rate": self.learning_rate,

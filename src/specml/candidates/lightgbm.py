@@ -65,6 +65,9 @@ class LightGBM(Candidate):
     """Share of columns drawn for each tree."""
     reg_lambda: Annotated[float, Field(ge=0)] = 1.0
     """L2 penalty of the leaf values."""
+    categories: Literal["codes", "sets"] = "codes"
+    """``sets``: a split parts a column's categories into two sets, and answers are explained by asking the graph;
+    ``codes``: by a threshold of their codes, which overfits less where rows are few."""
     class_weight: Literal["balanced"] | None = None
     """``balanced``: rows count in inverse proportion to their class's frequency; no effect on regression."""
 
@@ -72,14 +75,17 @@ class LightGBM(Candidate):
     def fit(self, train: Design, *, seed: int, threads: int, stop_on: Design | None = None) -> Model:
         import lightgbm
 
+        def table(design: Design, **told: Any) -> lightgbm.Dataset:
+            return lightgbm.Dataset(design.X, design.y, weight=design.weighted(self.class_weight), **told)
+
         stopping = stop_on is not None and self.early_stopping > 0
+        sets = [i for i, k in enumerate(train.cardinalities) if k] if self.categories == "sets" else []
+        rows = table(train, categorical_feature=sets or "auto")
         booster = lightgbm.train(
             self._parameters(train, seed, threads),
-            lightgbm.Dataset(train.X, train.y, weight=train.weighted(self.class_weight)),
+            rows,
             num_boost_round=self.n_estimators,
-            valid_sets=[lightgbm.Dataset(stop_on.X, stop_on.y, weight=stop_on.weighted(self.class_weight))]
-            if stopping and stop_on
-            else None,
+            valid_sets=[table(stop_on, reference=rows)] if stopping and stop_on else None,
             callbacks=[lightgbm.early_stopping(self.early_stopping, verbose=False)] if stopping else None,
         )
         rounds = booster.best_iteration if stopping else self.n_estimators
@@ -148,5 +154,7 @@ class BoosterModel(Model):
         return trees.answer_in(graph, score, self.task)
 
     @override
-    def native(self) -> Native:
+    def native(self) -> Native | None:
+        if booster.has_sets(self.text):
+            return None
         return Native("tree_shap", SPACE[self.task], booster.slim(self.text))

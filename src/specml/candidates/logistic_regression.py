@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class LogisticRegression(Candidate):
-    """A linear model of the log-odds, L2-penalised (scikit-learn's, solver lbfgs)."""
+    """A linear model of the log-odds, penalised (scikit-learn's: solver lbfgs, or saga for an elastic net)."""
 
     tasks: ClassVar[tuple[Task, ...]] = ("binary", "multiclass")
     prefers: ClassVar[Preference] = Preference(missing="median", scale="standard", encode="onehot")
@@ -33,6 +33,9 @@ class LogisticRegression(Candidate):
     type: Literal["logistic_regression"] = "logistic_regression"
     C: Annotated[float, Field(gt=0)] = 1.0
     """Inverse strength of the penalty."""
+    l1_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of L1 in the penalty: beyond 0 (an elastic net) columns that say little get no weight at all, and training
+    takes longer."""
     max_iter: Annotated[int, Field(ge=1)] = 1000
     class_weight: Literal["balanced"] | None = None
     """``balanced``: rows count in inverse proportion to their class's frequency."""
@@ -45,7 +48,14 @@ class LogisticRegression(Candidate):
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.linear_model import LogisticRegression as Estimator
 
-        estimator = Estimator(C=self.C, max_iter=self.max_iter, class_weight=self.class_weight, random_state=seed)
+        estimator = Estimator(
+            C=self.C,
+            l1_ratio=self.l1_ratio,
+            solver="saga" if self.l1_ratio else "lbfgs",
+            max_iter=self.max_iter,
+            class_weight=self.class_weight,
+            random_state=seed,
+        )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             estimator.fit(train.X.astype(np.float64), train.y, sample_weight=train.weight)
