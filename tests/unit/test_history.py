@@ -208,8 +208,8 @@ def test_steps_are_bounded(feature: Any, options: Any) -> None:
         ({"y@-1": [1.0] * 240}, {}, "can't be called 'y@-1'"),
         ({"x@-1": list(range(240))}, {}, "can't be called 'x@-1'"),
         ({"history": list(range(240))}, {}, "can't be called 'history'"),
-        ({"shop": [None, *("ab"[i % 2] for i in range(1, 240))]}, {}, "1 rows have no shop"),
-        ({"at": [None, *table()["at"][1:]]}, {}, "1 rows have no time"),
+        ({"shop": [None, *("ab"[i % 2] for i in range(1, 240))]}, {}, "1 rows have no shop, by which the rows before"),
+        ({"at": [None, *table()["at"][1:]]}, {}, "1 rows have no at, by which the rows before"),
     ],
 )
 def test_data_that_tells_no_history(tmp_path: Path, change: Any, changed: Any, says: str) -> None:

@@ -13,7 +13,7 @@ from specml.cli.arguments import parse, spec_and_overrides
 from specml.data import TEXTS, looks_back
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     import polars as pl
 
@@ -59,13 +59,12 @@ def command(file: Path, arguments: tuple[str, ...], folder: Path | None, output:
 
 def rows_of(file: Path, loaded: Loaded | None, columns: Mapping[str, Kind], history: PastRows | None) -> pl.DataFrame:
     """The file's rows for a model of these ``columns``, which may look back at a ``history``."""
-    texts, times = (_read_as(columns, kinds) for kinds in (TEXTS, ("datetime",)))
-    return read_rows(file, loaded, texts, times | ({history.time} if history else set()))
-
-
-def _read_as(columns: Mapping[str, Kind], kinds: Iterable[Kind]) -> frozenset[str]:
-    """What a file calls the columns of some kinds, also where the model takes them of earlier rows."""
-    return frozenset((looks_back(name) or (name,))[0] for name, kind in columns.items() if kind in kinds)
+    kinds = {(looks_back(name) or (name,))[0]: kind for name, kind in columns.items()}
+    texts, times = ({name for name, kind in kinds.items() if kind in of} for of in (TEXTS, ("datetime",)))
+    if history is not None:
+        texts |= set(history.by) - kinds.keys()  # as numbers, "01" and "1" would be one group
+        times |= {history.time}
+    return read_rows(file, loaded, frozenset(texts), frozenset(times))
 
 
 def spec_beside(bundle: Path | None, arguments: tuple[str, ...]) -> Loaded | None:

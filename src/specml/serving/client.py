@@ -89,7 +89,7 @@ def told(document: dict[str, Any]) -> tuple[dict[str, Kind], int, PastRows | Non
     rows = asked["properties"]["rows"]
     schemas = dict(rows["items"]["properties"])
     history = schemas.pop(KEY)["x-history"] if "x-history" in schemas.get(KEY, {}) else None
-    kinds = {name: _kind(schema) for name, schema in schemas.items()}
+    kinds = {name: _kind(schema) for name, schema in schemas.items() if "type" in schema}  # others only place a row
     return kinds, rows["maxItems"], PastRows.model_validate(history) if history else None
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from specml.data import TEXT_READ, iso, looks_back
 from specml.serving.announce import example, example_row
-from specml.serving.history import KEY
+from specml.serving.history import KEY, only_told
 
 if TYPE_CHECKING:
     from specml.bundle import Contract
@@ -141,7 +141,7 @@ def _operation(
 
 
 def _history(contract: Contract) -> dict[str, Any]:
-    """The rows before a row, where the model looks back."""
+    """The rows before a row, where the model looks back, and what a row may say of itself for their sake."""
     told = contract.history
     if told is None:
         return {}
@@ -165,7 +165,12 @@ def _history(contract: Contract) -> dict[str, Any]:
             **read,
         },
     }
-    return {KEY: {"type": "array", "items": row, "description": about, "x-history": told.model_dump(mode="json")}}
+    own = dict.fromkeys(told.by, "Of which group the row is: all of its history are of the same.")
+    own[told.time] = "When the row is: all of its history is earlier."
+    # Without a type, by which clients tell them from the columns of the model.
+    beside = {name: {"description": f"{own[name]} May be left out."} for name in only_told(contract)}
+    before = {"type": "array", "items": row, "description": about, "x-history": told.model_dump(mode="json")}
+    return {**beside, KEY: before}
 
 
 def _column(column: Column) -> dict[str, Any]:

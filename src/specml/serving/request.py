@@ -9,7 +9,7 @@ import numpy as np
 import orjson
 
 from specml.data import FIRST, LAST, MISSING, TEXT_READ, blank, category, looks_back, seconds
-from specml.serving.history import KEY, unrolled
+from specml.serving.history import KEY, only_told, unrolled
 from specml.serving.refusal import Refused, did_you_mean, json_type, short
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def most_values(contract: Contract, max_rows: int) -> int:
     width = len(contract.inputs) + 1
     if told is not None:
         now = sum(not looks_back(column.name) for column in contract.inputs)
-        width += told.rows * (now + len(told.columns) + len(told.by) + 2)
+        width += 1 + len(only_told(contract)) + told.rows * (now + len(told.columns) + len(told.by) + 2)
     return 2 * (max_rows + 16) * width + 10_000
 
 
@@ -70,7 +70,7 @@ def read_rows(raw: bytes, contract: Contract, max_rows: int) -> Rows:
     """The rows of ``{"rows": [{column: value, …}, …]}``.
 
     A column left out, or null, is missing. Numbers for a category become its text. Where the contract has a history, a
-    row may bring along the rows before it (see ``history``).
+    row may bring along the rows before it, and say its own time and group (see ``history``).
 
     Raises:
         Refused: 400 for what is no JSON object, 413 for too many rows, 422 for rows that break the contract.
@@ -104,20 +104,30 @@ def named(rows: list[Any], contract: Contract) -> Rows:
         Refused: 422; the message names row and column.
     """
     known = {column.name for column in contract.inputs}
-    rows = unrolled(rows, contract)
+    sent, rows = rows, unrolled(rows, contract)
     for index, row in enumerate(rows):
         if not isinstance(row, dict):
             raise Refused(422, f"rows[{index}] is a JSON {json_type(row)}, not an object.")
         if not row.keys() <= known:
             stranger = min(row.keys() - known)
-            raise Refused(
-                422, f"rows[{index}].{short(stranger)} is no column of this model.{did_you_mean(stranger, known)}"
-            )
+            hint = did_you_mean(stranger, known.union(only_told(contract)))
+            raise Refused(422, f"rows[{index}].{short(stranger)} is no column of this model.{hint}")
     columns = {}
     for column in contract.inputs:
         name = column.name
-        columns[name] = _READ[column.kind](column, [row.get(name) for row in rows])
+        try:
+            columns[name] = _READ[column.kind](column, [row.get(name) for row in rows])
+        except _Unfit as unfit:
+            raise Refused(422, f"{_at(column, unfit.row, sent)} {unfit.what}") from None
     return Rows(len(rows), columns)
+
+
+class _Unfit(Exception):
+    """A value that its column does not take: of which row, and what is wrong with it."""
+
+    def __init__(self, row: int, what: str) -> None:
+        super().__init__(what)
+        self.row, self.what = row, what
 
 
 def too_many_rows(rows: int, limit: int) -> Refused:
@@ -128,7 +138,7 @@ def too_many_rows(rows: int, limit: int) -> Refused:
 def _numbers(column: Column, values: list[Any]) -> np.ndarray:
     found = set(map(type, values))
     if not found <= {int, float, type(None)}:
-        raise _wrong(column, values, (int, float), "a number")
+        raise _wrong(values, (int, float), "a number")
     if type(None) in found:
         _refuse_missing(column, values)
         values = [np.nan if value is None else value for value in values]
@@ -138,7 +148,7 @@ def _numbers(column: Column, values: list[Any]) -> np.ndarray:
 def _booleans(column: Column, values: list[Any]) -> np.ndarray:
     found = set(map(type, values))
     if not found <= {bool, type(None)}:
-        raise _wrong(column, values, (bool,), "true or false")
+        raise _wrong(values, (bool,), "true or false")
     if type(None) in found:
         _refuse_missing(column, values)
         values = [np.nan if value is None else value for value in values]
@@ -148,12 +158,12 @@ def _booleans(column: Column, values: list[Any]) -> np.ndarray:
 def _categories(column: Column, values: list[Any]) -> np.ndarray:
     found = set(map(type, values))
     if not found <= {str, int, float, bool, type(None)}:
-        raise _wrong(column, values, (str, int, float, bool), "a text")
+        raise _wrong(values, (str, int, float, bool), "a text")
     if found != {str}:
         values = [MISSING if value is None else category(value) for value in values]
     values = [MISSING if blank(value) else value for value in values]
     if not column.nullable and MISSING in values:
-        raise _missing(column, values.index(MISSING))
+        raise _missing(values.index(MISSING))
     array = np.empty(len(values), dtype=object)
     array[:] = values
     return array
@@ -161,27 +171,27 @@ def _categories(column: Column, values: list[Any]) -> np.ndarray:
 
 def _times(column: Column, values: list[Any]) -> np.ndarray:
     if not set(map(type, values)) <= {str, type(None)}:
-        raise _wrong(column, values, (str,), "a time as in ISO 8601")
+        raise _wrong(values, (str,), "a time as in ISO 8601")
     read = []
     for row, value in enumerate(values):
         try:
             read.append(np.nan if value is None else seconds(value))
         except ValueError as error:
-            raise Refused(422, f"{_at(column, row)} {error}.") from None
+            raise _Unfit(row, f"{error}.") from None
     if not column.nullable and None in values:
-        raise _missing(column, values.index(None))
+        raise _missing(values.index(None))
     if (far := beyond(np.array(read, dtype=np.float64))) is not None:
-        raise Refused(422, f"{_at(column, far)} lies beyond the years 1 to 9999.")
+        raise _Unfit(far, "lies beyond the years 1 to 9999.")
     return np.array(read, dtype=np.float64)
 
 
 def _texts(column: Column, values: list[Any]) -> np.ndarray:
     if not set(map(type, values)) <= {str, type(None)}:
-        raise _wrong(column, values, (str,), "a text")
+        raise _wrong(values, (str,), "a text")
     if not column.nullable:
         missing = [row for row, value in enumerate(values) if value is None or blank(value)]
         if missing:
-            raise _missing(column, missing[0])
+            raise _missing(missing[0])
     return text_array(values)
 
 
@@ -212,23 +222,23 @@ _READ: dict[str, Callable[[Column, list[Any]], np.ndarray]] = {
 
 def _refuse_missing(column: Column, values: list[Any]) -> None:
     if not column.nullable:
-        raise _missing(column, values.index(None))
+        raise _missing(values.index(None))
 
 
-def _at(column: Column, row: int) -> str:
-    """Where a value stands in the body; of a history counted from its end, as in Python."""
-    step = looks_back(column.name)
+def _at(column: Column, row: int, sent: list[Any]) -> str:
+    """Where a value stands in the rows as they were sent; in a history counted from its end, as in Python."""
+    step = looks_back(column.name) if KEY in sent[row] else None
     return f"rows[{row}].{KEY}[-{step[1]}].{step[0]}" if step else f"rows[{row}].{column.name}"
 
 
-def _missing(column: Column, row: int) -> Refused:
-    return Refused(422, f"{_at(column, row)} is missing; this column always needs a value.")
+def _missing(row: int) -> _Unfit:
+    return _Unfit(row, "is missing; this column always needs a value.")
 
 
-def _wrong(column: Column, values: list[Any], allowed: tuple[type, ...], wanted: str) -> Refused:
+def _wrong(values: list[Any], allowed: tuple[type, ...], wanted: str) -> _Unfit:
     row = next(index for index, value in enumerate(values) if value is not None and type(value) not in allowed)
     seen = short(orjson.dumps(values[row]).decode())
-    return Refused(422, f"{_at(column, row)} is {seen}; the column takes {wanted}.")
+    return _Unfit(row, f"is {seen}; the column takes {wanted}.")
 
 
 def _values(raw: bytes) -> int:

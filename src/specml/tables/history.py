@@ -9,11 +9,10 @@ from __future__ import annotations
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
-from specml.casting import cast
+from specml.casting import blank_as_missing, cast, finite
 from specml.component import Block, Disagreement
 from specml.data import MISSING, MOST_BACK, PastRows, looks_back, past
 from specml.errors import DataCheckFailed
-from specml.tables.splits import refuse_missing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -125,6 +124,8 @@ def prepared(spec: Spec, features: Features, table: pl.DataFrame, set_aside: Map
         if name not in table.columns:
             why = f": it is set aside, {set_aside[name]}" if name in set_aside else ""
             raise DataCheckFailed(f"the data has no column {name!r}{why}.", where="features.history.by")
+    for name in (told.time, *told.by):
+        _refuse_missing(table[name], f"data.columns.{name}")
     names = [past(of, back) for of, backs in wanted.items() for back in backs]
     if taken := sorted({*names, KEY} & set(table.columns)):
         what = f"a column can't be called {taken[0]!r}, as what rows are told of those before them is."
@@ -144,6 +145,7 @@ def beside(table: pl.DataFrame, told: PastRows | None, inputs: Iterable[str]) ->
         if name not in table.columns:
             what = f"the rows have no column {name!r}, by which the model finds the rows before each."
             raise DataCheckFailed(what, hint=f"They have: {', '.join(table.columns)}.")
+        _refuse_missing(table[name], name)
     steps = [step for name in inputs if name not in table.columns and (step := looks_back(name))]
     wanted = {of: [back for one, back in steps if one == of] for of in told.columns if of in table.columns}
     return table.with_columns(values(table, wanted, told))
@@ -152,10 +154,7 @@ def beside(table: pl.DataFrame, told: PastRows | None, inputs: Iterable[str]) ->
 def values(table: pl.DataFrame, wanted: Mapping[str, Iterable[int]], told: PastRows) -> list[pl.Series]:
     """Past values of columns by how many rows back, in the order of ``table``; missing where there is no such row.
 
-    Earlier rows of one time stand in the order that they have in ``table``.
-
-    Raises:
-        DataCheckFailed: rows have no time or no group.
+    Earlier rows of one time stand in the order that they have in ``table``; all have a time and a group.
     """
     import numpy as np
     import polars as pl
@@ -176,14 +175,26 @@ def _order(table: pl.DataFrame, told: PastRows) -> tuple[np.ndarray, np.ndarray,
     """Row numbers by group and time, int64 [n]; of each of these where its time starts there, and where its group."""
     import polars as pl
 
-    for name in (told.time, *told.by):
-        refuse_missing(table[name])
     time = table[told.time]
     keys = [*(table[name] for name in told.by), cast(time, "datetime") if time.dtype == pl.String else time]
     frame = pl.DataFrame([key.alias(f"{place}") for place, key in enumerate(keys)])
     order = frame.select(pl.arg_sort_by(frame.columns, maintain_order=True)).to_series().cast(pl.Int64)
     ordered = frame[order]
     return order.to_numpy(), _starts(ordered), _starts(ordered.drop(frame.columns[-1]))
+
+
+def _refuse_missing(values: pl.Series, where: str) -> None:
+    """Make sure that a column by which rows are told apart or ordered is known of every row.
+
+    Raises:
+        DataCheckFailed: of some it is not.
+    """
+    import polars as pl
+
+    known = values.cast(pl.String) if values.dtype in (pl.Categorical, pl.Enum) else values
+    if missing := finite(blank_as_missing(known)).null_count():
+        what = f"{missing} rows have no {values.name}, by which the rows before each are found."
+        raise DataCheckFailed(what, hint="Fill it in, or leave these rows out.", where=where)
 
 
 def _starts(keys: pl.DataFrame) -> np.ndarray:

@@ -75,6 +75,24 @@ def test_a_row_brings_the_rows_before_it_along(server: Any, history: list[Any]) 
     assert found == pytest.approx([probability(GOOD), probability({**GOOD, "history": history[-1:]})], rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"at": "2024-01-02", "person": 7, "history": [{"at": "2024-01-01", "person": 7, "hours": 40}]},
+        {"at": "2024-01-02", "person": "7", "history": [{"at": "2024-01-01T23:59", "person": 7.0, "hours": 40}]},
+        {"at": None, "person": None, "history": [{"at": "2024-01-01", "person": 7, "hours": 40}]},
+        {"at": "2024-01-02", "person": 7, "hours@-1": 40},
+        {"at": "2024-01-02", "person": True},
+    ],
+)
+def test_a_row_says_when_it_is_and_of_which_group(server: Any, row: dict[str, Any]) -> None:
+    status, answer = server("POST", "/predict", {"rows": [GOOD, {**GOOD, **row}]})
+    assert status == 200, answer
+    before = [{"hours": 40}] if {"history", "hours@-1"} & row.keys() else []
+    expected = probability({**GOOD, "history": before})
+    assert answer["predictions"][1]["probability"] == pytest.approx(expected, rel=1e-5)
+
+
 def test_what_was_is_a_column_like_another(server: Any) -> None:
     expected = pytest.approx(probability({**GOOD, "history": [{"hours": 40}]}), rel=1e-5)
     assert (
@@ -97,6 +115,13 @@ def test_what_was_is_a_column_like_another(server: Any) -> None:
         ({"history": [{"hours": True}]}, "rows[0].history[-1].hours is true; the column takes a number."),
         ({"history": [], "hours@-1": 3}, "rows[0] has history and 'hours@-1'"),
         ({"hours@-2": 3}, "rows[0].hours@-2 is no column of this model."),
+        ({"hours@-1": "x"}, 'rows[0].hours@-1 is "x"; the column takes a number.'),
+        ({"persn": 1}, "rows[0].persn is no column of this model. Did you mean 'person'?"),
+        ({"at": "soon"}, "rows[0].at is no time"),
+        ({"person": [1]}, "rows[0].person is a JSON array, which names no person."),
+        ({"at": "2024-01-01", "history": [{"at": "2024-01-01"}]}, "rows[0].history holds a row that is no earlier"),
+        ({"person": 1, "history": [{"person": "2"}]}, "rows[0].history[-1].person is another than elsewhere"),
+        ({"person": "01", "history": [{"person": 1}]}, "rows[0].history[-1].person is another than elsewhere"),
     ],
 )
 def test_what_is_no_history_is_told_by_its_place(server: Any, changed: Any, says: str) -> None:
@@ -180,7 +205,8 @@ def test_openapi_says_how_many_rows_of_which_columns(server: Any) -> None:
     kinds, most, history = told(document)
     assert (kinds["hours@-1"], most) == ("numeric", 50)
     assert history == PastRows(rows=1, columns=("hours",), time="at", by=("person",))
-    assert "history" not in kinds
+    assert (row["at"]["description"][:17], row["person"]["description"][:8]) == ("When the row is: ", "Of which")
+    assert not {"history", "at", "person"} & kinds.keys()
 
 
 def test_an_explanation_names_what_was(folder: Path) -> None:
@@ -210,6 +236,41 @@ def test_rows_of_a_file_have_the_others_as_their_history(folder: Path, tmp_path:
     done = CliRunner().invoke(command, [str(tmp_path / "bare.csv"), "--bundle", str(folder)])
     assert isinstance(done.exception, DataCheckFailed)
     assert "no column 'at'" in str(done.exception)
+
+
+@pytest.mark.parametrize("name", ["days.csv", "days.jsonl"])
+def test_groups_of_a_file_are_what_is_written(folder: Path, tmp_path: Path, name: str) -> None:
+    rows = [
+        {"at": f"2024-01-0{day}", "person": person, "age": 50, "hours": hours, "member": False, "workclass": "x"}
+        for day, person, hours in ((1, "01", 10), (1, "1", 80), (2, "01", 20), (2, "1", 70))
+    ]
+    lines = [",".join(rows[0]), *(",".join(map(str, row.values())) for row in rows)]
+    (tmp_path / name).write_text("\n".join(map(json.dumps, rows) if name.endswith("jsonl") else lines) + "\n")
+    done = CliRunner().invoke(command, [str(tmp_path / name), "--bundle", str(folder)])
+    assert done.exit_code == 0, done.output
+    read = [json.loads(line) for line in done.stdout.splitlines()] if name.endswith("jsonl") else None
+    answered = read or list(csv.DictReader(io.StringIO(done.stdout)))
+    assert [row["person"] for row in answered] == ["01", "1", "01", "1"]
+    for row, sent, before in zip(answered, rows, ([], [], [{"hours": 10}], [{"hours": 80}]), strict=True):
+        assert float(row["probability_1"]) == pytest.approx(probability({**sent, "history": before}), rel=1e-5)
+
+
+def test_groups_that_are_numbers_to_the_model_are_read_as_such(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("day,shop,item\n2024-01-01,7,07\n")
+    history = PastRows(rows=1, columns=("item",), time="day", by=("shop", "item"))
+    read = rows_of(tmp_path / "rows.csv", None, {"shop": "numeric", "item@-1": "numeric"}, history)
+    assert read.select("shop", "item").row(0) == (7, 7)
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [("2024-01-02, ,50", "1 rows have no person, by which the rows before"), (",2,50", "1 rows have no at, by which")],
+)
+def test_rows_of_a_file_that_have_no_place_are_told(folder: Path, tmp_path: Path, line: str, says: str) -> None:
+    (tmp_path / "days.csv").write_text(f"at,person,age\n2024-01-01,1,50\n{line}\n")
+    done = CliRunner().invoke(command, [str(tmp_path / "days.csv"), "--bundle", str(folder)])
+    assert isinstance(done.exception, DataCheckFailed)
+    assert says in str(done.exception)
 
 
 def test_columns_of_a_file_are_read_for_what_the_model_looks_back_at(tmp_path: Path) -> None:
