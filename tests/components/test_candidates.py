@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
@@ -315,6 +316,20 @@ def test_the_graph_decides_every_matrix_as_the_library_does(name: str, task: Tas
     assert np.max(np.abs(answer - expected) / np.maximum(1.0, np.abs(expected))) < 1e-5
 
 
+@pytest.mark.parametrize(("name", "task"), CASES)
+def test_columns_that_say_nothing_and_rows_that_do_not_count_are_taken(name: str, task: Task) -> None:
+    """Wholly missing, of categories never seen, constant; a third of the rows weighs nothing."""
+    candidate, data = made(name), design(task)
+    native = candidate.prefers.missing == "native"
+    data.X[:, 1], data.X[:, 2], data.X[:, 3] = np.nan if native else 0.0, -1.0, 7.0
+    if not native:
+        data.X[np.isnan(data.X)] = 0.0
+    told = replace(data, weight=np.where(np.arange(400) % 3, 1.0, 0.0), cardinalities=(0, 0, 5, 1, 0, 0))
+    for options in [{}, *([{"categories": "sets"}] if "categories" in type(candidate).model_fields else [])]:
+        model = made(name, **options).fit(told, seed=3, threads=1, stop_on=told.rows(np.arange(80)))
+        assert np.isfinite(model.predict(told.X)).all()
+
+
 @pytest.mark.parametrize("name", [name for name, kind in sorted(Candidate.table.items()) if kind.stops_early])  # type: ignore[attr-defined]
 def test_what_stops_early_tells_how_many_rounds_the_refit_takes(name: str) -> None:
     if needs_extra(name).args[0]:
@@ -344,6 +359,16 @@ def test_a_direction_is_kept_against_the_data(name: str, task: Task, direction: 
     told = Design(X, y, None, task, 2, (3, 0), (0, direction))
     model = made(name).fit(told, seed=3, threads=1)
     assert (np.diff(model.predict(np.stack([np.zeros(300, np.float32), x], axis=1))) * direction >= 0).all()
+
+
+def test_what_is_not_installed_is_told_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    from specml.cli import missing
+
+    for name in ("catboost", "xgboost"):
+        monkeypatch.setitem(sys.modules, name, None)
+        with pytest.raises(ModuleNotFoundError) as error:
+            made(name).fit(design("binary"), seed=3, threads=1)
+        assert f"pip install 'specml[{name}]'" in missing(error.value)
 
 
 def adversarial(X: np.ndarray, *, nan: bool) -> np.ndarray:

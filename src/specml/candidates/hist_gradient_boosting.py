@@ -103,7 +103,9 @@ class HistGradientBoosting(Candidate):
                 "sample_weight_val": stop_on.weighted(self.class_weight),
             }
         with threadpool_limits(1):
-            estimator.fit(_seen(train.X, sets), train.y, sample_weight=train.weighted(self.class_weight), **watched)
+            estimator.fit(
+                _known(_seen(train.X, sets)), train.y, sample_weight=train.weighted(self.class_weight), **watched
+            )
         # Scores begin with the one of no rounds.
         best = int(np.argmax(estimator.validation_score_)) if stop_on is not None else self.max_iter
         return HistModel(*_arrays(estimator, sets, max(best, 1)), train.task)
@@ -121,6 +123,13 @@ def _seen(X: np.ndarray, sets: np.ndarray) -> np.ndarray:
     seen = np.clip(X, -largest, largest)
     seen[:, sets] = np.where(seen[:, sets] < 0, np.nan, seen[:, sets])
     return np.asarray(seen)
+
+
+def _known(X: np.ndarray) -> np.ndarray:
+    """``X`` with zeros for a column that is wholly missing, which has no bins; no split is on it."""
+    import numpy as np
+
+    return np.where(np.isnan(X).all(axis=0), np.float32(0), X)
 
 
 FIELDS = ("feature", "threshold", "left_child", "right_child", "missing_go_to_left", "value", "categorical", "left_set")

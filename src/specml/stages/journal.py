@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import sys
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 FOLDER = ".specml/search/${key}"
 LIBRARIES = ("lightgbm", "numpy", "optuna", "polars", "pytorch-lightning", "scikit-learn", "torch")
 """Those whose version may change a score."""
+EXTRAS = {"catboost": ("catboost",), "xgboost": ("xgboost", "xgboost-cpu")}
+"""By candidate, the distributions of which one brings the library of its extra."""
 HOW_FAR = {"trials", "patience", "max_cpu_seconds"}
 """Keys of ``search`` that say how far it goes, and change no trial: with more, it goes on from fewer."""
 
@@ -132,7 +135,7 @@ def _identity(work: Work, candidate: Candidate) -> str:
     spec = work.spec
     told = {
         "specml": __version__,
-        "libraries": {name: version(name) for name in LIBRARIES},
+        "libraries": {name: version(name) for name in LIBRARIES} | _extra(candidate),
         "code": {name: digest(Path(name)) for name in _code(spec, candidate)},
         "inputs": [digest(work.path(path)) for path in (prepare.TRAIN, prepare.LAYOUT)],
         "candidate": candidate.model_dump(mode="json"),
@@ -144,6 +147,15 @@ def _identity(work: Work, candidate: Candidate) -> str:
         "search": spec.search.model_dump(mode="json", exclude=HOW_FAR),
     }
     return digest(canonical_json(told))
+
+
+def _extra(candidate: Candidate) -> dict[str, str]:
+    """The version of the extra that a candidate needs, as far as it is installed."""
+    found = {}
+    for name in EXTRAS.get(candidate.type, ()):  # type: ignore[attr-defined]
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def _code(spec: Spec, candidate: Candidate) -> list[str]:
