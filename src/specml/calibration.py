@@ -23,7 +23,7 @@ FARTHEST = 30.0
 """The same of a model whose graph has the log-odds themselves, on either side."""
 NEVER = 1e-20
 """Of several classes, the probability below which one is as good as 0."""
-STEEPEST = 20.0
+STEEPEST = 10.0
 """By how much more a calibrated probability may rise than the one that it is made from."""
 FEWEST = 1000
 """Rows from which on ``auto`` thinks of an isotonic calibration; on fewer it fits the noise (Niculescu-Mizil & Caruana
