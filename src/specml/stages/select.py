@@ -125,6 +125,8 @@ def work(work: Work) -> None:
     board.sort(key=lambda row: (-row["mean"] if metric.larger_is_better else row["mean"], row["candidate"]))
     fitting = _within_size(work, layout, board)
     row, reason = taken(fitting, metric, spec)
+    if spec.selection.ensemble == "greedy" and all("members" not in one for one in board):
+        reason += "; no mean of several is better than one alone"
     if larger := len(board) - len(fitting):
         reason += f"; {larger} larger than selection.max_size left out"
     members = row.get("members", {row["candidate"]: 1.0})
@@ -245,20 +247,18 @@ def spread(scores: list[float]) -> dict[str, Any]:
 
 
 def _ensemble(work: Work, training: Training, predictions: Mapping[str, np.ndarray]) -> list[Row]:
-    """The greedy mean's row; none where it keeps one candidate alone."""
+    """The greedy mean's row; none where it keeps one candidate alone, or there is one fold only."""
     import numpy as np
     import sklearn
 
     outside, metric = training.folds(), training.metric
     if len(outside) < 2:
-        work.say("no ensemble: it takes two folds")
         return []
     known = {name: one for name, one in predictions.items() if all(np.isfinite(one[held]).all() for held in outside)}
     with sklearn.config_context(assume_finite=True, skip_parameter_validation=True):
         most = work.spec.selection.max_members
         found = ensemble(known, outside, training.measure, larger_is_better=metric.larger_is_better, most=most)
     if len(found.weights) == 1:
-        work.say(f"no ensemble: {next(iter(found.weights))} alone is better than any mean")
         return []
     row = {"candidate": ENSEMBLE, **spread(list(found.folds)), "learned": {}, "options": {}, "trials": 1}
     return [{**row, "members": found.weights, "bytes": 0}]
