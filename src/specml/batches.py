@@ -6,7 +6,9 @@ import contextlib
 import io
 import os
 import re
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from specml.errors import DataCheckFailed
@@ -14,7 +16,6 @@ from specml.files import digest, file_atomic, write_atomic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
-    from pathlib import Path
 
     import numpy as np
     import polars as pl
@@ -33,6 +34,8 @@ class Batches:
     """Each batch: in memory where there is only one, else a file or a part of it."""
     folder: Path
     """Where batches that are made of these are kept, as long as they are needed."""
+    files: tuple[Path, ...] = ()
+    """Of these, those that lie there."""
 
     def __iter__(self) -> Iterator[pl.DataFrame]:
         return (part.collect() for part in self.parts)
@@ -72,7 +75,9 @@ class Batches:
             try:
                 yield change(batch)
             except DataCheckFailed as error:
-                what = f"{error.what} These are the rows {first:,} to {last:,} of those not put aside."
+                if not error.where.startswith("data.columns."):
+                    raise
+                what = f"{error.what} Said of the rows {first:,} to {last:,} of those that were not put aside before."
                 raise DataCheckFailed(what, hint=error.hint, where=error.where) from None
             first = last + 1
 
@@ -84,7 +89,7 @@ class Batches:
 
     def only(self, names: Sequence[str]) -> Batches:
         """Some columns."""
-        return Batches(tuple(part.select(names) for part in self.parts), self.folder)
+        return Batches(tuple(part.select(names) for part in self.parts), self.folder, self.files)
 
     def narrow(self, names: Sequence[str]) -> pl.DataFrame:
         """Some columns, of all rows at once; of several batches texts are categories, and integers small ones."""
@@ -114,12 +119,16 @@ class Batches:
         return self._by_place(lambda batch, first: batch.with_columns(values.slice(first, batch.height)))
 
     def sampled(self, rows: int) -> pl.DataFrame:
-        """At most so many rows, evenly spaced; all of a single batch, of which whoever asks takes what he wants."""
+        """At most so many rows, evenly spaced."""
         import numpy as np
 
-        if self.single:
-            return self.all()
-        return self.taken(np.unique(np.linspace(0, self.height - 1, rows).astype(int))).all()
+        wanted = np.unique(np.linspace(0, max(0, self.height - 1), min(rows, self.height)).astype(int))
+        return self.taken(wanted).all()
+
+    def forget(self) -> None:
+        """Remove the files of batches that are needed no more."""
+        for file in self.files:
+            file.unlink()
 
     def _by_place(self, change: Callable[[pl.DataFrame, int], pl.DataFrame]) -> Batches:
         """``map`` by a function that is also told which row of all the first of a batch is, from 0 on."""
@@ -193,19 +202,49 @@ def kept(batches: Iterable[pl.DataFrame], folder: Path) -> Batches:
     """
     import polars as pl
 
-    parts: list[pl.LazyFrame] = []
-    rows = 0
+    files: list[Path] = []
     for batch, last in _with_last(batches):
-        if last and not parts:
+        if last and not files:
             return of(batch, folder)
-        if parts:
-            _refuse_unlike(parts[0].collect_schema(), batch.schema, rows)
-        file = folder / f"{len(list(folder.iterdir()))}.parquet"
-        with _told_by_name(file):
-            batch.write_parquet(file, compression="lz4", statistics=False)
-        parts.append(pl.scan_parquet(file, glob=False))
-        rows += batch.height
-    return Batches(tuple(parts), folder)
+        handle, name = tempfile.mkstemp(suffix=".parquet", dir=folder)
+        os.close(handle)
+        files.append(Path(name))
+        with _told_by_name(files[-1]):
+            batch.write_parquet(files[-1], compression="lz4", statistics=False)
+    return Batches(_of_one_schema(tuple(pl.scan_parquet(file, glob=False) for file in files)), folder, tuple(files))
+
+
+def _of_one_schema(parts: tuple[pl.LazyFrame, ...]) -> tuple[pl.LazyFrame, ...]:
+    """Parts whose columns are of one type: that of those in which there is a value."""
+    import polars as pl
+
+    schemas = [part.collect_schema() for part in parts]
+    casts: dict[str, pl.DataType] = {}
+    for name, dtype in schemas[0].items():
+        if all(schema.get(name) == dtype for schema in schemas):
+            continue
+        rows, found = 0, dict[pl.DataType, int]()
+        for part, schema in zip(parts, schemas, strict=True):
+            height, known = part.select(pl.len(), pl.col(name).count().alias("known")).collect().row(0)
+            if known:
+                found.setdefault(schema[name], rows)
+            rows += height
+        if len(found) > 1:
+            (first, _), (other, row) = list(found.items())[:2]
+            what = f"{name!r} holds {first} values first, and from row {row + 1:,} on {other} values."
+            raise DataCheckFailed(what, where=f"data.columns.{name}.dtype", hint="Declare its dtype.")
+        casts[name] = next(iter(found), dtype)
+    return tuple(part.cast(casts) for part in parts) if casts else parts  # type: ignore[arg-type]
+
+
+def _with_last(batches: Iterable[pl.DataFrame]) -> Iterator[tuple[pl.DataFrame, bool]]:
+    """Each with whether it is the last one."""
+    ahead = iter(batches)
+    batch = next(ahead, None)
+    while batch is not None:
+        following = next(ahead, None)
+        yield batch, following is None
+        batch = following
 
 
 @contextlib.contextmanager
@@ -219,20 +258,3 @@ def _told_by_name(path: Path) -> Iterator[None]:
         if found := re.search(r"\(os error (\d+)\)", str(error)):
             raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from None
         raise
-
-
-def _with_last(batches: Iterable[pl.DataFrame]) -> Iterator[tuple[pl.DataFrame, bool]]:
-    """Each with whether it is the last one."""
-    ahead = iter(batches)
-    batch = next(ahead, None)
-    while batch is not None:
-        following = next(ahead, None)
-        yield batch, following is None
-        batch = following
-
-
-def _refuse_unlike(first: pl.Schema, other: pl.Schema, rows: int) -> None:
-    for name, dtype in first.items():
-        if other.get(name) != dtype:
-            what = f"{name!r} holds {dtype} values first, and from row {rows + 1:,} on {other.get(name)} values."
-            raise DataCheckFailed(what, where=f"data.columns.{name}.dtype", hint="Declare its dtype.")

@@ -95,7 +95,7 @@ def test_what_is_wrong_in_a_late_batch_is_told(tmp_path: Path, monkeypatch: pyte
     table = warts()
     table["money"][-1] = "much"
     columns = {**WARTS["columns"], "money": {"dtype": "float"}}
-    told = r"1 of 85 values can't be read as float. These are the rows 2,828 to 2,912 of those not put aside"
+    told = r"1 of 85 values can't be read as float. Said of the rows 2,828 to 2,912"
     with pytest.raises(DataCheckFailed, match=told) as refused:
         prepared(tmp_path, table, data=data(**{**WARTS, "columns": columns}))
     assert refused.value.where == "data.columns.money.dtype"
@@ -113,4 +113,4 @@ def test_a_full_disk_is_told_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyP
             batches.kept(iter([rows, rows]), tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert refused.value.filename == str(tmp_path / "0.parquet")
+    assert Path(refused.value.filename).parent == tmp_path

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from specml import batches
 from specml.errors import DataCheckFailed
 from specml.reading import CsvText, blocks, csv_batches, read_csv
 
@@ -37,7 +38,7 @@ def both(path: Path, text: str, **how: Any) -> tuple[list[Any], list[Any]]:
     table = read_csv(path.read_bytes(), options, "rows.csv", frozenset({"kept"}), once.__setitem__)
     made = list(csv_batches(path, options, "rows.csv", frozenset({"kept"}), parts.__setitem__))
     assert len(made) > 1 or len(text) <= blocks.BLOCK
-    return [table, once], [pl.concat(made), parts]
+    return [table, once], [batches.kept(made, path.parent).all(), parts]
 
 
 @pytest.fixture(autouse=True)
@@ -68,6 +69,29 @@ def test_blocks_are_read_as_at_once(tmp_path_factory: Any, kinds: list[str], see
     assert parts[0].schema == once[0].schema
     assert parts[0].equals(once[0])
     assert parts[1] == once[1]
+
+
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "codes, a blank late": ("a,b\n" + "007,1\n" * 40 + '" ",1\n' + "008,1\n" * 20, {}),
+    "codes, a plus late": ("a,b\n" + "007,1\n" * 40 + "+5,1\n" + "008,1\n" * 20, {}),
+    "infinite, a blank late": ("a,b\n" + "inf,1\n2,1\n" * 20 + " ,1\n" + "3,1\n" * 20, {}),
+    "padded, a dash": ("a,b\n" + " 5,1\n" * 30 + "-,1\n" + " 6,2\n" * 30, {}),
+    "truths in capitals late": ("a,b\n" + "true,1\n" * 30 + "TRUE,1\n" * 20, {}),
+    "a zone after a gap": ("a,t\n" + "1,\n" * 30 + "2,2026-11-23T10:00:00Z\n" * 30, {}),
+    "zones mixed": ("a,t\n" + "1,2026-11-23T10:00:00\n" * 30 + "2,2026-11-23T10:00:00Z\n" * 30, {}),
+    "thousands after dashes": ("a;b\n" + "-;1\n" * 40 + "1.000;2\n" * 40, {"thousands": "."}),
+    "the last record is blank": ("a\tb\n" + "1\t2\n" * 40 + "\t", {}),
+    "beyond Int64": ("a,b\n" + "9223372036854775807,1\n" * 9 + "9223372036854775809,1\n" * 9, {}),
+    "declared dates, all missing": ("a,t\n" + "1,\n" * 60, {"dates": {"t": "iso"}}),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_went_wrong_once_is_read_as_at_once(case: str, tmp_path: Path) -> None:
+    text, how = CASES[case]
+    once, parts = both(tmp_path / "rows.csv", text, **how)
+    assert parts[0].schema == once[0].schema
+    assert parts[0].equals(once[0])
 
 
 def test_marks_of_numbers_are_read_in_blocks(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 LARGE = 1 << 28
 """Bytes of a file that is read in blocks."""
+LOOSE = rb'[,\n"](?:[ +]|[Ii][Nn][Ff]|[Nn][Aa][Nn]|T[Rr]|F[Aa])'
+"""Beginnings of values that polars reads as numbers or truths when it is told to, but infers to be texts."""
 BLOCK = 1 << 26
 """Bytes of a block; reading it takes some times as much."""
 
@@ -57,8 +60,14 @@ def csv_batches(path: Path, how: CsvText, where: str, texts: frozenset[str], tel
     dates = {name: form for name, column in columns.items() if (form := column.date)}
     how = how.model_copy(update={"dates": {**how.dates, **dates}})
     words = texts | {name for name, column in columns.items() if column.text}
-    types: dict[Any, Any] = {name: column.dtype for name, column in columns.items() if column.dtype is not None}
-    known = Known({} if how.marked else types, frozenset(name for name in columns if columns[name].without_dashes))
+    types: dict[Any, Any] = {
+        name: dtype
+        for name, column in columns.items()
+        if (dtype := column.dtype(marked=how.marked)) is not None and not (name in how.dates and name not in dates)
+    }
+    known = Known(
+        {} if how.marked else _parsed(types), frozenset(name for name in columns if columns[name].without_dashes)
+    )
     for block in _blocks(path):
         yield read_csv(block, how, where, words, told.more, known=known).cast(types)
 
@@ -66,8 +75,14 @@ def csv_batches(path: Path, how: CsvText, where: str, texts: frozenset[str], tel
 def _looked_at(path: Path, how: CsvText, where: str, texts: frozenset[str]) -> dict[str, _Column]:
     """What all blocks say of each column."""
     columns: dict[str, _Column] = {}
+    rows = 0
     for block in _blocks(path):
-        table, found = _inferred(block, how, where, texts, columns)
+        try:
+            table, found = _inferred(block, how, where, texts, columns)
+        except DataCheckFailed as error:
+            what = f"{error.what} It is said of a block of rows that begins with row {rows + 1:,}."
+            raise DataCheckFailed(what, hint=error.hint, where=error.where) from None
+        rows += table.height
         for values in table.get_columns():
             columns.setdefault(values.name, _Column()).add(values, found)
     dashed = frozenset(name for name in columns if columns[name].without_dashes)
@@ -79,13 +94,19 @@ def _looked_at(path: Path, how: CsvText, where: str, texts: frozenset[str]) -> d
     return columns
 
 
+def _parsed(types: dict[str, Any]) -> dict[str, Any]:
+    """What the parser is told: it takes dates for texts."""
+    return {name: dtype for name, dtype in types.items() if dtype is not None and not dtype.is_temporal()}
+
+
 def _inferred(
     block: bytes, how: CsvText, where: str, texts: frozenset[str], columns: dict[str, _Column]
 ) -> tuple[pl.DataFrame, dict[str, Any]]:
     """A block, and what was inferred of it: tried as earlier blocks were read, which takes a third of the time."""
     found: dict[str, Any] = {}
-    if columns and not how.marked and all(column.settled for column in columns.values()):
-        types = {name: column.dtype for name, column in columns.items() if column.dtype is not None}
+    known = columns and not how.marked and all(column.settled for column in columns.values())
+    if known and not re.search(LOOSE.replace(b",", re.escape((how.separator or ",").encode())), block):
+        types = _parsed({name: column.dtype() for name, column in columns.items()})
         with contextlib.suppress(DataCheckFailed):
             return read_csv(block, how, where, texts, found.__setitem__, known=Known(types)), found
         found.clear()
@@ -100,6 +121,8 @@ class _Column:
     """Of the blocks in which it has values."""
     dashed: bool = False
     """Whether dashes stand in some block among numbers, or alone."""
+    padded: bool = False
+    """Whether in some block numbers stand as no parser reads them: with spaces around them, or a plus."""
     words: bool = False
     """Whether in some block it is text that is neither dates nor, but for dashes, numbers."""
     formats: list[str] | None = None
@@ -120,7 +143,10 @@ class _Column:
         if said:
             known = said.split(OR) if self.formats is None else self.formats
             self.formats = [form for form in known if form in said.split(OR)]
-        self.words |= values.dtype == pl.String and not dashed and not said
+        if values.dtype == pl.String and not dashed and not said:
+            padded = numbers(values.drop_nulls()) is not None
+            self.padded |= padded
+            self.words |= not padded
 
     @property
     def settled(self) -> bool:
@@ -137,14 +163,15 @@ class _Column:
         """Whether all blocks hold numbers, some perhaps dashes among them."""
         import polars as pl
 
-        kinds = {one for one in self.types if not (self.dashed and one == pl.String)}
+        kinds = {one for one in self.types if not ((self.dashed or self.padded) and one == pl.String)}
         return bool(self.types) and not self.words and self.formats is None and all(one.is_numeric() for one in kinds)
 
     @property
     def date(self) -> str:
         """The one format of all blocks; empty where there is none, or where one holds something else."""
         (only,) = self.formats if self.formats and len(self.formats) == 1 else ("",)
-        return "" if self._mixed or only == SEVERAL else only
+        zones = sum(one.is_temporal() for one in self.types)
+        return "" if self._mixed or only == SEVERAL or zones > 1 else only
 
     @property
     def unclear(self) -> str:
@@ -158,17 +185,23 @@ class _Column:
         """Whether it is to stay as it is written."""
         import polars as pl
 
+        if self.date or (self.numeric and (self.dashed or not self.padded)):
+            return False
         several = pl.String in self.types or len(self.types) > 1
-        return not self.date and not self.numeric and (several or self.dashed or self.formats is not None)
+        return several or self.dashed or self.formats is not None
 
-    @property
-    def dtype(self) -> Any:
-        """What its numbers or truths are in all blocks; None where that needs no saying."""
+    def dtype(self, *, marked: bool = False) -> Any:
+        """What it is in all blocks; None where that needs no saying. ``marked``: numbers are parsed by their marks."""
         import polars as pl
 
-        if self.text or self.date or self.dashed or not self.types:
-            return pl.String if self.text or not self.types else None
-        return pl.Float64 if len(self.types) > 1 else next(iter(self.types))
+        if self.text or not self.types:
+            return pl.String
+        if self.dashed and not marked:
+            return None
+        kinds = self.types - {pl.String}
+        if all(one.is_integer() for one in kinds):
+            return pl.Int128 if pl.Int128 in kinds else pl.Int64
+        return pl.Float64 if len(kinds) > 1 else next(iter(kinds), None)
 
     @property
     def _mixed(self) -> bool:
@@ -176,7 +209,7 @@ class _Column:
         import polars as pl
 
         other = any(one != pl.String and not one.is_temporal() for one in self.types)
-        return other or self.words or self.dashed
+        return other or self.words or self.padded or self.dashed
 
 
 class _Told:
@@ -211,7 +244,7 @@ class _Told:
 
 def _plain(path: Path, how: CsvText) -> bool:
     """Whether it is UTF-8, unpacked, whose lines end as they do today."""
-    if how.encoding is not None and codecs.lookup(how.encoding).name not in ("utf-8", "ascii"):
+    if how.encoding is not None and codecs.lookup(how.encoding).name != "utf-8":
         return False
     decoder = codecs.getincrementaldecoder("utf-8")()
     with path.open("rb") as file:
@@ -221,7 +254,7 @@ def _plain(path: Path, how: CsvText) -> bool:
         file.seek(0)
         try:
             while raw := file.read(BLOCK):
-                if b"\n" not in raw:
+                if len(raw) == BLOCK and b"\n" not in raw:
                     return False
                 decoder.decode(raw)
             decoder.decode(b"", final=True)
@@ -246,7 +279,7 @@ def _blocks(path: Path) -> Iterator[bytes]:
             else:
                 yield header + left[:end]
             left = left[end:]
-        if left.strip():
+        if left:
             yield header + left
 
 

@@ -108,6 +108,7 @@ def _read(
     Raises:
         DataCheckFailed: one was.
     """
+    import polars as pl
 
     def states() -> dict[str, tuple[int, int]]:
         files = (work.folder / file for file in source.files())
@@ -122,11 +123,20 @@ def _read(
             told.update(facts)
             yield table
 
+    def refuse_changed() -> None:
+        if states() != before:
+            hint = "Run again when whoever writes it is done; let him write another file and rename that."
+            raise DataCheckFailed(
+                "was changed while it was read.", hint=hint, where=", ".join(source.files())
+            ) from None
+
     before = states()
-    table = batches.kept(each(), folder)
-    if states() != before:
-        hint = "Run again when whoever writes it is done; let him write another file and rename that."
-        raise DataCheckFailed("was changed while it was read.", hint=hint, where=", ".join(source.files()))
+    try:
+        table = batches.kept(each(), folder)
+    except (Exception, pl.exceptions.PanicException):  # nor does polars expect it
+        refuse_changed()
+        raise
+    refuse_changed()
     return table, told
 
 

@@ -108,11 +108,12 @@ def _prepared(work: Work, folder: Path) -> tuple[dict[str, Any], list[str]]:
     known, held = narrow[train_rows], narrow[test_rows]
     feasibility.refuse_few(spec, known, held, classes)
     train, test = table.taken(train_rows), table.taken(test_rows)
+    table.forget()
     layouts.refuse_idle_patterns(features, [*train.schema.names(), *set_aside])
     layout = layouts.layout(spec, features, layouts.seen(spec, features, train), classes, set_aside)
-    strengths = leakage.single_columns(spec, layout, train.sampled(strength.ROWS), findings)
-    few = test.sampled(strength.ROWS)
-    leakage.across(spec, layout, train.all() if train.single else leakage.near(spec, layout, train, few), few, findings)
+    looked_at = train.all() if train.single else train.sampled(strength.ROWS)
+    strengths = leakage.single_columns(spec, layout, looked_at, findings)
+    leakage.across(spec, layout, train, test.sampled(strength.ROWS), findings)
     findings.refuse()
     _write_tables(work, layout, train, test, known)
     write_atomic(work.path(STRENGTHS), canonical_json(strengths))
@@ -176,7 +177,9 @@ def _coded(spec: Spec, table: Batches, set_aside: dict[str, str]) -> tuple[Batch
         labelled = batch.select(kept).filter(batch[target].is_not_null())
         return labelled.with_columns(_target(labelled[target], classes))
 
-    return table.map(coded), classes
+    made = table.map(coded)
+    table.forget()
+    return made, classes
 
 
 def _divides(spec: Spec) -> list[str]:
@@ -263,7 +266,9 @@ def _typed(spec: Spec, features: Features, table: Batches) -> tuple[Batches, dic
         missing.update({one.name: _missing(one) for one in columns})
         return pl.DataFrame(columns)
 
-    rows, table = table.height, table.map(typed)
+    rows, before = table.height, table
+    table = before.map(typed)
+    before.forget()
     set_aside, kept = {"(unnamed)": "it has no name"} if "" in names else {}, []
     for name, dtype in table.schema.items():
         declared, lacks = spec.column(name), missing[name]

@@ -13,6 +13,7 @@ from specml.errors import DataCheckFailed
 from specml.tables import history, splits
 
 if TYPE_CHECKING:
+    import numpy as np
     import polars as pl
 
     from specml.batches import Batches
@@ -21,8 +22,43 @@ if TYPE_CHECKING:
 
 COUNTED = 100_000
 """Values that are counted on from one batch to the next, the commonest; of one batch all are."""
+LEAST = 1 << 16
+"""Hashes that are kept of a column's texts."""
 OUTPUTS = ("label", "prediction", "probabilities")
 """What the packaged model's outputs are called."""
+
+
+@dataclass(frozen=True)
+class Hashes:
+    """How many values differ, from the least of their hashes: exact up to ``LEAST``, beyond within half a percent.
+
+    Bar-Yossef et al. 2002, *Counting Distinct Elements in a Data Stream*.
+    """
+
+    least: np.ndarray
+    """uint64, ascending, each once."""
+    counted: int | None
+    """How many there are, where they were counted at once."""
+
+    @classmethod
+    def of(cls, values: pl.Series) -> Self:
+        """Of values that differ."""
+        import numpy as np
+
+        return cls(np.unique(values.hash(seed=0).to_numpy())[:LEAST], len(values))
+
+    def __add__(self, other: Self) -> Self:
+        import numpy as np
+
+        return type(self)(np.union1d(self.least, other.least)[:LEAST], None)
+
+    @property
+    def total(self) -> int:
+        """How many there are."""
+        n = len(self.least)
+        if self.counted is not None:
+            return self.counted
+        return n if n < LEAST else round((n - 1) * 2.0**64 / float(self.least[-1]))
 
 
 @dataclass(frozen=True)
@@ -37,29 +73,17 @@ class Seen:
     """Of texts as of anything else."""
     counts: pl.DataFrame | None = None
     """Texts: how often (``count``) each ``value`` stands there."""
-    distinct: int = 0
-    """Texts: how many there are, at least."""
-    names_rows: bool = False
-    """Texts: whether in each batch nearly all differ."""
+    hashes: Hashes | None = None
+    """Texts: of how many it is that there are."""
 
     @classmethod
     def of(cls, values: pl.Series) -> Self:
         """Look at a batch."""
         import polars as pl
 
-        ends = {"minimum": values.min(), "maximum": values.max()}
         counts = values.alias("value").value_counts() if values.dtype == pl.String else None
-        distinct = 0 if counts is None else counts.height
-        names_rows = distinct > NAMES_ROWS * len(values)
-        return cls(
-            values.dtype,
-            len(values),
-            values.null_count(),
-            **ends,
-            counts=counts,
-            distinct=distinct,
-            names_rows=names_rows,
-        )
+        hashes = None if counts is None else Hashes.of(counts["value"])
+        return cls(values.dtype, len(values), values.null_count(), values.min(), values.max(), counts, hashes)
 
     def __add__(self, other: Self) -> Self:
         import polars as pl
@@ -67,7 +91,7 @@ class Seen:
         counts = None
         if self.counts is not None and other.counts is not None:
             counts = pl.concat([self.counts, other.counts]).group_by("value").agg(pl.col("count").sum())
-        distinct = 0 if counts is None else max(counts.height, self.distinct, other.distinct)
+        hashes = None if self.hashes is None or other.hashes is None else self.hashes + other.hashes
         if counts is not None and counts.height > COUNTED:
             counts = counts.sort("count", "value", descending=[True, False]).head(COUNTED)
         return type(self)(
@@ -77,9 +101,18 @@ class Seen:
             min((one for one in (self.minimum, other.minimum) if one is not None), default=None),
             max((one for one in (self.maximum, other.maximum) if one is not None), default=None),
             counts,
-            distinct,
-            self.names_rows and other.names_rows,
+            hashes,
         )
+
+    @property
+    def distinct(self) -> int:
+        """Texts: how many there are."""
+        return self.hashes.total if self.hashes else 0
+
+    @property
+    def names_rows(self) -> bool:
+        """Whether it names its rows rather than describing them: nearly all texts differ."""
+        return self.distinct > NAMES_ROWS * self.rows
 
     @property
     def constant(self) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from specml.data import looks_back
 from specml.evidence import Verdict
 from specml.tables import splits
-from specml.tables.strength import ROWS, evenly, sampled, strengths
+from specml.tables.strength import sampled, strengths
 
 if TYPE_CHECKING:
     import numpy as np
@@ -101,22 +101,22 @@ def _sum(layout: Layout, sample: pl.DataFrame, y: np.ndarray) -> list[str]:
     return [] if all(map(looks_back, names)) else names
 
 
-def across(spec: Spec, layout: Layout, train: pl.DataFrame, test: pl.DataFrame, findings: Findings) -> None:
-    """Rows, or what is declared an id, that stand on both sides of the split; a time that the split does not heed."""
+def across(spec: Spec, layout: Layout, train: Batches, held: pl.DataFrame, findings: Findings) -> None:
+    """Rows, or what is declared an id, that stand on both sides of the split; a time that the split does not heed.
+
+    ``held``: held-out rows, ``ROWS`` of them where there are more.
+    """
     check, where = spec.data.checks.overlap, "data.checks.overlap"
     names = [*(column.name for column in layout.features), layout.target]
-    held = evenly(test, ROWS).select(names)
-    # Only what both have is kept of the training rows, which may be many.
-    same = train.lazy().select(names).join(held.lazy(), on=names, how="semi", nulls_equal=True).unique().collect()
-    both = held.join(same, on=names, how="semi", nulls_equal=True).height
+    both = held.join(_met(train, held.select(names)), on=names, how="semi", nulls_equal=True).height
     what = "{bad} of {of} held-out rows stand among the training rows, value for value."
     findings.count(where, both, held.height, check, what)
     if spec.data.split.method not in CHANCE:
         return
     for name in spec.with_role("id"):
-        if name != spec.data.split.column and name in train.columns:
-            _shared(name, train[name], test[name], findings)
-    times = [name for name in spec.with_role("time") if name in train.columns]
+        if name != spec.data.split.column and name in held.columns:
+            _shared(train, held.select(name).drop_nulls(), held.height, findings)
+    times = [name for name in spec.with_role("time") if name in held.columns]
     if times:
         reason = f"there are times ({', '.join(times)}), but rows later than held-out ones train the model."
         hint = f"Say data.split: {{method: time, column: {times[0]}}} if the model is to foresee."
@@ -124,28 +124,22 @@ def across(spec: Spec, layout: Layout, train: pl.DataFrame, test: pl.DataFrame, 
         findings.add("data.split.method", verdict, "warn")
 
 
-def near(spec: Spec, layout: Layout, train: Batches, held: pl.DataFrame) -> pl.DataFrame:
-    """The training rows that are a held-out row value for value, or share an id with one."""
+def _met(train: Batches, held: pl.DataFrame) -> pl.DataFrame:
+    """Those of some rows that stand among the training rows, each once."""
     import polars as pl
 
-    names = [*(column.name for column in layout.features), layout.target]
-    ids = [name for name in spec.with_role("id") if name in held.columns]
-    rows, found = held.select(names).unique(), []
-    for batch in train:
-        same = batch.select(names).with_row_index("\0").join(rows, on=names, how="semi", nulls_equal=True)
-        wanted = pl.Series(range(batch.height), dtype=pl.UInt32).is_in(same["\0"].implode())
-        for name in ids:
-            wanted |= batch[name].is_in(held[name].drop_nulls().unique().implode())
-        found.append(batch.filter(wanted))
-    return pl.concat(found)
+    known, names = held.unique(), held.columns
+    found = [batch.join(known, on=names, how="semi", nulls_equal=True).unique() for batch in train.only(names)]
+    return pl.concat(found).unique()
 
 
-def _shared(name: str, train: pl.Series, test: pl.Series, findings: Findings) -> None:
-    both = int(test.is_in(train.drop_nulls().unique().implode()).sum())
+def _shared(train: Batches, held: pl.DataFrame, rows: int, findings: Findings) -> None:
+    (name,) = held.columns
+    both = held.join(_met(train, held), on=name, how="semi").height
     if both:
         reason = (
-            f"{both:,} of {len(test):,} held-out rows share their {name} with a training row: the model knows them. "
+            f"{both:,} of {rows:,} held-out rows share their {name} with a training row: the model knows them. "
             f"Say data.split: {{method: group, column: {name}}}"
         )
-        verdict = Verdict(outcome="refused", reason=reason, value=both, n=len(test), threshold="≤ 0 rows")
+        verdict = Verdict(outcome="refused", reason=reason, value=both, n=rows, threshold="≤ 0 rows")
         findings.add(f"data.columns.{name}.role", verdict, "warn")
