@@ -3,14 +3,14 @@
     python benchmarks/quality.py --data DIR [--seconds 60] [--folds 1] [--sets adult …] [--peer NAME=PYTHON …]
 
 DIR holds folders with ``train.csv`` and ``meta.json`` (``task``, ``target``, ``positive``, ``metric``, ``time``,
-``drop``). Each set is divided into outer folds (the latest fifth where there is a time); every tool gets the same rows to
-learn from, one thread and so many CPU seconds, and is judged by the rest: one table, paired bootstrap intervals of the
-difference from specml, the mean rank.
+``drop``). Each set is divided into outer folds (the latest fifth where there is a time); every tool gets the same rows
+to learn from, one thread and so many CPU seconds, and is judged by the rest: one table, paired bootstrap intervals of
+the difference from specml, the mean rank.
 
 A peer lives in an environment of its own, whose Python is named: ``--peer flaml=PATH --peer autogluon=PATH``, made by
-``pip install 'flaml[automl]'`` and ``pip install 'autogluon.tabular[all]'``. Its budget is told in seconds of a clock: the
-clock that it sees is that of its own CPU time. specml's CPU seconds are those of the whole ``specml run``, with DVC, gates,
-explanations and report.
+``pip install 'flaml[automl]'`` and ``pip install 'autogluon.tabular[all]'``. Its budget is told in seconds of a clock:
+the clock that it sees is that of its own CPU time. specml's CPU seconds are those of the whole ``specml run``, with DVC,
+gates, explanations and report.
 """
 
 from __future__ import annotations

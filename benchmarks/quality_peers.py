@@ -56,7 +56,8 @@ def main() -> None:
     meta = json.loads((folder / "meta.json").read_text())
     train, asked = pd.read_csv(folder / "rows.csv"), pd.read_csv(folder / "asked.csv")
     gone = [name for name in (*meta["drop"], meta["time"]) if name in asked.columns]
-    train, asked = train.sort_values(meta["time"]) if meta["time"] else train, asked
+    if meta["time"]:
+        train = train.sort_values(meta["time"])
     told = {"flaml": flaml, "autogluon": autogluon}[tool](
         train.drop(columns=gone), asked.drop(columns=gone), meta, float(seconds)
     )
