@@ -9,8 +9,8 @@ the difference from specml, the mean rank.
 
 A peer lives in an environment of its own, whose Python is named: ``--peer flaml=PATH --peer autogluon=PATH``, made by
 ``pip install 'flaml[automl]'`` and ``pip install 'autogluon.tabular[all]'``. Its budget is told in seconds of a clock:
-the clock that it sees is that of its own CPU time. specml's CPU seconds are those of the whole ``specml run``, with DVC,
-gates, explanations and report.
+the clock that it sees is that of its own CPU time. specml's CPU seconds are those of the whole ``specml run``, with
+DVC, gates, explanations and report.
 """
 
 from __future__ import annotations
@@ -46,7 +46,13 @@ def spec(meta: dict[str, Any], seconds: int) -> dict[str, Any]:
     if meta["time"]:
         columns[meta["time"]] = {"role": "time", "dtype": "datetime"}
         split |= {"method": "time", "column": meta["time"]}
-    families = [line, "lightgbm", "random_forest", *(["tabular_mlp"] if not meta["time"] else [])]
+    families = [
+        line,
+        "lightgbm",
+        "extra_trees",
+        "hist_gradient_boosting",
+        *(["tabular_mlp"] if not meta["time"] else []),
+    ]
     problem = {"task": meta["task"], "target": meta["target"], "feasibility": {"learning_curve": False}}
     problem["primary_metric"] = {"rmse": "root_mean_squared_error"}.get(meta["metric"], meta["metric"])
     if meta["positive"]:
