@@ -80,9 +80,17 @@ def file_atomic(path: Path, mode: int = 0o666) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def scratch(path: Path) -> Iterator[Path]:
-    """Yield an empty folder beside ``path`` that is gone when the block ends."""
+    """Yield an empty folder beside ``path`` that is gone when the block ends.
+
+    Where it can't be made, the error names the folder of ``path``.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _held(path, folder=True) as (temporary, _):
+    with contextlib.ExitStack() as stack:
+        try:
+            temporary, _ = stack.enter_context(_held(path, folder=True))
+        except OSError as error:  # nobody knows our temporary folders
+            error.filename = str(path.parent)
+            raise
         yield temporary
         shutil.rmtree(temporary)
 

@@ -327,10 +327,11 @@ def test_mariadb_tells_what_is_wrong_and_no_value(
     assert "another" not in str(refused.value)
 
 
+@pytest.mark.parametrize("timeout", ["1m", "10m"])
 def test_a_timeout_that_a_database_can_not_keep_is_refused(
-    base: Base, tmp_path: Path, request: pytest.FixtureRequest
+    base: Base, tmp_path: Path, request: pytest.FixtureRequest, timeout: str
 ) -> None:
-    asked = source(base, timeout="1m")
+    asked = source(base, timeout=timeout)
     if request.node.callspec.params["base"] != "sqlalchemy":  # SQLite by SQLAlchemy knows no limit
         assert asked.read(tmp_path).height == 3
         return

@@ -60,7 +60,7 @@ class Sql(Source):
     """Whether the file of SQLite or DuckDB that ``connection`` names may lie outside the project folder."""
     timeout: Annotated[Duration, Field(gt=0)] = Duration(600.0)
     """How long the database may take for one statement. Of what is asked through SQLAlchemy, MySQL, MariaDB and
-    PostgreSQL keep to it; for any other it is refused."""
+    PostgreSQL keep to it; for any other it is refused where it is said."""
 
     @override
     def files(self) -> tuple[str, ...]:
@@ -133,7 +133,7 @@ class Sql(Source):
         url = self.connection if isinstance(self.connection, str) else self.connection.value("connection")
         select = parse_select(self.query, dialect_of(url), self.params, "query")
         with database(url, folder, self.timeout, "connection", self.cursor, allow_outside=self.allow_outside) as base:
-            if not base.limited and self.timeout != type(self).model_fields["timeout"].default:
+            if not base.limited and "timeout" in self.model_fields_set:
                 what = "has no effect: this database is not known to end a statement that takes too long."
                 raise DataCheckFailed(what, hint="Leave it out, and bound it in the database itself.", where="timeout")
             yield base, base.written(select), dict(self.params)
