@@ -35,6 +35,7 @@ def all_of(spec: Spec) -> Iterator[Disagreement]:
         history.disagreements,
         _features,
         _candidates,
+        _search,
         _selection,
         _gates,
         _waivers,
@@ -44,6 +45,17 @@ def all_of(spec: Spec) -> Iterator[Disagreement]:
         _monitoring,
     ):
         yield from part(spec)
+
+
+def _search(spec: Spec) -> Iterator[Disagreement]:
+    search, default = spec.search, type(spec.search)()
+    for name in ("patience", "max_cpu_seconds", "executor"):
+        if search.trials == 1 and getattr(search, name) != getattr(default, name):
+            hint = "Say search.trials: how many settings are tried."
+            yield Disagreement(key=("search", name), what="has no effect: there is one trial.", hint=hint)
+    if search.executor != "ray" and search.ray_address != default.ray_address:
+        what = "has no effect: no cluster is asked."
+        yield Disagreement(key=("search", "ray_address"), what=what, hint="Say search.executor: ray.")
 
 
 def _problem(spec: Spec) -> Iterator[Disagreement]:

@@ -226,6 +226,11 @@ class Search(Block):
     """A safety: no trial of a candidate begins that is expected to end beyond so many CPU seconds of its search. Where
     it bites, a repeated run may find another model, and that is said; null: nothing but ``trials`` and ``patience``
     ends a search, and it is repeatable."""
+    executor: Literal["processes", "ray"] = "processes"
+    """Where trials are judged: in processes of this machine, or by the nodes of a Ray cluster. What is found is the
+    same."""
+    ray_address: Annotated[str, Field(pattern=r"^(auto|[A-Za-z0-9._\-\[\]:]+:\d+)$")] = "auto"
+    """The cluster, as ``host:6379``; ``auto``: the one of this machine, or that ``RAY_ADDRESS`` names."""
     folds: Annotated[int, Field(ge=2, le=20)] = 5
     """Cross-validation folds over the training rows, divided as the held-out rows were: stratified for classification
     unless said, forward in time when ``data.split.method`` is ``time``; ``data.split.folds`` says otherwise."""

@@ -391,6 +391,21 @@ def test_a_space_without_trials_is_told() -> None:
     assert [found.what for found in one.contradictions()] == ["has no effect: there is one trial."]
 
 
+@pytest.mark.parametrize(
+    ("search", "key"),
+    [
+        ({"patience": 3}, "patience"),
+        ({"max_cpu_seconds": 60}, "max_cpu_seconds"),
+        ({"executor": "ray"}, "executor"),
+        ({"trials": 5, "ray_address": "10.0.0.1:6379"}, "ray_address"),
+    ],
+)
+def test_what_has_no_effect_on_a_search_is_told(search: dict[str, Any], key: str) -> None:
+    found = list(spec_of(candidates={"gbm": "lightgbm"}, search=search).contradictions())
+    assert [(one.key, "has no effect" in one.what) for one in found] == [(("search", key), True)]
+    assert not list(spec_of(candidates={"gbm": "lightgbm"}, search={"trials": 5, "executor": "ray"}).contradictions())
+
+
 def test_a_space_of_ones_own_is_kept_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPECML_THREADS", "1")
     space = {"num_leaves": {"low": 3, "high": 9}, "subsample": {"choices": [0.5, 1.0]}}

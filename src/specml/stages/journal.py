@@ -32,8 +32,8 @@ LIBRARIES = ("lightgbm", "numpy", "optuna", "polars", "pytorch-lightning", "scik
 """Those whose version may change a score."""
 EXTRAS = {"catboost": ("catboost",), "xgboost": ("xgboost", "xgboost-cpu")}
 """By candidate, the distributions of which one brings the library of its extra."""
-HOW_FAR = {"trials", "patience", "max_cpu_seconds"}
-"""Keys of ``search`` that say how far it goes, and change no trial: with more, it goes on from fewer."""
+HOW_FAR = {"trials", "patience", "max_cpu_seconds", "executor", "ray_address"}
+"""Keys of ``search`` that say how far it goes and where, and change no trial: with more, it goes on from fewer."""
 
 
 @dataclass(frozen=True)
@@ -134,8 +134,7 @@ def _identity(work: Work, candidate: Candidate) -> str:
     """Digest of everything that the trials depend on, their number apart: more trials go on from fewer."""
     spec = work.spec
     told = {
-        "specml": __version__,
-        "libraries": {name: version(name) for name in LIBRARIES} | _extra(candidate),
+        "versions": versions(candidate),
         "code": {name: digest(Path(name)) for name in _code(spec, candidate)},
         "inputs": [digest(work.path(path)) for path in (prepare.TRAIN, prepare.LAYOUT)],
         "candidate": candidate.model_dump(mode="json"),
@@ -147,6 +146,11 @@ def _identity(work: Work, candidate: Candidate) -> str:
         "search": spec.search.model_dump(mode="json", exclude=HOW_FAR),
     }
     return digest(canonical_json(told))
+
+
+def versions(candidate: Candidate) -> dict[str, str]:
+    """Of specml and the libraries that may change a score."""
+    return {"specml": __version__, **{name: version(name) for name in LIBRARIES}, **_extra(candidate)}
 
 
 def _extra(candidate: Candidate) -> dict[str, str]:

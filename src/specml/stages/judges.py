@@ -35,6 +35,8 @@ class Judges:
         self._judge, self._file = judge, file
         self._workers = min(threads(), most)
         self._pool: Any = None
+        self.nodes: frozenset[str] = frozenset()
+        """Of a cluster: none."""
 
     def __enter__(self) -> Judges:
         return self

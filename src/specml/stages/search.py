@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from specml.metrics import TABLE
 from specml.space import with_settings
+from specml.stages.cluster import ClusterJudges
 from specml.stages.cross_validation import cross_validate
 from specml.stages.journal import Journal, Trial
 from specml.stages.judges import Judges
@@ -59,7 +60,10 @@ def search(work: Work, candidate: Candidate, layout: Layout, train: pl.DataFrame
     journal, wanted = Journal.open(work, candidate), spec.search
     known = {trial.number: trial for trial in journal.read()}
     course = _Course(work, wanted.trials, wanted.max_cpu_seconds)
-    with Judges(partial(judge, say=_silent), GENERATION, journal.path.with_name("begin")) as judges:
+    silent = partial(judge, say=_silent)
+    on_cluster = wanted.executor == "ray"
+    aside = journal.path.with_name("begin")
+    with ClusterJudges(silent, wanted.ray_address) if on_cluster else Judges(silent, GENERATION, aside) as judges:
         for first in range(0, wanted.trials, GENERATION):
             numbers = range(first, min(first + GENERATION, wanted.trials))
             settings = proposed(candidate, space, spec, course.trials, numbers)
@@ -70,7 +74,7 @@ def search(work: Work, candidate: Candidate, layout: Layout, train: pl.DataFrame
                 trial = Trial(number, settings[number], judged, seconds)
                 journal.write(trial)
                 course.add([trial])
-                course.tell()
+                course.tell(len(judges.nodes))
             if course.ends(numbers.stop, wanted.patience):
                 break
     best = course.best
@@ -126,7 +130,7 @@ class _Course:
             self.ended_by = "patience"
         return self.ended_by == "patience"
 
-    def tell(self) -> None:
+    def tell(self, nodes: int) -> None:
         """Tell a person, and as facts a program, after each trial."""
         self.done_here += 1
         made, metric, best = len(self.found), self.work.spec.problem.metric, self.best
@@ -143,6 +147,9 @@ class _Course:
         }
         text = f"trial {made} of {self.planned}: best {metric} {best.mean:.4f} (trial {best.number})"
         text += f", {pruned} pruned" if pruned else ""
+        if nodes:
+            facts["nodes"] = nodes
+            text += f", by {nodes} node{'s' if nodes > 1 else ''}"
         self.work.say(text, done=0.9 * made / self.planned, search=facts)
 
 
