@@ -31,10 +31,12 @@ class Graph:
         self._told: list[onnx.ValueInfoProto] = []
         self._count = 0
         self._made: dict[bytes, str] = {}
+        self._declared: set[str] = set()
 
     def input(self, name: str, dtype: DType, width: int = 1) -> str:
         """Declare the column ``name``: a tensor of shape [rows, width]; another time, it is the same column."""
-        if all(one.name != name for one in self._inputs):
+        if name not in self._declared:
+            self._declared.add(name)
             self._inputs.append(_value_info(name, dtype, ["rows", width]))
         return name
 
@@ -47,18 +49,21 @@ class Graph:
         """The name of a constant tensor; equal ones are one."""
         from onnx import numpy_helper
 
-        key = bytes(numpy_helper.from_array(array).SerializeToString(deterministic=True))
+        made = numpy_helper.from_array(array)
+        key = bytes(made.SerializeToString(deterministic=True))
         if key not in self._made:
-            name = self._made[key] = self._fresh("c")
-            self._constants.append(numpy_helper.from_array(array, name))
+            made.name = self._made[key] = self._fresh("c")
+            self._constants.append(made)
         return self._made[key]
 
     def node(self, op: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
         """Add an operator with one output; returns the output's name. The same on the same values is done once."""
-        key = bytes(_node(op, inputs, [""], domain, **attributes).SerializeToString(deterministic=True))
+        made = _node(op, inputs, [""], domain, **attributes)
+        key = bytes(made.SerializeToString(deterministic=True))
         if key not in self._made:
             name = self._made[key] = self._fresh("v")
-            self._nodes.append(_node(op, inputs, [name], domain, **attributes))
+            made.name, made.output[0] = f"{op}_{name}", name
+            self._nodes.append(made)
         return self._made[key]
 
     def before(self, value: str, op: str) -> str | None:
@@ -69,7 +74,8 @@ class Graph:
     def foreign(self, op: str, value: str, domain: str, dtype: DType, shape: list[str | int], **attributes: Any) -> str:
         """Add an operator that ONNX does not know: it is told what comes out, which it could not infer."""
         name = self.node(op, value, domain=domain, **attributes)
-        if all(one.name != name for one in self._told):
+        if name not in self._declared:
+            self._declared.add(name)
             self._told.append(_value_info(name, dtype, shape))
         return name
 

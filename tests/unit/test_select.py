@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -140,6 +141,14 @@ def test_candidates_that_are_the_same_are_one() -> None:
     measure = lambda rows, scores: AUC.measure(y[rows], scores, None)  # noqa: E731
     found = ensemble({"b": same, "a": same}, folds, measure, larger_is_better=True, most=4)
     assert found.weights == {"a": 1.0}
+
+
+def test_ten_thousand_columns_are_declared_in_no_time() -> None:
+    graph = Graph("g")
+    started = time.process_time()
+    for number in range(10_000):
+        graph.node("Cast", graph.input(f"x{number}", "float64"), to=1)
+    assert time.process_time() - started < 5
 
 
 def test_what_is_done_twice_in_a_graph_is_done_once() -> None:
