@@ -130,6 +130,14 @@ def test_past_values_stand_beside_the_rows_of_both_sides(tmp_path: Path) -> None
         assert both["rain@-1"][place] == (rows["rain"][place - 2] or MISSING if place >= 2 else MISSING)
 
 
+def test_ids_that_tell_groups_apart_stay_as_they_are_written(tmp_path: Path) -> None:
+    codes = {**table(), "shop": [["01", "1"][i % 2] for i in range(240)]}
+    columns = {**COLUMNS, "shop": {"role": "id"}}
+    train, _, _ = prepared(tmp_path, codes, **changes(columns=columns))
+    lettered, _, _ = prepared(tmp_path, table(), **changes(columns=columns))
+    assert train["y@-1"].equals(lettered["y@-1"])
+
+
 def test_rows_without_a_label_are_history_without_a_target(tmp_path: Path) -> None:
     rows = table()
     rows["y"][100] = None

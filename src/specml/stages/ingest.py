@@ -44,6 +44,8 @@ def declare(spec: Spec) -> Stage:
         params += ["problem.target", "data.labels"]
     if _hashed(spec.data):
         params.append("compliance.hash_key")
+    if spec.features.history.by:
+        params.append("features.history.by")
     watched = {
         name: [fingerprint.OUT.replace("${key}", name)] if source.remote else list(source.files())
         for name, source in spec.data.sources.items()
@@ -143,11 +145,13 @@ def _read(
 def _texts(work: Work) -> frozenset[str]:
     """Columns that are kept as they are written, by the source's own names."""
     data = work.spec.data
+    by = work.spec.features.history.by if "features.history.by" in work.stage.params else ()
     return frozenset(
         joins.own_name(data.joins, work.key, name)
         for name, c in data.columns.items()
         if c.dtype in ("category", "text")
         or (c.role == "protected" and not c.bands)
+        or (c.role == "id" and name in by)
         or c.action == "hash"
         or (c.checks and c.checks.regex)
     )
