@@ -300,7 +300,22 @@ def test_balanced_classes_raise_the_rare_one(name: str, task: Task) -> None:
 @pytest.mark.parametrize(("name", "task"), CASES)
 def test_the_graph_decides_every_matrix_as_the_library_does(name: str, task: Task) -> None:
     """Also of numbers that no column gives: infinite ones, and missing ones where it takes them."""
-    candidate = made(name)
+    decides_as_the_library_does(made(name), task)
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
+def test_random_thresholds_of_lightgbm_owe_the_same(task: Task) -> None:
+    data = design(task)
+    drawn = made("lightgbm", extra_trees=True)
+    one, two, plain = (
+        candidate.fit(data, seed=3, threads=threads)
+        for candidate, threads in ((drawn, 1), (drawn, 2), (made("lightgbm"), 1))
+    )
+    assert one.text == two.text != plain.text  # type: ignore[attr-defined]
+    decides_as_the_library_does(drawn, task)
+
+
+def decides_as_the_library_does(candidate: Candidate, task: Task) -> None:
     native = candidate.prefers.missing == "native"
     data = design(task)
     if not native:

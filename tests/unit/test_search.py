@@ -177,19 +177,23 @@ def test_patience_ends_a_search_at_a_generation_and_without_it_the_search_goes_o
 ) -> None:
     monkeypatch.setenv("SPECML_THREADS", "1")
     trials = json.loads(undisturbed["cross_validation.json"])["trials"]
-    best = json.loads(undisturbed["cross_validation.json"])["options"]
-    number = next(one["number"] for one in trials if one["options"] == best)
-    patience = 7 - number  # of the first eight, those after the best
+    patience = 3
+
+    def is_over(made: int) -> bool:
+        best = max((one for one in trials[:made] if not one.get("pruned")), key=lambda one: one["mean"])
+        return bool(made - 1 - best["number"] >= patience)
+
+    end = next(made for made in range(GENERATION, TRIALS, GENERATION) if is_over(made))
     told = patient(prepared(tmp_path), 1000, patience)
-    assert told["trials"] == trials[:8]
+    assert told["trials"] == trials[:end]
     assert told["search"] == {
         "planned": 1000,
-        "pruned": sum("pruned" in one for one in trials[:8]),
+        "pruned": sum("pruned" in one for one in trials[:end]),
         "ended_by": "patience",
     }
     assert searched(tmp_path, spec()) == undisturbed
     assert len(journal(tmp_path)) == TRIALS
-    assert patient(tmp_path, 1000, patience)["trials"] == trials[:8]  # also where the journal holds more
+    assert patient(tmp_path, 1000, patience)["trials"] == trials[:end]  # also where the journal holds more
 
 
 @pytest.mark.parametrize("threads", ["1", pytest.param("2", marks=pytest.mark.slow)])

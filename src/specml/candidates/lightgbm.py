@@ -41,11 +41,13 @@ class LightGBM(Candidate):
         "subsample": Dimension(low=0.5, high=1.0),
         "colsample_bytree": Dimension(low=0.4, high=1.0),
         "reg_lambda": Dimension(low=1e-3, high=10.0, log=True),
+        "extra_trees": Dimension(choices=(False, True)),
     }
-    # A base that samples, one of large trees, one of small ones: what is best depends on the number of rows and on
-    # how columns interact. After the portfolios of AutoGluon 1.6 and the TabArena study (arXiv 2506.16791).
+    # A base that samples, one of random thresholds, one of large trees, one of small ones: what is best depends on the
+    # number of rows and on how columns interact. After AutoGluon 1.6 and the TabArena study (arXiv 2506.16791).
     portfolio: ClassVar[tuple[Mapping[str, Setting], ...]] = (
         {"learning_rate": 0.05, "num_leaves": 31, "subsample": 0.8, "colsample_bytree": 0.8},
+        {"learning_rate": 0.1, "num_leaves": 64, "extra_trees": True},
         {"learning_rate": 0.05, "num_leaves": 127, "colsample_bytree": 0.6},
         {"learning_rate": 0.1, "num_leaves": 8},
     )
@@ -65,6 +67,9 @@ class LightGBM(Candidate):
     """Share of columns drawn for each tree."""
     reg_lambda: Annotated[float, Field(ge=0)] = 1.0
     """L2 penalty of the leaf values."""
+    extra_trees: bool = False
+    """Whether each column's threshold is drawn at random before the best column is taken: smoother, and rarely
+    overfitted (Geurts, Ernst & Wehenkel 2006)."""
     categories: Literal["codes", "sets"] = "codes"
     """``sets``: a split parts a column's categories into two sets, and answers are explained by asking the graph;
     ``codes``: by a threshold of their codes, which overfits less where rows are few."""
@@ -109,6 +114,7 @@ class LightGBM(Candidate):
             "bagging_freq": 1,
             "feature_fraction": self.colsample_bytree,
             "lambda_l2": self.reg_lambda,
+            "extra_trees": self.extra_trees,
             "seed": seed,
             "num_threads": threads,
             "verbosity": -1,
