@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
     from specml.data import Task
     from specml.spec import Spec
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # of a background job, whose children could not be interrupted
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"

@@ -133,7 +133,7 @@ class Sql(Source):
         url = self.connection if isinstance(self.connection, str) else self.connection.value("connection")
         select = parse_select(self.query, dialect_of(url), self.params, "query")
         with database(url, folder, self.timeout, "connection", self.cursor, allow_outside=self.allow_outside) as base:
-            if not base.limited and "timeout" in self.model_fields_set:
+            if not base.limited and self.timeout != type(self).model_fields["timeout"].default:
                 what = "has no effect: this database is not known to end a statement that takes too long."
                 raise DataCheckFailed(what, hint="Leave it out, and bound it in the database itself.", where="timeout")
             yield base, base.written(select), dict(self.params)

@@ -70,7 +70,7 @@ class Seen:
     missing: int
     minimum: Any
     maximum: Any
-    """Of texts as of anything else."""
+    """Of texts as of anything else; of times as they are counted."""
     counts: pl.DataFrame | None = None
     """Texts: how often (``count``) each ``value`` stands there."""
     hashes: Hashes | None = None
@@ -83,7 +83,8 @@ class Seen:
 
         counts = values.alias("value").value_counts() if values.dtype == pl.String else None
         hashes = None if counts is None else Hashes.of(counts["value"])
-        return cls(values.dtype, len(values), values.null_count(), values.min(), values.max(), counts, hashes)
+        bare = values.to_physical() if values.dtype.is_temporal() else values  # years beyond 9999 are none to Python
+        return cls(values.dtype, len(values), values.null_count(), bare.min(), bare.max(), counts, hashes)
 
     def __add__(self, other: Self) -> Self:
         import polars as pl
@@ -226,7 +227,7 @@ def _column(name: str, seen: Seen, dtype: DType | None, *, nullable: bool) -> Co
     if dtype == "text":
         return Column(name=name, kind="text", nullable=nullable)
     if seen.dtype.is_temporal():
-        ends = pl.Series([seen.minimum, seen.maximum], dtype=seen.dtype)
+        ends = pl.Series([seen.minimum, seen.maximum], dtype=pl.Int64).cast(seen.dtype)
         times = watched(ends.alias(name), Column(name=name, kind="datetime")).clip(FIRST, LAST)
         return Column(name=name, kind="datetime", nullable=nullable, minimum=times[0], maximum=times[1])
     if seen.counts is not None:

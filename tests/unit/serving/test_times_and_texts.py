@@ -27,8 +27,10 @@ from specml.serving.openapi import openapi
 from specml.serving.refusal import Refused
 from specml.serving.request import Rows, named
 from specml.serving.table import to_rows
-from specml.stages import package, prepare
+from specml.stages import package
+from specml.stages.chosen import Chosen, Member
 from specml.stages.explore import describe
+from specml.tables import layout
 from specml.watch.judge import inputs
 from tests.bundles import Trained
 
@@ -82,7 +84,7 @@ def made(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     write_bundle(
         folder,
         contract,
-        package.build(contract, preprocessing, model),
+        package.build(contract, Chosen((Member(preprocessing, model),))),
         {"columns": {column.name: describe(watched(rows[column.name], column)) for column in COLUMNS}},
         design=package.build_design(preprocessing) if native else b"",
         native=native.content if native else b"",
@@ -224,7 +226,7 @@ def test_times_beyond_the_calendar_are_told_as_its_ends() -> None:
     assert iso(1e15) == "9999-12-31T23:59:59Z"
     assert iso(-1e15) == "0001-01-01T00:00:00Z"
     dates = pl.Series("at", [0, 3_000_000], dtype=pl.Date)  # the year 10183
-    found = prepare._column("at", dates, None, nullable=False)
+    found = layout._column("at", layout.Seen.of(dates), None, nullable=False)
     assert found.maximum == 253402300799.0
 
 

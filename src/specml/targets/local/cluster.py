@@ -190,7 +190,7 @@ class Cluster:
             for process in processes:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
-            time.sleep(0.05)  # one that nobody reaps stays listed, and bears no mark any more
+            psutil.wait_procs(processes, timeout=0.05)  # one that nobody reaps stays listed, but bears no mark
             if time.monotonic() > until:
                 left = ", ".join(str(process.pid) for process in processes)
                 raise DeployFailed(f"the server's processes {left} can't be killed.")
