@@ -29,7 +29,7 @@ import polars as pl
 from sklearn.metrics import log_loss, mean_squared_error, roc_auc_score
 from sklearn.model_selection import KFold, StratifiedKFold
 
-PEERS = Path(__file__).with_name("quality_peers.py")
+PEERS = Path(__file__).resolve().with_name("quality_peers.py")
 REPEATS = 1000
 LOWER_IS_BETTER = ("rmse", "log_loss")
 HELD = 0.02
@@ -181,14 +181,11 @@ def measured(
         if tool == "specml":
             took = spent(lambda: by_specml(folder, meta, options.seconds))
         else:
-            script, arguments = (
-                (__file__, ["--script", made]) if tool == "plain" else (str(PEERS), [tool, made, str(options.seconds)])
-            )
-            took = spent(
-                lambda: subprocess.run(
-                    [python, script, *arguments], env={**os.environ, **one}, check=True, capture_output=not options.loud
-                )
-            )
+            plain = [str(Path(__file__).resolve()), "--script", made]
+            command = [python, *(plain if tool == "plain" else [str(PEERS), tool, made, str(options.seconds)])]
+            told = {"env": {**os.environ, **one}, "capture_output": not options.loud}
+            # In the folder: AutoGluon writes its models, with rows in them, to wherever it is.
+            took = spent(lambda: subprocess.run(command, cwd=folder, check=True, **told))
         return answers(folder, meta, classes), took
 
 
@@ -206,7 +203,9 @@ def main() -> None:
     if options.script:
         by_script(options.script, json.loads((options.script / "meta.json").read_text()))
         return
-    tools = {"specml": sys.executable, "plain": sys.executable} | dict(one.split("=", 1) for one in options.peer)
+    tools = {"specml": sys.executable, "plain": sys.executable} | {
+        name: str(Path(python).absolute()) for name, _, python in (one.partition("=") for one in options.peer)
+    }
     ranks: dict[str, list[float]] = {tool: [] for tool in tools}
     print(f"{'set':14} {'fold':>4} {'metric':9} {'tool':10} {'score':>9} {'CPU s':>7}  specml is better by (95 %)")
     for file in sorted(options.data.glob("*/meta.json")):
