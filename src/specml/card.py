@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from specml.data import Layout
+    from specml.decision import Costs
     from specml.spec import Spec
 
 CHOICE = "artifacts/select/choice.json"
@@ -132,10 +133,44 @@ def _metrics(spec: Spec, choice: dict[str, Any], evidence: dict[str, Any]) -> It
         level = "" if gate["level"] == "fail" else ", told only"
         yield f"- {name} ({gate['type']}): {gate['threshold'] or 'no threshold'}{level}"
     if choice["threshold"] is not None:
-        how = "where the balanced accuracy out of fold is largest"
         yield ""
-        yield f"The decision threshold is {how if spec.problem.decision.threshold == 'auto' else 'declared'}."
+        yield f"The decision threshold is {decided(choice)} (`{CHOICE}`)."
+    if spec.problem.costs is not None:
+        yield ""
+        yield f"Costs of a row: {_priced(spec.problem.costs)} (`{SPEC}`)."
     yield ""
+
+
+def decided(choice: dict[str, Any]) -> str:
+    """How the threshold was found, in words."""
+    told = choice["decision"]
+    if told["by"] == "declared":
+        return "declared"
+    if told["by"] != "costs":
+        return f"where the {told['by'].replace('_', ' ')} out of fold is largest"
+    unit = f" {told['currency']}" if told["currency"] else ""
+    return (
+        f"where the expected cost out of fold is least, {told['expected_cost']:.4g}{unit} a row; if probabilities come "
+        f"true it is least at {told['theoretical']:.4g} (Elkan 2001), which costs "
+        f"{told['expected_cost_theoretical']:.4g}{unit} there"
+    )
+
+
+def expected(told: dict[str, Any]) -> str:
+    """What a held-out row costs, in a line, beside what deciding all rows alike would."""
+    unit = f" {told['currency']}" if told["currency"] else ""
+    found = f"{told['expected']:.4g}{unit} a row"
+    if end := told["interval"]:
+        found += f" ({end['low']:.4g} to {end['high']:.4g}, {end['confidence']:.3g}, {end['method']})"
+    always = [f"{told['always'][name]:.4g} were every row decided {name}" for name in ("negative", "positive")]
+    return f"{found}; {', '.join(always)}"
+
+
+def _priced(costs: Costs) -> str:
+    """What each decision costs."""
+    unit = f" {_text(costs.currency)}" if costs.currency else ""
+    names = ("false_negative", "false_positive", "true_positive", "true_negative")
+    return ", ".join(f"{name.replace('_', ' ')} {getattr(costs, name):g}{unit}" for name in names)
 
 
 def _evaluation(evidence: dict[str, Any], prepared: dict[str, Any]) -> Iterator[str]:
@@ -189,6 +224,9 @@ def _analyses(choice: dict[str, Any], evidence: dict[str, Any]) -> Iterator[str]
     yield ""
     rows = [(name, f"{value:.4f}") for name, value in sorted(evidence["metrics"].items())]
     yield from _table(("metric", "value"), rows, VERDICTS)
+    if evidence.get("costs"):
+        yield f"Expected cost: {_text(expected(evidence['costs']))} (`{VERDICTS}`)."
+        yield ""
     yield "### Gates"
     yield ""
     gates = sorted(evidence["gates"].items())

@@ -70,9 +70,11 @@ def _problem(spec: Spec) -> Iterator[Disagreement]:
         )
     if problem.task != "binary":
         # Compared with the defaults, not by what was written: the rendered spec writes everything.
-        for key, unset in (("positive_class", None), ("decision", type(problem.decision)())):
+        for key, unset in (("positive_class", None), ("costs", None), ("decision", type(problem.decision)())):
             if getattr(problem, key) != unset:
                 yield Disagreement(key=("problem", key), what=f"has no effect on a {problem.task} problem.")
+    else:
+        yield from _decision(spec)
     feasibility, path = problem.feasibility, ("problem", "feasibility")
     if feasibility.min_history is not None and spec.data.split.method != "time":
         what = f"has no effect on a split by {spec.data.split.method!r}."
@@ -81,6 +83,16 @@ def _problem(spec: Spec) -> Iterator[Disagreement]:
         yield Disagreement(key=(*path, "min_rows_per_group"), what="has no effect: no column is protected.")
     if problem.task == "regression" and problem.favourable_class is not None:
         yield Disagreement(key=("problem", "favourable_class"), what="has no effect on a regression problem.")
+
+
+def _decision(spec: Spec) -> Iterator[Disagreement]:
+    decision, path = spec.problem.decision, ("problem", "decision")
+    if decision.threshold == "costs" and spec.problem.costs is None:
+        hint = "Say problem.costs: {false_negative: 5200, false_positive: 410, currency: EUR}"
+        yield Disagreement(key=(*path, "threshold"), what="is costs, but nothing says what decisions cost.", hint=hint)
+    if decision.threshold != "auto" and decision.metric != type(decision)().metric:
+        what = f"has no effect: the threshold is {decision.threshold}."
+        yield Disagreement(key=(*path, "metric"), what=what, hint="Say problem.decision.threshold: auto.")
 
 
 def _joins(spec: Spec) -> Iterator[Disagreement]:

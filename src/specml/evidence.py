@@ -101,6 +101,8 @@ class Evidence:
     measured when a gate asks."""
     metric: str = ""
     """The problem's primary metric."""
+    costs: np.ndarray | None = None
+    """What each row cost as it was decided, float64 [n]; None where the spec names no costs."""
     champion: Callable[[], Champion | None] | None = None
     """What the live release says of the rows, computed when a gate asks; None when nothing was ever live."""
 

@@ -88,9 +88,9 @@ class Metric:
 
             return measured
         if self.name == "root_mean_squared_error":
-            squared = _mean(each(y, scores, decisions), weight)
+            squared = mean_over(each(y, scores, decisions), weight)
             return lambda rows: float(squared(rows) ** 0.5)
-        return _mean(each(y, scores, decisions), weight)
+        return mean_over(each(y, scores, decisions), weight)
 
     def gain(self, value: float, other: float) -> float:
         """By how much ``value`` is better than ``other``; positive is better whatever the metric's sign."""
@@ -116,7 +116,8 @@ _EACH: dict[str, Callable[[Any, Any, Any], Any]] = {
 """Metrics that are a mean over rows (or its root): what each row adds."""
 
 
-def _mean(values: np.ndarray, weight: np.ndarray | None) -> Callable[[np.ndarray], float]:
+def mean_over(values: np.ndarray, weight: np.ndarray | None) -> Callable[[np.ndarray], float]:
+    """The weighted mean of ``values`` [n] over any of these rows, by their indices."""
     if weight is None:
         return lambda rows: float(values[rows].mean())
 

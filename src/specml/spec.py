@@ -23,6 +23,7 @@ import specml.targets  # noqa: F401
 from specml import contradictions
 from specml.component import Block, ByType, Disagreement
 from specml.data import DType, Role, Task, looks_back
+from specml.decision import Costs, Decision
 from specml.features.boolean import Boolean
 from specml.features.categorical import Categorical
 from specml.features.date import Date
@@ -37,14 +38,6 @@ from specml.tables.joins import Joins
 from specml.tables.labels import Labels
 from specml.tables.splits import Split
 from specml.values import Day, Duration, Label, Person, Secret, Slug, at_most
-
-
-class Decision(Block):
-    """How a probability becomes a label (binary problems)."""
-
-    threshold: Literal["auto"] | Annotated[float, Field(gt=0, lt=1)] = 0.5
-    """Probability from which the positive class is decided; ``auto`` takes the one with the best
-    balanced accuracy on the out-of-fold predictions."""
 
 
 class Feasibility(Block):
@@ -83,6 +76,9 @@ class Problem(Block):
     primary_metric: str | None = None
     """What candidates are ranked by: roc_auc (binary), log_loss (multiclass) or root_mean_squared_error
     (regression) unless said."""
+    costs: Costs | None = None
+    """Binary: what decisions cost. The expected cost on the held-out rows is then told; ``decision.threshold: costs``
+    makes it small."""
     decision: Decision = Decision()
     feasibility: Feasibility = Feasibility()
 

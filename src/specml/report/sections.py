@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from specml.admission import stops
-from specml.card import NESTED, calibrated, governance, interval, number, outcome, settings, taken
+from specml.card import NESTED, calibrated, decided, expected, governance, interval, number, outcome, settings, taken
 from specml.curves import merged
 from specml.data import iso
 from specml.explain import UNITS
@@ -115,7 +115,9 @@ def _problem(facts: Facts) -> list[tuple[str, str]]:
         rows.insert(2, ("classes", ", ".join(svg.cut(str(label), LONGEST) for label in layout.classes[:20])))
     threshold = facts.choice["threshold"]
     if threshold is not None:
-        rows.insert(3, ("decided", f"{layout.classes[1]} from a probability of {threshold:.4g} on"))
+        rows.insert(
+            3, ("decided", f"{layout.classes[1]} from a probability of {threshold:.4g} on, {decided(facts.choice)}")
+        )
     if facts.choice["calibration"]:
         rows.insert(3, ("calibrated", calibrated(facts.choice["calibration"])))
     if facts.spec.problem.favourable_class is not None:
@@ -314,7 +316,9 @@ def _trials(told: dict[str, Any]) -> list[float]:
 
 def _winner(facts: Facts) -> dict[str, Any]:
     drawn, metrics = facts.curves, sorted(facts.evidence["metrics"].items())
-    told: dict[str, Any] = {"metrics": metrics, "figures": [], "calibration": None, "classes": []}
+    told: dict[str, Any] = {"metrics": metrics, "figures": [], "calibration": None, "classes": [], "cost": ""}
+    if cost := facts.evidence.get("costs"):
+        told["cost"] = expected(cost)
     if drawn is None:
         return told
     if facts.layout.task == "regression":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from specml.card import decided
 from specml.contradictions import ENSEMBLE
 from specml.data import Layout
 from specml.errors import StageFailed
@@ -15,6 +16,7 @@ from specml.stages import chosen, prepare, train
 from specml.stages.calibrate import calibrate
 from specml.stages.cross_validation import decide, folds
 from specml.stages.ensemble import ensemble
+from specml.stages.threshold import threshold
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -89,7 +91,8 @@ def declare(spec: Spec) -> Stage:
         summary="choose the candidate, its calibration and its decision threshold",
         params=(
             "candidates",
-            "problem.decision.threshold",
+            "problem.costs",
+            "problem.decision",
             "problem.primary_metric",
             "problem.task",
             "search.folds",
@@ -132,18 +135,24 @@ def work(work: Work) -> None:
     members = row.get("members", {row["candidate"]: 1.0})
     outcome: Any = sum(predictions[name] * share for name, share in sorted(members.items()))
     outcome, calibration = _calibrated(work, training, {**row, "members": members}, outcome)
-    threshold = _threshold(spec, training.y, outcome, training.weight) if layout.task == "binary" else None
+    cut: float | None = None
+    found: dict[str, Any] = {}
+    if layout.task == "binary":
+        cut, found = threshold(spec.problem, training.y, outcome, training.weight)
     choice = {
         "candidate": row["candidate"],
         "members": members,
         "reason": reason,
         "metric": metric.name,
         "calibration": calibration,
-        "threshold": threshold,
+        "threshold": cut,
+        "decision": found,
         "leaderboard": board,
         "prior": _prior(layout, training.y, training.weight),
     }
     write_atomic(work.path(OUT), canonical_json(choice))
+    if cut is not None and found["by"] != "declared":
+        work.say(f"{layout.classes[1]} is decided from {cut:.4g} on, {decided(choice)}", note=True)
     work.say(f"{row['candidate']} is taken: {metric.name} {row['mean']:.4f}, {reason}")
 
 
@@ -262,26 +271,6 @@ def _ensemble(work: Work, training: Training, predictions: Mapping[str, np.ndarr
         return []
     row = {"candidate": ENSEMBLE, **spread(list(found.folds)), "learned": {}, "options": {}, "trials": 1}
     return [{**row, "members": found.weights, "bytes": 0}]
-
-
-def _threshold(spec: Spec, y: np.ndarray, outcome: np.ndarray, weight: np.ndarray | None) -> float:
-    """The declared threshold; ``auto``: where Youden's J, and so the balanced accuracy, is largest out of fold.
-
-    Rounded to float32, which the graph compares in.
-    """
-    import numpy as np
-
-    declared = spec.problem.decision.threshold
-    if declared != "auto":
-        return float(np.float32(declared))
-    from sklearn.metrics import roc_curve
-
-    known = np.isfinite(outcome)
-    false_positive, true_positive, cuts = roc_curve(
-        y[known], outcome[known], sample_weight=None if weight is None else weight[known]
-    )
-    best = float(cuts[int(np.argmax(true_positive - false_positive))])
-    return float(np.float32(min(max(best, 0.001), 0.999)))
 
 
 def _prior(layout: Layout, y: np.ndarray, weight: np.ndarray | None) -> list[float]:

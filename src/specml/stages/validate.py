@@ -10,11 +10,12 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from specml import bundle, curves, ledger
+from specml.card import expected
 from specml.data import Layout, feature_array
 from specml.evidence import Champion, Evidence, Verdict
 from specml.explain import importance
 from specml.files import canonical_json, digest, read_json, write_atomic
-from specml.metrics import TABLE
+from specml.metrics import TABLE, bootstrap, mean_over
 from specml.plan import Plot, Stage
 from specml.stages import champion, chosen, package, prepare, select, train
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
     import polars as pl
 
+    from specml.decision import Costs
     from specml.spec import Spec
     from specml.stages.work import Work
 
@@ -60,6 +62,7 @@ def declare(spec: Spec) -> Stage:
         params=(
             "candidates",
             "gates",
+            "problem.costs",
             "problem.favourable_class",
             "problem.primary_metric",
             "problem.task",
@@ -97,6 +100,10 @@ def work(work: Work) -> None:
         if np.isfinite(value := metric.measure(*evidence.at(slice(None))))
     }
     work.say(", ".join(f"{name} {value:.4f}" for name, value in list(measured.items())[:3]), done=0.3)
+    cost = costs(work.spec.problem.costs, evidence)
+    if cost:
+        measured["expected_cost"] = cost["expected"]
+        work.say(f"expected cost {expected(cost)}", note=True)
     verdicts: dict[str, Any] = {}
     gates = work.spec.gates
     for number, (name, gate) in enumerate(sorted(gates.items())):
@@ -109,6 +116,8 @@ def work(work: Work) -> None:
         }
         work.say(f"{name}: {verdict.outcome} · {verdict.reason}", done=0.3 + 0.7 * (number + 1) / len(gates))
     told = {"bundle": opened.digest, "rows": test.height, "metrics": measured, "gates": verdicts}
+    if cost:
+        told["costs"] = cost
     if _compares(work.spec):
         told["champion"] = champion.named(work) or ""
     write_atomic(work.path(OUT), canonical_json(told))
@@ -121,6 +130,30 @@ def work(work: Work) -> None:
     write_atomic(work.path(IMPORTANCE), canonical_json(importance(opened, inputs)))
     for plot in work.stage.plots:
         write_atomic(work.path(plot.path), _plot(plot, layout, evidence, drawn))
+
+
+def costs(told: Costs | None, evidence: Evidence) -> dict[str, Any]:
+    """What a held-out row costs, with its 95 % bootstrap interval; nothing where no costs are named.
+
+    Beside it what a row would cost were all decided alike, which takes no model.
+    """
+    import numpy as np
+
+    if told is None or evidence.costs is None or not len(evidence.y):
+        return {}
+    alike = {name: told.each(evidence.y, np.full(len(evidence.y), one)) for one, name in enumerate(_SIDES)}
+    mean = mean_over(evidence.costs, evidence.weight)
+    interval = bootstrap(mean, len(evidence.y), 0.95, evidence.seed)
+    every = np.arange(len(evidence.y))
+    return {
+        "expected": mean(every),
+        "interval": interval.model_dump(mode="json") if interval else None,
+        "always": {name: mean_over(one, evidence.weight)(every) for name, one in alike.items()},
+        "currency": told.currency,
+    }
+
+
+_SIDES = ("negative", "positive")
 
 
 def passes(verdict: Verdict) -> bool:
@@ -151,8 +184,15 @@ def gather(work: Work, layout: Layout, test: pl.DataFrame, opened: bundle.Bundle
         seed=work.spec.search.seed,
         timed=lambda size, calls: _timed(opened, test, size, calls),
         metric=work.spec.problem.metric,
+        costs=_each(work.spec, test[layout.target].to_numpy(), decisions),
         champion=(lambda: _champion(work, layout, test)) if _compares(work.spec) else None,
     )
+
+
+def _each(spec: Spec, y: np.ndarray, decisions: np.ndarray | None) -> np.ndarray | None:
+    """What each row cost."""
+    costs = spec.problem.costs
+    return None if costs is None or decisions is None else costs.each(y, decisions)
 
 
 def _compares(spec: Spec) -> bool:

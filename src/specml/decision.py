@@ -1,0 +1,69 @@
+"""From a probability to a decision: what decisions cost, and how the threshold between them is found."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal, Self
+
+from pydantic import Field, StringConstraints, model_validator
+from pydantic_core import PydanticCustomError
+
+from specml.component import Block
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Amount = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Costs(Block):
+    """What a decision costs, by what was true and what was decided; the same unit for all, of one row.
+
+    Elkan 2001, *The Foundations of Cost-Sensitive Learning* (IJCAI), section 1.
+    """
+
+    false_negative: Amount
+    """A row of the positive class that is decided negative."""
+    false_positive: Amount
+    """A row of the negative class that is decided positive."""
+    true_positive: Amount = 0.0
+    """A row of the positive class that is decided positive; below 0 it is a gain."""
+    true_negative: Amount = 0.0
+    """A row of the negative class that is decided negative; below 0 it is a gain."""
+    currency: Annotated[str, StringConstraints(max_length=20, pattern=r"^[^\x00-\x1f|<>&]*$")] = ""
+    """What the amounts are, as ``EUR``; shown beside every expected cost."""
+
+    @model_validator(mode="after")
+    def _errors_cost_more(self) -> Self:
+        for wrong, right in (("false_negative", "true_positive"), ("false_positive", "true_negative")):
+            if getattr(self, wrong) <= getattr(self, right):
+                raise PydanticCustomError(
+                    "costs",
+                    "needs {wrong} above {right}: else the wrong decision is never worse than the right one.",
+                    {"wrong": wrong, "right": right},
+                )
+        return self
+
+    @property
+    def threshold(self) -> float:
+        """From which probability on deciding positive costs less, if probabilities come true (Elkan 2001, eq. 2)."""
+        positive, negative = self.false_positive - self.true_negative, self.false_negative - self.true_positive
+        return positive / (positive + negative)
+
+    def each(self, y: np.ndarray, decisions: np.ndarray) -> np.ndarray:
+        """What each row cost, float64 [n], of class indices int64 [n] that were true and that were decided."""
+        import numpy as np
+
+        table = np.array([[self.true_negative, self.false_positive], [self.false_negative, self.true_positive]])
+        return np.asarray(table[y, decisions])
+
+
+class Decision(Block):
+    """How a probability becomes a label (binary problems)."""
+
+    threshold: Literal["auto", "costs"] | Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Probability from which the positive class is decided. ``auto`` takes the one with the best ``metric`` on the
+    out-of-fold predictions of the chosen model, calibrated if it is; ``costs`` the one whose expected cost there is
+    least, by ``problem.costs``."""
+    metric: Literal["balanced_accuracy", "accuracy", "f1", "f1_macro"] = "balanced_accuracy"
+    """What ``auto`` makes largest. Balanced accuracy, where both classes count alike however rare one is, is largest
+    where Youden's J is."""
