@@ -9,7 +9,8 @@ own numbers (``NATIVE``). No file in it can run code. The bundle's digest is tha
 ``open_bundle`` to read the old form, and keep a bundle of the old form under ``tests/``.
 
 - 2: the contract's ``explanation``, with ``design.onnx`` and the files of ``NATIVE`` beside the others.
-  Columns of times and texts, and ``history``, came later; a specml that does not know them refuses their contract.
+  Columns of times and texts, ``history`` and ``prediction_interval`` came later; a specml that does not know them
+  refuses their contract.
 - 1: none of these; it is read, and explained from its graph alone.
 """
 
@@ -105,6 +106,8 @@ class Contract(BaseModel):
     """None: see ``explained``."""
     history: PastRows | None = None
     """Which of the rows before it a row of a request brings along; None: it is taken by itself."""
+    prediction_interval: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Regression: the share of rows whose target is to lie between ``lower`` and ``upper``; None: there are none."""
 
     @property
     def explained(self) -> Explanation:
@@ -113,10 +116,14 @@ class Contract(BaseModel):
         return self.explanation or Explanation(method="shapley", space=space)
 
     def outputs(self) -> dict[str, Literal["float32", "string"]]:
-        """Graph outputs: ``probabilities`` [rows, classes] and ``label`` [rows], or ``prediction`` [rows]."""
-        return (
-            {"prediction": "float32"} if self.task == "regression" else {"probabilities": "float32", "label": "string"}
-        )
+        """Graph outputs: ``probabilities`` [rows, classes] and ``label`` [rows], or ``prediction`` [rows].
+
+        A prediction with an interval has its ``lower`` and ``upper`` end [rows] beside it.
+        """
+        if self.task != "regression":
+            return {"probabilities": "float32", "label": "string"}
+        names = ("prediction", *(("lower", "upper") if self.prediction_interval else ()))
+        return dict.fromkeys(names, "float32")
 
 
 class BundleError(SpecmlError):
@@ -204,8 +211,9 @@ def write_bundle(
 def _told(contract: Contract) -> dict[str, Any]:
     """As JSON values; what came later to the contract stands there only where it says something."""
     told = contract.model_dump(mode="json")
-    if contract.history is None:
-        del told["history"]
+    for name in ("history", "prediction_interval"):
+        if told[name] is None:
+            del told[name]
     if (one := contract.explanation) and (one.scale, one.shift) == (1.0, 0.0):
         del told["explanation"]["scale"], told["explanation"]["shift"]
     return told

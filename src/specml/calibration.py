@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from typing_extensions import override
 
+from specml.piecewise import straight, straight_in
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -164,37 +166,11 @@ class Isotonic(Calibration):
 
     @override
     def __call__(self, p: np.ndarray) -> np.ndarray:
-        import numpy as np
-
-        x, y, slopes = self._pieces()
-        p = np.clip(p, x[0], x[-1])
-        place = np.maximum((p[:, None] >= x[:-1]).sum(axis=1) - 1, 0)
-        return np.asarray(y[place] + (p - x[place]) * slopes[place])
+        return straight(self.x, self.y, p)
 
     @override
     def to_onnx(self, graph: Graph, value: str) -> str:
-        import numpy as np
-
-        x, y, slopes = self._pieces()
-        p = graph.node("Cast", value, to=11)
-        p = graph.node("Clip", p, graph.constant(x[0]), graph.constant(x[-1]))
-        passed = graph.node("Cast", graph.node("GreaterOrEqual", p, graph.constant(x[None, :-1])), to=7)
-        first = graph.constant(np.array([1]))
-        place = graph.node("Sub", graph.node("ReduceSum", passed, first, keepdims=1), first)
-        # A NaN passes no piece.
-        place = graph.node("Max", place, graph.constant(np.array([0])))
-        start, height, slope = (graph.node("Gather", graph.constant(one), place) for one in (x[:-1], y[:-1], slopes))
-        answer = graph.node("Add", height, graph.node("Mul", graph.node("Sub", p, start), slope))
-        return graph.node("Cast", answer, to=1)
-
-    def _pieces(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Ends [m], heights there [m], and slopes [m - 1]; at least one piece, level where there was a point only."""
-        import numpy as np
-
-        x, y = np.array(self.x), np.array(self.y)
-        if len(x) == 1:
-            x, y = np.array([x[0], x[0] + 1]), np.array([y[0], y[0]])
-        return x, y, np.diff(y) / np.diff(x)
+        return graph.node("Cast", straight_in(graph, self.x, self.y, graph.node("Cast", value, to=11)), to=1)
 
     @override
     def state(self) -> dict[str, Any]:

@@ -100,6 +100,8 @@ def _details(spec: Spec, layout: Layout, choice: dict[str, Any], evidence: dict[
         yield f"- Classes: {', '.join(_text(label) for label in layout.classes)} (`{LAYOUT}`)"
     if choice["calibration"]:
         yield f"- Calibration: {calibrated(choice['calibration'])} (`{CHOICE}`)"
+    if told := choice.get("prediction_interval"):
+        yield f"- Prediction interval: {widened(told)} (`{CHOICE}`)"
     if choice["threshold"] is not None:
         yield f"- Decision threshold: {choice['threshold']:.4g} (`{CHOICE}`)"
     yield ""
@@ -227,6 +229,12 @@ def _analyses(choice: dict[str, Any], evidence: dict[str, Any]) -> Iterator[str]
     if evidence.get("costs"):
         yield f"Expected cost: {_text(expected(evidence['costs']))} (`{VERDICTS}`)."
         yield ""
+    if told := evidence.get("prediction_interval"):
+        yield "### Prediction intervals"
+        yield ""
+        yield f"They are to hold {told['coverage']:g} of the targets."
+        yield ""
+        yield from _table(("rows", "n", "share held", "interval", "mean width"), intervals(told), VERDICTS)
     yield "### Gates"
     yield ""
     gates = sorted(evidence["gates"].items())
@@ -364,6 +372,21 @@ def calibrated(told: dict[str, Any]) -> str:
         how += ", for no method is better by more than one standard error"
     losses = [f"{name} {loss:.4f}" for name, loss in told.get("log_loss", {}).items()]
     return f"{how}; log loss on folds that did not fit it: {', '.join(losses)}" if losses else how
+
+
+def widened(told: dict[str, Any]) -> str:
+    """How the prediction interval was found, and what it is worth, in a line."""
+    found = told["state"]
+    how = f"{found['method']}, for {found['coverage']:g} of the targets, fitted on {told['rows']:,} out-of-fold rows"
+    if seen := told.get("folds"):
+        how += f"; of {seen['rows']:,} rows of folds that did not fit it, it held {seen['coverage']:.3f}"
+    return how
+
+
+def intervals(told: dict[str, Any]) -> list[tuple[str, str, str, str, str]]:
+    """The cells of a table of what prediction intervals held: all rows, then each protected group."""
+    rows = [{**told["all"], "width": told["width"]}, *told["groups"]]
+    return [(one["name"], f"{one['n']:,}", number(one["value"]), interval(one), number(one["width"])) for one in rows]
 
 
 def settings(row: dict[str, Any]) -> str:

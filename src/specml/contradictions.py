@@ -299,6 +299,9 @@ def _selection(spec: Spec) -> Iterator[Disagreement]:
         elif name in chosen.prefer[:index]:
             yield Disagreement(key=(*path, "prefer", index), what=f"names {name!r} twice.")
     yield from _calibration(spec)
+    if chosen.prediction_interval is not None and spec.problem.task != "regression":
+        what = f"has no effect on a {spec.problem.task} problem: it has probabilities."
+        yield Disagreement(key=(*path, "prediction_interval"), what=what)
     if chosen.ensemble == "none":
         if chosen.max_members != usual.max_members:
             yield Disagreement(key=(*path, "max_members"), what="has no effect without an ensemble.")

@@ -103,6 +103,10 @@ class Evidence:
     """The problem's primary metric."""
     costs: np.ndarray | None = None
     """What each row cost as it was decided, float64 [n]; None where the spec names no costs."""
+    ends: np.ndarray | None = None
+    """Regression with a prediction interval: its lower and upper end, float64 [n, 2]."""
+    native_ends: np.ndarray | None = None
+    """The same from the unpackaged model."""
     champion: Callable[[], Champion | None] | None = None
     """What the live release says of the rows, computed when a gate asks; None when nothing was ever live."""
 
@@ -110,6 +114,24 @@ class Evidence:
         """``y, scores, decisions, weight`` of some rows: what ``Metric.measure`` takes."""
         decisions = None if self.decisions is None else self.decisions[rows]
         return self.y[rows], self.scores[rows], decisions, None if self.weight is None else self.weight[rows]
+
+
+def held(
+    y: np.ndarray, ends: np.ndarray, weight: np.ndarray | None, confidence: float
+) -> tuple[float, Interval | None, float]:
+    """The share of targets ``y`` [n] that lie between ``ends`` [n, 2], its interval, and of how many rows that is.
+
+    Weighted rows count as Kish's effective number of them (Kish 1965, p. 259).
+    """
+    import numpy as np
+
+    inside = (ends[:, 0] <= y) & (y <= ends[:, 1])
+    weight = np.ones(len(y)) if weight is None else weight
+    total = float(weight.sum())
+    if not total:
+        return float("nan"), None, 0.0
+    n, share = total**2 / float((weight**2).sum()), float(weight @ inside) / total
+    return share, wilson(share * n, n, confidence), n
 
 
 TINY = 1e-30

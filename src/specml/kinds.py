@@ -337,6 +337,8 @@ class Window:
     """The labels; None in a window of rows."""
     scores: np.ndarray | None = None
     decisions: np.ndarray | None = None
+    ends: np.ndarray | None = None
+    """The prediction intervals that were answered, float64 [n, 2]; None where there were none."""
 
 
 class Rule(Component):

@@ -233,6 +233,20 @@ class Search(Block):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 7
 
 
+class PredictionInterval(Block):
+    """How far from a prediction the target lies (regression): every answer then has a ``lower`` and an ``upper`` end.
+
+    Learned from the out-of-fold predictions of what was taken.
+    """
+
+    coverage: Annotated[float, Field(ge=0.5, lt=1)] = 0.9
+    """Share of the rows whose target the interval is to hold; what it holds of the held-out rows is measured."""
+    method: Literal["auto", "absolute", "signed", "normalised"] = "auto"
+    """``absolute``: as wide for every row; ``signed``: each end for itself, where errors go further on one side;
+    ``normalised``: as wide as predictions of that size are wrong; ``auto``: ``absolute``, unless one of the others has
+    a better interval score on folds that did not fit it, by more than one standard error."""
+
+
 class Selection(Block):
     """How one model is made of the candidates; no candidate is trained anew for it."""
 
@@ -253,6 +267,8 @@ class Selection(Block):
     """How the probabilities of what was taken are calibrated, by those out of fold: ``sigmoid`` (Platt) or ``isotonic``
     for two classes, ``temperature`` for more; ``auto``: the best of these, if the log loss on folds that did not fit it
     is less than without by more than one standard error."""
+    prediction_interval: PredictionInterval | None = None
+    """Regression: with what interval a prediction is answered, as ``{coverage: 0.9}``; unless named, with none."""
 
 
 class Batching(Block):

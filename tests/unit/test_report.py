@@ -84,6 +84,8 @@ def made(folder: Path, task: Any, rows: pl.DataFrame, **changes: Any) -> Path:
             "type": "group_disparity", "metric": "selection_rate_ratio", "by": ("group",), "min": 0.5, "level": "warn",
         }  # fmt: skip
     candidate = "ridge" if task == "regression" else "logistic_regression"
+    if task == "regression":
+        changes["selection"] = {"prediction_interval": {}}
     spec = spec_of(
         problem=problem,
         data={
@@ -103,6 +105,11 @@ def made(folder: Path, task: Any, rows: pl.DataFrame, **changes: Any) -> Path:
 @pytest.fixture(scope="module", params=["binary", "multiclass", "regression"])
 def project(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made(tmp_path_factory.mktemp(request.param), request.param, table(request.param))
+
+
+def test_a_regression_tells_what_its_intervals_held(project: Path) -> None:
+    text = report.html(project)
+    assert ("Prediction intervals for 0.9 of the targets" in text) == (project.name.startswith("regression"))
 
 
 def test_nothing_in_it_runs_or_is_fetched(project: Path) -> None:

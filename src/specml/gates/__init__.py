@@ -1,5 +1,25 @@
 """Gates, one a file."""
 
-from specml.gates import baseline, calibration, champion, expected_cost, group_disparity, latency, metric, parity
+from specml.gates import (
+    baseline,
+    calibration,
+    champion,
+    coverage,
+    expected_cost,
+    group_disparity,
+    latency,
+    metric,
+    parity,
+)
 
-__all__ = ["baseline", "calibration", "champion", "expected_cost", "group_disparity", "latency", "metric", "parity"]
+__all__ = [
+    "baseline",
+    "calibration",
+    "champion",
+    "coverage",
+    "expected_cost",
+    "group_disparity",
+    "latency",
+    "metric",
+    "parity",
+]

@@ -14,8 +14,9 @@ from specml.kinds import Gate
 class Parity(Gate):
     """The ONNX graph and the library that trained the model agree on every holdout row.
 
-    Every row is compared, so there is no interval. In a regression the difference is relative to the spread of
-    the predictions or, where that is larger, to the prediction itself: the graph answers in float32.
+    Every row is compared, with its prediction interval where there is one, so there is no confidence interval.
+    In a regression the difference is relative to the spread of the predictions or, where that is larger, to the
+    prediction itself: the graph answers in float32.
     """
 
     type: Literal["parity"] = "parity"
@@ -31,6 +32,8 @@ class Parity(Gate):
         if n == 0:
             return Verdict(outcome="not measured", reason="there are no holdout rows.", threshold=threshold)
         per_row = differences(evidence.task, evidence.scores, evidence.native)
+        if evidence.ends is not None and evidence.native_ends is not None:
+            per_row = np.maximum(per_row, differences(evidence.task, evidence.ends, evidence.native_ends))
         if not np.isfinite(per_row).all():
             return Verdict(
                 outcome="refused",

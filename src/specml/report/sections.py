@@ -7,7 +7,20 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from specml.admission import stops
-from specml.card import NESTED, calibrated, decided, expected, governance, interval, number, outcome, settings, taken
+from specml.card import (
+    NESTED,
+    calibrated,
+    decided,
+    expected,
+    governance,
+    interval,
+    intervals,
+    number,
+    outcome,
+    settings,
+    taken,
+    widened,
+)
 from specml.curves import merged
 from specml.data import iso
 from specml.explain import UNITS
@@ -120,6 +133,8 @@ def _problem(facts: Facts) -> list[tuple[str, str]]:
         )
     if facts.choice["calibration"]:
         rows.insert(3, ("calibrated", calibrated(facts.choice["calibration"])))
+    if told := facts.choice.get("prediction_interval"):
+        rows.insert(3, ("prediction interval", widened(told)))
     if facts.spec.problem.favourable_class is not None:
         rows.insert(4, ("favourable to a person", str(facts.spec.problem.favourable_class)))
     return rows
@@ -319,6 +334,9 @@ def _winner(facts: Facts) -> dict[str, Any]:
     told: dict[str, Any] = {"metrics": metrics, "figures": [], "calibration": None, "classes": [], "cost": ""}
     if cost := facts.evidence.get("costs"):
         told["cost"] = expected(cost)
+    seen = facts.evidence.get("prediction_interval")
+    told["intervals"] = [(svg.cut(name, LONGEST), *rest) for name, *rest in intervals(seen)] if seen else []
+    told["coverage"] = f"{seen['coverage']:g}" if seen else ""
     if drawn is None:
         return told
     if facts.layout.task == "regression":

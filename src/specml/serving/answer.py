@@ -15,12 +15,15 @@ if TYPE_CHECKING:
 
 
 def predictions(outputs: dict[str, np.ndarray], contract: Contract) -> list[dict[str, Any]]:
-    """One object for each row: ``label`` and probabilities, or ``prediction``.
+    """One object for each row: ``label`` and probabilities, or ``prediction`` with its interval where it has one.
 
     Labels have the JSON type of ``contract.classes``; numbers are the graph's float32.
     """
     if contract.task == "regression":
-        return [{"prediction": value} for value in outputs["prediction"].ravel()]
+        names = list(contract.outputs())
+        return [
+            dict(zip(names, row, strict=True)) for row in zip(*(outputs[name].ravel() for name in names), strict=True)
+        ]
     names = [category(label) for label in contract.classes]
     labels = {**{str(label): label for label in contract.classes}, **dict(zip(names, contract.classes, strict=True))}
     answers = []

@@ -264,7 +264,7 @@ class Capture:
                 inputs.append(numbers.cast(pl.Boolean) if column.kind == "boolean" else numbers)
         answers = {name: np.concatenate([part.outputs[name] for part in parts]) for name in self._contract.outputs()}
         if self._contract.task == "regression":
-            outputs = [pl.Series("prediction", answers["prediction"].ravel(), dtype=pl.Float32)]
+            outputs = [pl.Series(name, one.ravel(), dtype=pl.Float32) for name, one in answers.items()]
         else:
             probabilities = pl.Series("probabilities", answers["probabilities"].astype(np.float32))
             outputs = [

@@ -208,7 +208,11 @@ def _column(column: Column) -> dict[str, Any]:
 
 def _prediction(contract: Contract) -> dict[str, Any]:
     if contract.task == "regression":
-        return {"type": "object", "required": ["prediction"], "properties": {"prediction": {"type": "number"}}}
+        told: dict[str, dict[str, Any]] = {name: {"type": "number"} for name in contract.outputs()}
+        if (share := contract.prediction_interval) is not None:
+            for name in ("lower", "upper"):
+                told[name]["description"] = f"The {name} end of an interval that is to hold {share:.4g} of the values."
+        return {"type": "object", "required": list(told), "properties": told}
     probability = {"type": "number", "minimum": 0, "maximum": 1}
     properties: dict[str, Any] = {
         "label": {"enum": list(contract.classes)},

@@ -34,7 +34,10 @@ def to_rows(table: pl.DataFrame, columns: Mapping[str, Kind]) -> list[dict[str, 
 
 
 def with_predictions(table: pl.DataFrame, predictions: Iterable[Mapping[str, Any]]) -> pl.DataFrame:
-    """``table`` with what was predicted: ``predicted``, for classes their probabilities, and a server's ``id``."""
+    """``table`` with what was predicted: ``predicted``, for classes their probabilities, and a server's ``id``.
+
+    A prediction with an interval has its ``lower`` and ``upper`` end beside it.
+    """
     import polars as pl
 
     told: dict[str, list[Any]] = {}
@@ -42,8 +45,9 @@ def with_predictions(table: pl.DataFrame, predictions: Iterable[Mapping[str, Any
         told.setdefault("predicted", []).append(prediction.get("label", prediction.get("prediction")))
         for label, probability in prediction.get("probabilities", {}).items():
             told.setdefault(f"probability_{label}", []).append(probability)
-        if "id" in prediction:
-            told.setdefault("id", []).append(prediction["id"])
+        for name in ("lower", "upper", "id"):
+            if name in prediction:
+                told.setdefault(name, []).append(prediction[name])
     columns = []
     for name, values in told.items():
         free = name

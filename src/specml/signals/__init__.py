@@ -1,5 +1,5 @@
 """Signals, one a file."""
 
-from specml.signals import data_drift, performance
+from specml.signals import coverage, data_drift, performance
 
-__all__ = ["data_drift", "performance"]
+__all__ = ["coverage", "data_drift", "performance"]

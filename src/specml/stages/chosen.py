@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from specml import calibration as calibrations
+from specml import conformal
 from specml.graph import Graph
 from specml.stages import train
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from specml.calibration import Calibration
+    from specml.conformal import Conformal
     from specml.data import Layout
     from specml.kinds import Model, Native
     from specml.preprocessing import Preprocessing
@@ -31,10 +33,12 @@ class Member:
 
 @dataclass(frozen=True)
 class Chosen:
-    """The weighted mean of its members (of one alone, as a rule), and what calibrates it."""
+    """The weighted mean of its members (of one alone, as a rule), what calibrates it, and its interval."""
 
     members: tuple[Member, ...]
     calibration: Calibration | None = None
+    interval: Conformal | None = None
+    """How far from the prediction the target lies; None where that was not asked for."""
 
     def predict(self, table: pl.DataFrame) -> np.ndarray:
         """float64 of rows of a prepared table: as ``Model.predict``."""
@@ -89,4 +93,5 @@ def load(work: Work, layout: Layout, choice: dict[str, Any]) -> Chosen:
         found.append(Member(*train.load_model(work, layout, work.spec.candidates[name], folder), weight))
     told = choice.get("calibration") or {}
     calibration = calibrations.restore({"method": told["method"], **told["state"]}) if told.get("method") else None
-    return Chosen(tuple(found), calibration)
+    interval = conformal.restore(one["state"]) if (one := choice.get("prediction_interval")) else None
+    return Chosen(tuple(found), calibration, interval)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from specml.bundle import Contract, Explanation, write_bundle
 from specml.data import Layout
+from specml.errors import DataCheckFailed
 from specml.files import read_json
 from specml.graph import Graph
 from specml.plan import Stage
@@ -55,12 +56,24 @@ def work(work: Work) -> None:
         candidate=name,
         explanation=explanation(*explained, model.calibration) if explained else None,
         history=layout.history,
+        prediction_interval=model.interval.coverage if model.interval else None,
     )
+    _refuse_taken(contract)
     graph = build(contract, model)
     reference = {"columns": read_json(work.path(explore.OUT)), "prior": choice["prior"]}
     design, numbers = (build_design(explained[0]), explained[1].content) if explained else (b"", b"")
     digest = write_bundle(work.path(OUT), contract, graph, reference, design=design, native=numbers)
     work.say(f"{name} packaged: {len(graph):,} bytes, {digest[:19]}")
+
+
+def _refuse_taken(contract: Contract) -> None:
+    for column in contract.inputs:
+        if column.name in contract.outputs():
+            raise DataCheckFailed(
+                f"a feature can't be called {column.name!r}, as an end of the prediction interval is.",
+                where=f"data.columns.{column.name}",
+                hint="Rename it in the data, or leave selection.prediction_interval out.",
+            )
 
 
 def explanation(preprocessing: Preprocessing, native: Native, calibration: Calibration | None = None) -> Explanation:
@@ -80,13 +93,15 @@ def build_design(preprocessing: Preprocessing) -> bytes:
 
 
 def build(contract: Contract, model: Chosen) -> bytes:
-    """The graph: named columns in; ``probabilities`` and ``label``, or ``prediction``, out."""
+    """The graph: named columns in, ``Contract.outputs`` out."""
     import numpy as np
 
     graph = Graph(contract.name)
     answer = model.to_onnx(graph)
     if contract.task == "regression":
-        graph.output("prediction", graph.node("Squeeze", answer, graph.constant(np.array([1]))), "float32")
+        ends = model.interval.to_onnx(graph, answer) if model.interval else ()
+        for name, value in zip(contract.outputs(), (answer, *ends), strict=True):
+            graph.output(name, graph.node("Squeeze", value, graph.constant(np.array([1]))), "float32")
         return graph.to_bytes()
     # A mean of many leaves, summed in float32, may come out at 1.0000004.
     answer = graph.node("Clip", answer, *(graph.constant(np.array(end, dtype=np.float32)) for end in (0.0, 1.0)))

@@ -1,4 +1,7 @@
-"""Choose one of the candidates or a mean of several, calibrate it, and choose from which probability it decides."""
+"""Choose one of the candidates or a mean of several, and calibrate it.
+
+Of probabilities also from which one it decides; of predictions, how far from them the target lies.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from specml.stages import chosen, prepare, train
 from specml.stages.calibrate import calibrate
 from specml.stages.cross_validation import decide, folds
 from specml.stages.ensemble import ensemble
+from specml.stages.interval import interval
 from specml.stages.threshold import threshold
 
 if TYPE_CHECKING:
@@ -25,7 +29,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from specml.metrics import Metric
-    from specml.spec import Spec
+    from specml.spec import PredictionInterval, Spec
     from specml.stages.work import Work
 
 OUT = "artifacts/select/choice.json"
@@ -139,7 +143,7 @@ def work(work: Work) -> None:
     found: dict[str, Any] = {}
     if layout.task == "binary":
         cut, found = threshold(spec.problem, training.y, outcome, training.weight)
-    choice = {
+    choice: dict[str, Any] = {
         "candidate": row["candidate"],
         "members": members,
         "reason": reason,
@@ -150,6 +154,8 @@ def work(work: Work) -> None:
         "leaderboard": board,
         "prior": _prior(layout, training.y, training.weight),
     }
+    if wanted := spec.selection.prediction_interval:
+        choice["prediction_interval"] = _interval(work, training, wanted, outcome)
     write_atomic(work.path(OUT), canonical_json(choice))
     if cut is not None and found["by"] != "declared":
         work.say(f"{layout.classes[1]} is decided from {cut:.4g} on, {decided(choice)}", note=True)
@@ -178,6 +184,18 @@ def _calibrated(
     found = np.full_like(outcome, np.nan)
     found[known] = calibration(outcome[known])
     return found, told
+
+
+def _interval(work: Work, training: Training, wanted: PredictionInterval, outcome: np.ndarray) -> dict[str, Any]:
+    """What is told of the interval around out-of-fold predictions; ``state`` is what was learned."""
+    forward = training.layout.folding.method == "time"
+    _, told = interval(wanted, outcome, training.y, training.weight, training.folds(), forward=forward)
+    words = f"prediction interval: {told['method']}"
+    if seen := told.get("folds"):
+        words += f", holds {seen['coverage']:.1%} of {seen['rows']:,} rows of folds that did not fit it"
+        words += f", on average {seen['width']:.4g} wide"
+    work.say(words, note=True)
+    return told
 
 
 def taken(board: list[Row], metric: Metric, spec: Spec) -> tuple[Row, str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from specml import bundle, curves, ledger
 from specml.card import expected
 from specml.data import Layout, feature_array
-from specml.evidence import Champion, Evidence, Verdict
+from specml.evidence import Champion, Evidence, Slice, Verdict, held
 from specml.explain import importance
 from specml.files import canonical_json, digest, read_json, write_atomic
 from specml.metrics import TABLE, bootstrap, mean_over
@@ -38,6 +38,8 @@ ROC = "plots/roc.csv"
 PRECISION_RECALL = "plots/precision_recall.csv"
 CALIBRATION = "plots/calibration.csv"
 PREDICTIONS = "plots/predictions.csv"
+CONFIDENCE = 0.95
+"""Of the intervals of what is told beside the gates."""
 WARM_UP = 20
 """Calls before those that are timed."""
 
@@ -99,6 +101,9 @@ def work(work: Work) -> None:
         if layout.task in metric.tasks
         if np.isfinite(value := metric.measure(*evidence.at(slice(None))))
     }
+    intervals = _intervals(evidence, opened.contract.prediction_interval)
+    if intervals:
+        measured |= {"interval_coverage": intervals["all"]["value"], "interval_width": intervals["width"]}
     work.say(", ".join(f"{name} {value:.4f}" for name, value in list(measured.items())[:3]), done=0.3)
     cost = costs(work.spec.problem.costs, evidence)
     if cost:
@@ -118,6 +123,14 @@ def work(work: Work) -> None:
     told = {"bundle": opened.digest, "rows": test.height, "metrics": measured, "gates": verdicts}
     if cost:
         told["costs"] = cost
+    if intervals:
+        told["prediction_interval"] = intervals
+        shown = intervals["all"]["interval"]
+        work.say(
+            f"prediction intervals for {intervals['coverage']:g} hold {intervals['all']['value']:.4f} of the targets "
+            f"({shown['low']:.4f} to {shown['high']:.4f}), on average {intervals['width']:.4g} wide",
+            note=True,
+        )
     if _compares(work.spec):
         told["champion"] = champion.named(work) or ""
     write_atomic(work.path(OUT), canonical_json(told))
@@ -170,12 +183,14 @@ def gather(work: Work, layout: Layout, test: pl.DataFrame, opened: bundle.Bundle
     scores, decisions = _scores(layout, answers)
     prior = np.array(choice["prior"])
     rows = test.height
+    model = chosen.load(work, layout, choice)
+    native = model.predict(test)
     return Evidence(
         task=layout.task,
         y=test[layout.target].to_numpy(),
         scores=scores,
         decisions=decisions,
-        native=chosen.load(work, layout, choice).predict(test),
+        native=native,
         prior=np.full(rows, prior[0]) if len(prior) == 1 else np.tile(prior, (rows, 1)),
         weight=test[layout.weight].to_numpy().astype(np.float64) if layout.weight else None,
         favourable=_favourable(work.spec, layout),
@@ -185,6 +200,8 @@ def gather(work: Work, layout: Layout, test: pl.DataFrame, opened: bundle.Bundle
         timed=lambda size, calls: _timed(opened, test, size, calls),
         metric=work.spec.problem.metric,
         costs=_each(work.spec, test[layout.target].to_numpy(), decisions),
+        ends=_ends(answers) if model.interval else None,
+        native_ends=model.interval(native) if model.interval else None,
         champion=(lambda: _champion(work, layout, test)) if _compares(work.spec) else None,
     )
 
@@ -254,6 +271,36 @@ def _scores(layout: Layout, answers: list[dict[str, np.ndarray]]) -> tuple[np.nd
     place = {str(label): index for index, label in enumerate(layout.classes)}
     decisions = np.array([place[label] for label in labels.tolist()])
     return (probabilities[:, 1] if layout.task == "binary" else probabilities), decisions
+
+
+def _ends(answers: list[dict[str, np.ndarray]]) -> np.ndarray:
+    """float64 [n, 2]: lower and upper ends of the prediction intervals."""
+    import numpy as np
+
+    return np.concatenate([np.stack([a["lower"], a["upper"]], axis=1) for a in answers]).astype(np.float64)
+
+
+def _intervals(evidence: Evidence, coverage: float | None) -> dict[str, Any]:
+    """How much of what they should prediction intervals hold, of all rows and of each protected group; else nothing."""
+    import numpy as np
+
+    if evidence.ends is None or len(evidence.y) == 0:
+        return {}
+
+    def one(name: str, rows: np.ndarray) -> dict[str, Any]:
+        weight = None if evidence.weight is None else evidence.weight[rows]
+        share, interval, n = held(evidence.y[rows], evidence.ends[rows], weight, CONFIDENCE)  # type: ignore[index]
+        return Slice(name=name, n=round(n), value=share, interval=interval).model_dump(mode="json")
+
+    width = np.average(evidence.ends[:, 1] - evidence.ends[:, 0], weights=evidence.weight)
+    groups = []
+    for column, values in sorted(evidence.groups.items()):
+        for name in sorted(set(values.tolist())):
+            rows = values == name
+            wide = float((evidence.ends[rows, 1] - evidence.ends[rows, 0]).mean())
+            groups.append({**one(f"{column}={name}", rows), "width": wide})
+    every = one("all", np.ones(len(evidence.y), dtype=bool))
+    return {"coverage": coverage, "width": float(width), "all": every, "groups": groups}
 
 
 def _favourable(spec: Spec, layout: Layout) -> int:

@@ -100,7 +100,9 @@ def labelled(table: pl.DataFrame) -> Window:
 
     y = table["y"].to_numpy()
     if "prediction" in table.columns:
-        return Window(table.height, y=y.astype(np.float64), scores=table["prediction"].cast(float).to_numpy())
+        ends = table.select("lower", "upper").to_numpy().astype(np.float64) if "lower" in table.columns else None
+        scores = table["prediction"].cast(float).to_numpy()
+        return Window(table.height, y=y.astype(np.float64), scores=scores, ends=ends)
     probabilities = np.array(table["probabilities"].to_list(), dtype=np.float64)
     scores = probabilities[:, 1] if probabilities.shape[1] == 2 else probabilities
     return Window(table.height, y=y.astype(np.int64), scores=scores, decisions=table["decision"].to_numpy())
