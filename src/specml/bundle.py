@@ -9,8 +9,8 @@ own numbers (``NATIVE``). No file in it can run code. The bundle's digest is tha
 ``open_bundle`` to read the old form, and keep a bundle of the old form under ``tests/``.
 
 - 2: the contract's ``explanation``, with ``design.onnx`` and the files of ``NATIVE`` beside the others.
-  Columns of times and texts, ``history`` and ``prediction_interval`` came later; a specml that does not know them
-  refuses their contract.
+  Columns of times and texts, ``history``, ``prediction_interval`` and ``abstain_band`` came later; a specml that does
+  not know them refuses their contract.
 - 1: none of these; it is read, and explained from its graph alone.
 """
 
@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from specml import admission, booster
 from specml.data import Column, PastRows, Task
 from specml.errors import GateRefused, SpecmlError
+from specml.evidence import ABSTAINED
 from specml.files import canonical_json, digest, folder_atomic
 
 if TYPE_CHECKING:
@@ -100,6 +101,8 @@ class Contract(BaseModel):
     """Labels in the order of ``probabilities``."""
     threshold: float | None = None
     """Binary: the positive class is decided from this probability on."""
+    abstain_band: tuple[float, float] | None = None
+    """Binary: from the first probability on and below the second, nothing is decided: the label is empty."""
     candidate: str
     """The candidate that was selected."""
     explanation: Explanation | None = None
@@ -118,12 +121,26 @@ class Contract(BaseModel):
     def outputs(self) -> dict[str, Literal["float32", "string"]]:
         """Graph outputs: ``probabilities`` [rows, classes] and ``label`` [rows], or ``prediction`` [rows].
 
+        A label is the text of a class, and empty where nothing is decided.
         A prediction with an interval has its ``lower`` and ``upper`` end [rows] beside it.
         """
         if self.task != "regression":
             return {"probabilities": "float32", "label": "string"}
         names = ("prediction", *(("lower", "upper") if self.prediction_interval else ()))
         return dict.fromkeys(names, "float32")
+
+    def decide(self, probabilities: np.ndarray) -> np.ndarray:
+        """Class indices int64 [n] of the graph's float32 probabilities [n, k], as its labels say them."""
+        import numpy as np
+
+        if self.task == "multiclass":
+            return np.asarray(probabilities.argmax(axis=1))
+        p = probabilities[:, 1]
+        decided = (p >= np.float32(self.threshold or 0.0)).astype(np.int64)
+        if self.abstain_band is not None:
+            low, high = np.float32(self.abstain_band[0]), np.float32(self.abstain_band[1])
+            decided[(p >= low) & (p < high)] = ABSTAINED
+        return decided
 
 
 class BundleError(SpecmlError):
@@ -211,7 +228,7 @@ def write_bundle(
 def _told(contract: Contract) -> dict[str, Any]:
     """As JSON values; what came later to the contract stands there only where it says something."""
     told = contract.model_dump(mode="json")
-    for name in ("history", "prediction_interval"):
+    for name in ("abstain_band", "history", "prediction_interval"):
         if told[name] is None:
             del told[name]
     if (one := contract.explanation) and (one.scale, one.shift) == (1.0, 0.0):

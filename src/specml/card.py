@@ -104,6 +104,8 @@ def _details(spec: Spec, layout: Layout, choice: dict[str, Any], evidence: dict[
         yield f"- Prediction interval: {widened(told)} (`{CHOICE}`)"
     if choice["threshold"] is not None:
         yield f"- Decision threshold: {choice['threshold']:.4g} (`{CHOICE}`)"
+    if choice["abstain_band"]:
+        yield f"- Decides {banded(choice)} (`{CHOICE}`)"
     yield ""
 
 
@@ -168,10 +170,24 @@ def expected(told: dict[str, Any]) -> str:
     return f"{found}; {', '.join(always)}"
 
 
+def covering(told: dict[str, Any]) -> str:
+    """Which share of the held-out rows is decided, in a line."""
+    end = told["interval"]
+    share = f"{100 * told['share']:.1f} % of the held-out rows ({100 * end['low']:.1f} to {100 * end['high']:.1f} %)"
+    return f"{share}, {told['decided']:,} of {told['rows']:,}; scores of decisions are those of these rows"
+
+
+def banded(choice: dict[str, Any]) -> str:
+    """Where nothing is decided, in words; empty where everything is."""
+    band = choice["abstain_band"]
+    return f"nothing from a probability of {band[0]:.4g} on and below {band[1]:.4g}" if band else ""
+
+
 def _priced(costs: Costs) -> str:
     """What each decision costs."""
     unit = f" {_text(costs.currency)}" if costs.currency else ""
-    names = ("false_negative", "false_positive", "true_positive", "true_negative")
+    names = ["false_negative", "false_positive", "true_positive", "true_negative"]
+    names += [] if costs.abstention is None else ["abstention"]
     return ", ".join(f"{name.replace('_', ' ')} {getattr(costs, name):g}{unit}" for name in names)
 
 
@@ -226,6 +242,9 @@ def _analyses(choice: dict[str, Any], evidence: dict[str, Any]) -> Iterator[str]
     yield ""
     rows = [(name, f"{value:.4f}") for name, value in sorted(evidence["metrics"].items())]
     yield from _table(("metric", "value"), rows, VERDICTS)
+    if evidence.get("decision_rate"):
+        yield f"Decided: {covering(evidence['decision_rate'])} (`{VERDICTS}`)."
+        yield ""
     if evidence.get("costs"):
         yield f"Expected cost: {_text(expected(evidence['costs']))} (`{VERDICTS}`)."
         yield ""

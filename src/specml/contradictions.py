@@ -90,6 +90,13 @@ def _decision(spec: Spec) -> Iterator[Disagreement]:
     if decision.threshold == "costs" and spec.problem.costs is None:
         hint = "Say problem.costs: {false_negative: 5200, false_positive: 410, currency: EUR}"
         yield Disagreement(key=(*path, "threshold"), what="is costs, but nothing says what decisions cost.", hint=hint)
+    if not isinstance(decision.threshold, str) and not decision.within(decision.threshold):
+        what = f"does not hold the threshold, {decision.threshold}: rows would be left undecided far from it."
+        yield Disagreement(key=(*path, "abstain_band"), what=what, hint="Say a band around it, or another threshold.")
+    if spec.problem.costs and spec.problem.costs.abstention is not None and decision.abstain_band is None:
+        hint = "Say problem.decision.abstain_band: [0.42, 0.58]"
+        what = "has no effect: every row is decided."
+        yield Disagreement(key=("problem", "costs", "abstention"), what=what, hint=hint)
     if decision.threshold != "auto" and decision.metric != type(decision)().metric:
         what = f"has no effect: the threshold is {decision.threshold}."
         yield Disagreement(key=(*path, "metric"), what=what, hint="Say problem.decision.threshold: auto.")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from specml.evidence import wilson
+from specml.evidence import ABSTAINED, wilson
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -132,7 +132,7 @@ def _thinned(x: np.ndarray, y: np.ndarray, points: int) -> list[tuple[float, flo
 
 
 def _confusion(evidence: Evidence, labels: list[str], shown: list[int]) -> dict[str, Any]:
-    """Rows by true (first) and decided class; rare classes are counted together as ``other``."""
+    """Rows by true (first) and decided class, where one was decided; rare classes are counted together as ``other``."""
     import numpy as np
 
     assert evidence.decisions is not None
@@ -140,7 +140,8 @@ def _confusion(evidence: Evidence, labels: list[str], shown: list[int]) -> dict[
     place[shown] = np.arange(len(shown))
     size = len(shown) + (len(shown) < len(labels))
     counts = np.zeros((size, size), dtype=np.int64)
-    np.add.at(counts, (place[evidence.y], place[evidence.decisions]), 1)
+    made = evidence.decisions != ABSTAINED
+    np.add.at(counts, (place[evidence.y[made]], place[evidence.decisions[made]]), 1)
     names = [labels[index] for index in shown] + ["other"] * (size - len(shown))
     return {"labels": names, "counts": counts.tolist()}
 

@@ -12,6 +12,7 @@ from specml.component import Block
 if TYPE_CHECKING:
     import numpy as np
 
+Probability = Annotated[float, Field(ge=0, le=1)]
 Amount = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -29,6 +30,9 @@ class Costs(Block):
     """A row of the positive class that is decided positive; below 0 it is a gain."""
     true_negative: Amount = 0.0
     """A row of the negative class that is decided negative; below 0 it is a gain."""
+    abstention: Amount | None = None
+    """A row in ``decision.abstain_band``, as the time of a person who looks at it. Unless it is said, the expected cost
+    is that of the rows that are decided."""
     currency: Annotated[str, StringConstraints(max_length=20, pattern=r"^[^\x00-\x1f|<>&]*$")] = ""
     """What the amounts are, as ``EUR``; shown beside every expected cost."""
 
@@ -50,10 +54,18 @@ class Costs(Block):
         return positive / (positive + negative)
 
     def each(self, y: np.ndarray, decisions: np.ndarray) -> np.ndarray:
-        """What each row cost, float64 [n], of class indices int64 [n] that were true and that were decided."""
+        """What each row cost, float64 [n], of class indices int64 [n] that were true and that were decided.
+
+        NaN where nothing was decided (``evidence.ABSTAINED``) and ``abstention`` does not say what that costs.
+        """
         import numpy as np
 
-        table = np.array([[self.true_negative, self.false_positive], [self.false_negative, self.true_positive]])
+        undecided = np.nan if self.abstention is None else self.abstention
+        # The last column is that of ABSTAINED, -1.
+        table = np.array([
+            [self.true_negative, self.false_positive, undecided],
+            [self.false_negative, self.true_positive, undecided],
+        ])  # fmt: skip
         return np.asarray(table[y, decisions])
 
 
@@ -67,3 +79,17 @@ class Decision(Block):
     metric: Literal["balanced_accuracy", "accuracy", "f1", "f1_macro"] = "balanced_accuracy"
     """What ``auto`` makes largest. Balanced accuracy, where both classes count alike however rare one is, is largest
     where Youden's J is."""
+    abstain_band: tuple[Probability, Probability] | None = None
+    """``[low, high]``: a row whose probability is ``low`` or more and below ``high`` gets no decision (Chow 1970, *On
+    optimum recognition error and reject tradeoff*). The threshold must lie in it: below it nothing is decided positive,
+    from its end on everything. Compared in float32, as the graph does."""
+
+    @model_validator(mode="after")
+    def _rises(self) -> Self:
+        if self.abstain_band is not None and self.abstain_band[0] >= self.abstain_band[1]:
+            raise PydanticCustomError("band", "needs abstain_band to rise, as [0.42, 0.58].")
+        return self
+
+    def within(self, threshold: float) -> bool:
+        """Whether the band, if there is one, holds a threshold; its end still does."""
+        return self.abstain_band is None or self.abstain_band[0] <= threshold <= self.abstain_band[1]

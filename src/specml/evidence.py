@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+ABSTAINED = -1
+"""In place of a class: the model decides nothing, for its probability lies in the contract's abstain band."""
+
 Outcome = Literal["holds", "refused", "not measured"]
 
 
@@ -78,7 +81,8 @@ class Evidence:
     """The rows that no training stage has read, and what the packaged model said of them.
 
     ``scores`` float64 [n] (probability of the positive class, or the prediction) or [n, k] (multiclass);
-    ``native`` the same from the unpackaged model; ``decisions`` int64 class indices [n] (classification);
+    ``native`` the same from the unpackaged model; ``decisions`` int64 class indices [n] (classification),
+    ``ABSTAINED`` for a row that is not decided;
     ``prior`` the scores of the naive model (training prior or mean).
     """
 
@@ -102,11 +106,14 @@ class Evidence:
     metric: str = ""
     """The problem's primary metric."""
     costs: np.ndarray | None = None
-    """What each row cost as it was decided, float64 [n]; None where the spec names no costs."""
+    """What each row cost as it was decided, float64 [n], NaN where that is not known; None where the spec names no
+    costs."""
     ends: np.ndarray | None = None
     """Regression with a prediction interval: its lower and upper end, float64 [n, 2]."""
     native_ends: np.ndarray | None = None
     """The same from the unpackaged model."""
+    recomputed: np.ndarray | None = None
+    """``decisions`` as Python makes them of the graph's probabilities by the contract."""
     champion: Callable[[], Champion | None] | None = None
     """What the live release says of the rows, computed when a gate asks; None when nothing was ever live."""
 

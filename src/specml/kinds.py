@@ -327,7 +327,7 @@ class Window:
     """Live rows that are judged together.
 
     ``y`` int64 class indices or float64 targets [n]; ``scores`` float64 [n] or [n, k], as in ``Evidence``;
-    ``decisions`` int64 class indices [n], None for a regression.
+    ``decisions`` int64 class indices [n], ``evidence.ABSTAINED`` where none was made, None for a regression.
     """
 
     rows: int

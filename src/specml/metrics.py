@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from specml.evidence import Interval
+from specml.evidence import ABSTAINED, Interval
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,7 +29,8 @@ EPSILON = 1e-15
 class Metric:
     """One score.
 
-    ``of`` names what it judges: ``scores`` (probabilities or predictions) or ``decisions`` (labels).
+    ``of`` names what it judges: ``scores`` (probabilities or predictions) or ``decisions`` (labels). A score of
+    decisions is that of the rows that are decided: see ``evidence.ABSTAINED``.
     """
 
     name: str
@@ -50,6 +51,9 @@ class Metric:
         import sklearn.metrics
 
         judged = decisions if self.of == "decisions" else scores
+        if judged is not None and self.of == "decisions" and (judged == ABSTAINED).any():
+            made = judged != ABSTAINED
+            y, judged, weight = y[made], judged[made], None if weight is None else weight[made]
         if judged is None or len(y) == 0:
             return float("nan")
         options = dict(self.options)
@@ -80,7 +84,8 @@ class Metric:
         if self.name == "roc_auc":
             return _area(y, scores, weight)
         each = _EACH.get(self.name)
-        if each is None:
+        abstains = self.of == "decisions" and decisions is not None and bool((decisions == ABSTAINED).any())
+        if each is None or abstains:
 
             def measured(rows: np.ndarray) -> float:
                 chosen = (None if one is None else one[rows] for one in (decisions, weight))
@@ -117,7 +122,13 @@ _EACH: dict[str, Callable[[Any, Any, Any], Any]] = {
 
 
 def mean_over(values: np.ndarray, weight: np.ndarray | None) -> Callable[[np.ndarray], float]:
-    """The weighted mean of ``values`` [n] over any of these rows, by their indices."""
+    """The weighted mean of ``values`` [n] over any of these rows, by their indices; what is NaN is left out."""
+    import numpy as np
+
+    unknown = np.isnan(values)
+    if unknown.any():
+        values = np.where(unknown, 0.0, values)
+        weight = np.where(unknown, 0.0, 1.0 if weight is None else weight)
     if weight is None:
         return lambda rows: float(values[rows].mean())
 

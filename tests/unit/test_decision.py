@@ -86,7 +86,7 @@ def test_no_cut_costs_less_out_of_fold(rows: Any, missed: float, alarm: float, h
     assert how["expected_cost"] <= how["expected_cost_theoretical"]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(predictions(), st.sampled_from(sorted(SCORES)))
 def test_auto_is_best_by_its_metric(rows: Any, metric: str) -> None:
     y, scores, weight = rows
@@ -134,6 +134,10 @@ BASE = "name: small\nproblem: {task: TASK, target: y, DECISION}\ndata: {sources:
     [
         ("binary", "decision: {threshold: costs}", "nothing says what decisions cost"),
         ("binary", "decision: {metric: f1}", "has no effect: the threshold is 0.5"),
+        ("binary", "decision: {abstain_band: [0.6, 0.8]}", "does not hold the threshold, 0.5"),
+        ("binary", "decision: {abstain_band: [0.6, 0.4]}", "needs abstain_band to rise"),
+        ("binary", "costs: {false_negative: 2, false_positive: 1, abstention: 1}", "every row is decided"),
+        ("regression", "decision: {abstain_band: [0.4, 0.6]}", "has no effect on a regression problem"),
         ("multiclass", "costs: {false_negative: 2, false_positive: 1}", "has no effect on a multiclass problem"),
         ("binary", "costs: {false_negative: 1, false_positive: 0}", "needs false_positive above true_negative"),
     ],
@@ -232,3 +236,217 @@ def test_the_expected_cost_is_told_in_metrics_card_and_verdicts(ran: Path) -> No
 def test_currencies_are_one_line_of_plain_text() -> None:
     with pytest.raises(ValidationError):
         Costs(false_negative=5, false_positive=1, currency="<b>EUR")
+
+
+@st.composite
+def bands(draw: st.DrawFn) -> tuple[float, float, float, np.ndarray]:
+    """Low, high, a threshold between, and probabilities: anything, the edges and their neighbours in float32."""
+    low, high = sorted(draw(st.tuples(st.floats(0, 1), st.floats(0, 1))))
+    if np.float32(low) == np.float32(high):
+        low, high = 0.25, 0.75
+    cut = draw(st.floats(low, high))
+    ends = [np.float32(one) for one in (low, high, cut)]
+    near = [np.nextafter(one, np.float32(way)) for one in ends for way in (0, 1)]
+    free = draw(st.lists(st.floats(0, 1, width=32), max_size=20))
+    return low, high, cut, np.array([*ends, *near, *free, 0.0, 1.0], np.float32)
+
+
+class Told:
+    """A model that answers with its only column."""
+
+    def to_onnx(self, graph: Any) -> str:
+        return str(graph.node("Cast", graph.input("p", "float64"), to=1))
+
+
+@settings(max_examples=40, deadline=None)
+@given(bands())
+def test_graph_and_contract_decide_alike_at_the_edges_of_the_band(drawn: Any) -> None:
+    from specml.bundle import predict
+
+    low, high, cut, p = drawn
+    contract = contract_of(low, high, cut)
+    outputs = predict(session_of(contract), {"p": p.astype(np.float64)})
+    expected = ["" if low <= one < high else "yes" if one >= cut else "no" for one in p.tolist()]
+    # The edges themselves are rounded to float32, as the graph has them.
+    ends = contract.abstain_band
+    assert ends is not None
+    exact = ["" if ends[0] <= one < ends[1] else "yes" if one >= ends[1] else "no" for one in p.tolist()]
+    assert outputs["label"].tolist() == exact
+    names = ["no", "yes", ""]
+    assert [names[index] for index in contract.decide(outputs["probabilities"])] == exact
+    far = [abs(one - end) > 1e-6 for one in p.tolist() for end in (low,)]
+    far = [ok and abs(one - high) > 1e-6 for ok, one in zip(far, p.tolist(), strict=True)]
+    assert [a for a, ok in zip(exact, far, strict=True) if ok] == [a for a, ok in zip(expected, far, strict=True) if ok]
+
+
+def contract_of(low: float, high: float, cut: float) -> Any:
+    """A contract with one numeric column ``p``."""
+    from specml.bundle import Contract
+    from tests.conftest import column
+
+    return Contract(
+        name="told",
+        task="binary",
+        target="y",
+        inputs=(column("p"),),
+        classes=("no", "yes"),
+        threshold=float(np.float32(cut)),
+        abstain_band=(float(np.float32(low)), float(np.float32(high))),
+        candidate="told",
+    )
+
+
+def session_of(contract: Any) -> Any:
+    """A session over the graph that ``package`` builds."""
+    import onnxruntime
+
+    from specml.stages.package import build
+
+    return onnxruntime.InferenceSession(build(contract, Told()), providers=["CPUExecutionProvider"])  # type: ignore[arg-type]
+
+
+def test_no_decision_is_null_in_json_and_empty_in_tensors() -> None:
+    from specml.bundle import predict
+    from specml.serving.answer import predictions
+    from specml.serving.infer import metadata
+    from specml.serving.openapi import openapi
+
+    contract = contract_of(0.4, 0.6, 0.5)
+    outputs = predict(session_of(contract), {"p": np.array([0.1, 0.5, 0.9])})
+    assert [one["label"] for one in predictions(outputs, contract)] == ["no", None, "yes"]
+    assert outputs["label"].tolist() == ["no", "", "yes"]
+    assert metadata(contract, "1")["abstain_band"] == list(contract.abstain_band)
+    told = openapi(contract, version="1", max_rows=9, explained_rows=9, secured=False, notice={})
+    answer = told["paths"]["/predict"]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
+    label = answer["properties"]["predictions"]["items"]["properties"]["label"]
+    assert label["enum"] == ["no", "yes", None]
+    assert "0.4 or more, and below 0.6" in label["description"]
+
+
+def test_what_is_not_decided_is_captured_as_null_and_judged_as_such(tmp_path: Path) -> None:
+    from specml.bundle import predict
+    from specml.serving.capture import Capture
+    from specml.serving.request import Rows
+    from specml.signals.performance import Performance
+    from specml.watch.feedback import _answers
+    from specml.watch.live import labelled
+
+    contract, p = contract_of(0.4, 0.6, 0.5), np.tile([0.1, 0.5, 0.9], 30)
+    capture = Capture(tmp_path, contract, "sha256:0")
+    capture.offer("one", Rows(90, {"p": p}), predict(session_of(contract), {"p": p}))
+    capture.close()
+    ids = pl.Series([f"one-{index}" for index in range(90)])
+    (segment,) = tmp_path.glob("*.parquet")
+    assert pl.read_parquet(segment)["outputs"].struct.field("label").to_list()[:3] == ["no", None, "yes"]
+    found = _answers(tmp_path, contract, ids)
+    assert found["decision"].to_list()[:3] == [0, -1, 1]
+    # Wrong about every row that it decides would be wrong; of those that it leaves nothing is said.
+    window = labelled(found.with_columns(y=pl.Series([0, 0, 1] * 30)))
+    verdict = Performance(metric="accuracy", min=0.9, min_rows=50).judge({}, window)
+    assert (verdict.outcome, verdict.value) == ("holds", 1.0)
+
+
+def test_scores_of_decisions_are_those_of_the_decided_rows() -> None:
+    from specml.metrics import TABLE
+
+    y = np.array([0, 1, 1, 0, 1, 0])
+    p, weight = np.array([0.1, 0.9, 0.5, 0.5, 0.2, 0.3]), np.arange(1.0, 7.0)
+    decisions = np.array([0, 1, -1, -1, 0, 0])
+    made = decisions >= 0
+    for name in ("accuracy", "balanced_accuracy", "f1", "precision", "recall"):
+        metric = TABLE[name]
+        for w in (None, weight):
+            alone = metric.measure(y[made], p[made], decisions[made], None if w is None else w[made])
+            assert metric.measure(y, p, decisions, w) == pytest.approx(alone)
+            assert metric.over(y, p, decisions, w)(np.arange(6)) == pytest.approx(alone)
+    assert TABLE["roc_auc"].measure(y, p, decisions) == TABLE["roc_auc"].measure(y, p, np.abs(decisions))
+    assert np.isnan(TABLE["accuracy"].measure(y, p, np.full(6, -1)))
+
+
+def test_what_is_not_decided_costs_what_is_said_or_is_left_out() -> None:
+    y, decisions = np.array([0, 1, 1]), np.array([-1, -1, 0])
+    each = Costs(false_negative=10, false_positive=2).each(y, decisions)
+    assert np.isnan(each).tolist() == [True, True, False]
+    evidence = Evidence("binary", np.tile(y, 60), *[np.full(180, 0.5)] * 2, *[np.full(180, 0.5)] * 2)
+    assert ExpectedCost(max=11).check(replace(evidence, costs=np.tile(each, 60))).value == pytest.approx(10)
+    looked_at = Costs(false_negative=10, false_positive=2, abstention=1).each(y, decisions)
+    assert ExpectedCost(max=11).check(replace(evidence, costs=np.tile(looked_at, 60))).value == pytest.approx(4)
+
+
+def test_the_decision_rate_is_judged_on_its_lower_bound() -> None:
+    from specml.gates.decision_rate import DecisionRate
+
+    half = np.full(1000, 0.5)
+    decisions = np.where(np.arange(1000) < 900, 1, -1)
+    evidence = Evidence("binary", np.ones(1000, np.int64), half, decisions, half, half)
+    assert DecisionRate(min=0.85).check(evidence).outcome == "holds"
+    assert DecisionRate(min=0.9).check(evidence).outcome == "refused"
+    assert DecisionRate(min=0.9, min_rows=2000).check(evidence).outcome == "not measured"
+
+
+def test_parity_refuses_a_graph_that_decides_otherwise_than_its_contract() -> None:
+    from specml.gates.parity import Parity
+
+    p = np.linspace(0, 1, 100)
+    decisions = (p >= 0.5).astype(np.int64)
+    evidence = Evidence("binary", decisions, p, decisions, p, p, recomputed=decisions.copy())
+    assert Parity().check(evidence).outcome == "holds"
+    assert evidence.recomputed is not None
+    evidence.recomputed[7] = -1
+    verdict = Parity().check(evidence)
+    assert verdict.outcome == "refused"
+    assert verdict.reason.startswith("1 of 100 rows")
+
+
+@pytest.fixture(scope="module")
+def banded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same project with an abstain band."""
+    folder = tmp_path_factory.mktemp("band")
+    write_people(folder)
+    costs = {"false_negative": 6, "false_positive": 4, "abstention": 0.5, "currency": "EUR"}
+    run_stages(people(costs=costs, decision={"threshold": "costs", "abstain_band": [0.3, 0.6]}), folder)
+    return folder
+
+
+def test_an_abstain_band_is_told_wherever_decisions_are(banded: Path) -> None:
+    from specml.bundle import open_bundle, predict
+    from specml.data import feature_array
+
+    told = json.loads((banded / "artifacts/validate/verdicts.json").read_text())
+    opened = open_bundle(banded / "artifacts/bundle")
+    test = pl.read_parquet(banded / "artifacts/prepare/test.parquet")
+    outputs = predict(opened.session(), {one.name: feature_array(test, one) for one in opened.contract.inputs})
+    p = outputs["probabilities"][:, 1]
+    made = ~((p >= np.float32(0.3)) & (p < np.float32(0.6)))
+    assert 0.2 < made.mean() < 0.9
+    assert [label != "" for label in outputs["label"]] == made.tolist()
+    assert told["metrics"]["decision_rate"] == pytest.approx(made.mean())
+    assert (told["decision_rate"]["decided"], told["decision_rate"]["rows"]) == (made.sum(), len(p))
+    y = test["y"].to_numpy()
+    assert told["metrics"]["accuracy"] == pytest.approx(((p >= 0.6) == y)[made].mean())
+    each = np.where(made, np.where(y == (p >= 0.6), 0, np.where(y == 1, 6, 4)), 0.5)
+    assert told["metrics"]["expected_cost"] == pytest.approx(each.mean())
+    assert told["gates"]["parity"]["outcome"] == "holds"
+    card = (banded / "artifacts/release/card.md").read_text()
+    assert "Decides nothing from a probability of 0.3 on and below 0.6" in card
+    assert f"Decided: {100 * made.mean():.1f} % of the held-out rows" in card
+    assert "abstention 0.5 EUR" in card
+    counts = json.loads((banded / "artifacts/validate/curves.json").read_text())["confusion"]["counts"]
+    assert np.sum(counts) == made.sum()
+    plotted = pl.read_csv(banded / "plots/confusion.csv")
+    assert (plotted["predicted"] != "no decision").to_list() == made.tolist()
+
+
+def test_the_contract_of_a_model_that_always_decides_says_nothing_of_a_band(ran: Path, banded: Path) -> None:
+    assert "abstain_band" not in json.loads((ran / "artifacts/bundle/contract.json").read_text())
+    found = json.loads((banded / "artifacts/bundle/contract.json").read_text())["abstain_band"]
+    assert found == [float(np.float32(0.3)), float(np.float32(0.6))]
+
+
+def test_a_band_away_from_the_threshold_that_is_found_stops_the_run(tmp_path: Path) -> None:
+    from specml.errors import StageFailed
+
+    write_people(tmp_path)
+    spec = people(decision={"threshold": "auto", "abstain_band": [0.9, 0.95]})
+    with pytest.raises(StageFailed, match="does not hold the threshold, which is 0"):
+        run_stages(spec, tmp_path)

@@ -96,7 +96,10 @@ def lines(number: int, row: dict[str, Any], told: dict[str, Any], space: str, ta
     from specml.explain import UNITS
 
     prediction, name = told["prediction"], told.get("class", target)
-    if "label" in prediction:
+    if "label" in prediction and prediction["label"] is None:
+        sure = prediction["probability"]
+        yield f"row {number}: {target} is not decided, with probability {sure:.3f} of the positive class"
+    elif "label" in prediction:
         sure = prediction["probabilities"][category(prediction["label"])]
         yield f"row {number}: {target} is {_text(prediction['label'])}, with probability {sure:.3f}"
     else:

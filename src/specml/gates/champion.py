@@ -9,7 +9,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from specml.component import Disagreement
-from specml.evidence import Evidence, Verdict, bounded
+from specml.evidence import ABSTAINED, Evidence, Verdict, bounded
 from specml.kinds import Gate
 from specml.metrics import TABLE, bootstrap
 
@@ -31,6 +31,8 @@ class Champion(Gate):
     than either. A non-inferiority test (Wellek 2010, *Testing Statistical Hypotheses of Equivalence and
     Noninferiority*, 2nd ed., ch. 2). Positive differences are improvements, whatever the metric's direction; of an
     error in the target's unit the difference is taken as a share of the champion's error.
+
+    A metric of decisions is that of the rows that both decide.
 
     Without a champion the gate holds, and says so. A champion that can't answer these rows is not measured.
     """
@@ -61,6 +63,8 @@ class Champion(Gate):
 
     @override
     def check(self, evidence: Evidence) -> Verdict:
+        import numpy as np
+
         champion = evidence.champion() if evidence.champion is not None else None
         n, threshold = len(evidence.y), f"≥ {self.min:g}"
         if champion is None:
@@ -73,13 +77,17 @@ class Champion(Gate):
         metric = TABLE[self.metric or evidence.metric]
         relative = metric.name in OF_THE_TARGET
 
-        def gain(mine: float, theirs: float) -> float:
-            found = metric.gain(mine, theirs)
-            return found / max(theirs, TINY) if relative else found
+        def gain(mine: float, its_own: float) -> float:
+            found = metric.gain(mine, its_own)
+            return found / max(its_own, TINY) if relative else found
 
         y, scores, decisions, weight = evidence.at(slice(None))
+        theirs = champion.decisions
+        if decisions is not None and theirs is not None:
+            both = (decisions != ABSTAINED) & (theirs != ABSTAINED)
+            decisions, theirs = np.where(both, decisions, ABSTAINED), np.where(both, theirs, ABSTAINED)
         ours = (y, scores, decisions, weight)
-        its = (y, champion.scores, champion.decisions, weight)
+        its = (y, champion.scores, theirs, weight)
         interval = None
         if n >= self.min_rows:
             challenger, before = metric.over(*ours), metric.over(*its)

@@ -48,7 +48,8 @@ class GroupDisparity(Gate):
         "false_positive_rate_difference",
     ]
     """Rates are of the favourable class: how often it is decided, among all rows, among those whose true
-    outcome it is, and among those whose true outcome it is not."""
+    outcome it is, and among those whose true outcome it is not. A row that is not decided counts among them, as one
+    that did not get it: a model that abstains more often for a group shows here."""
     by: Annotated[tuple[str, ...], Field(min_length=1)]
     """Protected columns, each judged by itself."""
     min: Annotated[float, Field(gt=0, le=1)] | None = None

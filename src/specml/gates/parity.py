@@ -14,6 +14,7 @@ from specml.kinds import Gate
 class Parity(Gate):
     """The ONNX graph and the library that trained the model agree on every holdout row.
 
+    Its labels are, without exception, those that the contract's threshold and abstain band make of its probabilities.
     Every row is compared, with its prediction interval where there is one, so there is no confidence interval.
     In a regression the difference is relative to the spread of the predictions or, where that is larger, to the
     prediction itself: the graph answers in float32.
@@ -41,6 +42,10 @@ class Parity(Gate):
                 n=n,
                 threshold=threshold,
             )
+        other = 0 if evidence.recomputed is None else int((evidence.recomputed != evidence.decisions).sum())
+        if other:
+            reason = f"{other} of {n} rows are decided otherwise than their own probability says."
+            return Verdict(outcome="refused", reason=reason, n=n, threshold=threshold)
         worst = float(per_row.max())
         beyond = int((per_row > self.max).sum())
         return Verdict(

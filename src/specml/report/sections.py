@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 from specml.admission import stops
 from specml.card import (
     NESTED,
+    banded,
     calibrated,
+    covering,
     decided,
     expected,
     governance,
@@ -131,6 +133,8 @@ def _problem(facts: Facts) -> list[tuple[str, str]]:
         rows.insert(
             3, ("decided", f"{layout.classes[1]} from a probability of {threshold:.4g} on, {decided(facts.choice)}")
         )
+    if facts.choice["abstain_band"]:
+        rows.insert(4, ("not decided", banded(facts.choice)))
     if facts.choice["calibration"]:
         rows.insert(3, ("calibrated", calibrated(facts.choice["calibration"])))
     if told := facts.choice.get("prediction_interval"):
@@ -331,7 +335,10 @@ def _trials(told: dict[str, Any]) -> list[float]:
 
 def _winner(facts: Facts) -> dict[str, Any]:
     drawn, metrics = facts.curves, sorted(facts.evidence["metrics"].items())
-    told: dict[str, Any] = {"metrics": metrics, "figures": [], "calibration": None, "classes": [], "cost": ""}
+    told: dict[str, Any] = {"metrics": metrics, "figures": [], "calibration": None, "classes": []}
+    told |= {"cost": "", "decision_rate": ""}
+    if made := facts.evidence.get("decision_rate"):
+        told["decision_rate"] = covering(made)
     if cost := facts.evidence.get("costs"):
         told["cost"] = expected(cost)
     seen = facts.evidence.get("prediction_interval")

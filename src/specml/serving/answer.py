@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 def predictions(outputs: dict[str, np.ndarray], contract: Contract) -> list[dict[str, Any]]:
     """One object for each row: ``label`` and probabilities, or ``prediction`` with its interval where it has one.
 
+    A row that is not decided has the label None.
     Labels have the JSON type of ``contract.classes``; numbers are the graph's float32.
     """
     if contract.task == "regression":
@@ -26,6 +27,8 @@ def predictions(outputs: dict[str, np.ndarray], contract: Contract) -> list[dict
         ]
     names = [category(label) for label in contract.classes]
     labels = {**{str(label): label for label in contract.classes}, **dict(zip(names, contract.classes, strict=True))}
+    undecided: dict[str, Any] = {"": None}  # no class is called so: an empty label is a missing one
+    labels = undecided | labels
     answers = []
     for label, row in zip(outputs["label"].ravel().tolist(), outputs["probabilities"], strict=True):
         answer: dict[str, Any] = {"label": labels.get(label, label)}

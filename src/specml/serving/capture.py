@@ -268,7 +268,7 @@ class Capture:
         else:
             probabilities = pl.Series("probabilities", answers["probabilities"].astype(np.float32))
             outputs = [
-                pl.Series("label", answers["label"].ravel().tolist(), dtype=pl.String),
+                pl.Series("label", [one or None for one in answers["label"].ravel().tolist()], dtype=pl.String),
                 probabilities.cast(pl.List(pl.Float32)),
             ]
         stamps = [np.datetime64(part.at.replace(tzinfo=None), "us") for part in parts]

@@ -104,7 +104,10 @@ def write_infer(
 
 
 def metadata(contract: Contract, version: str) -> dict[str, Any]:
-    """What the protocol tells about the model, and beyond it what its rows are told of those before them."""
+    """What the protocol tells about the model, and beyond it what its rows are told of those before them.
+
+    And when it does not decide: the label is then empty.
+    """
     outputs = [
         {
             "name": name,
@@ -117,13 +120,15 @@ def metadata(contract: Contract, version: str) -> dict[str, Any]:
         {"name": column.name, "datatype": "BYTES" if column.tensor == "string" else "FP64", "shape": [-1, 1]}
         for column in contract.inputs
     ]
-    told = {
+    told: dict[str, Any] = {
         "name": contract.name,
         "versions": [version],
         "platform": "onnx_onnxruntime",
         "inputs": inputs,
         "outputs": outputs,
     }
+    if contract.abstain_band:
+        told |= {"abstain_band": list(contract.abstain_band)}
     return told | ({"history": contract.history.model_dump(mode="json")} if contract.history else {})
 
 

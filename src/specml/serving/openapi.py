@@ -218,6 +218,9 @@ def _prediction(contract: Contract) -> dict[str, Any]:
         "label": {"enum": list(contract.classes)},
         "probabilities": {"type": "object", "additionalProperties": probability},
     }
+    if band := contract.abstain_band:
+        about = f"null: no decision, for the probability is {band[0]:g} or more, and below {band[1]:g}."
+        properties["label"] = {"enum": [*contract.classes, None], "description": about}
     if contract.task == "binary":
         properties["probability"] = {**probability, "description": f"Of the class {contract.classes[-1]!r}."}
     return {"type": "object", "required": list(properties), "properties": properties}

@@ -53,6 +53,7 @@ def work(work: Work) -> None:
         inputs=layout.features,
         classes=layout.classes,
         threshold=choice["threshold"],
+        abstain_band=choice["abstain_band"],
         candidate=name,
         explanation=explanation(*explained, model.calibration) if explained else None,
         history=layout.history,
@@ -105,9 +106,16 @@ def build(contract: Contract, model: Chosen) -> bytes:
         return graph.to_bytes()
     # A mean of many leaves, summed in float32, may come out at 1.0000004.
     answer = graph.node("Clip", answer, *(graph.constant(np.array(end, dtype=np.float32)) for end in (0.0, 1.0)))
+    names = [str(one) for one in contract.classes]
     if contract.task == "binary":
         positive = graph.node("GreaterOrEqual", answer, graph.constant(np.array(contract.threshold, dtype=np.float32)))
-        index = graph.node("Squeeze", graph.node("Cast", positive, to=7), graph.constant(np.array([1])))
+        place = graph.node("Cast", positive, to=7)
+        if contract.abstain_band is not None:
+            low, high = (graph.constant(np.array(end, dtype=np.float32)) for end in contract.abstain_band)
+            inside = graph.node("And", graph.node("GreaterOrEqual", answer, low), graph.node("Less", answer, high))
+            place = graph.node("Where", inside, graph.constant(np.array(len(names))), place)
+            names.append("")
+        index = graph.node("Squeeze", place, graph.constant(np.array([1])))
         negative = graph.node("Sub", graph.constant(np.array(1, dtype=np.float32)), answer)
         answer = graph.node("Concat", negative, answer, axis=1)
     else:
@@ -116,8 +124,8 @@ def build(contract: Contract, model: Chosen) -> bytes:
         "LabelEncoder",
         index,
         domain="ai.onnx.ml",
-        keys_int64s=list(range(len(contract.classes))),
-        values_strings=[str(one) for one in contract.classes],
+        keys_int64s=list(range(len(names))),
+        values_strings=names,
     )
     graph.output("probabilities", answer, "float32", len(contract.classes))
     graph.output("label", label, "string")

@@ -141,8 +141,11 @@ def work(work: Work) -> None:
     outcome, calibration = _calibrated(work, training, {**row, "members": members}, outcome)
     cut: float | None = None
     found: dict[str, Any] = {}
+    band = spec.problem.decision.abstain_band if layout.task == "binary" else None
     if layout.task == "binary":
         cut, found = threshold(spec.problem, training.y, outcome, training.weight)
+        if not spec.problem.decision.within(cut):
+            raise _outside(cut, decided({"decision": found}))
     choice: dict[str, Any] = {
         "candidate": row["candidate"],
         "members": members,
@@ -151,6 +154,7 @@ def work(work: Work) -> None:
         "calibration": calibration,
         "threshold": cut,
         "decision": found,
+        "abstain_band": None if band is None else [float(np.float32(end)) for end in band],
         "leaderboard": board,
         "prior": _prior(layout, training.y, training.weight),
     }
@@ -160,6 +164,12 @@ def work(work: Work) -> None:
     if cut is not None and found["by"] != "declared":
         work.say(f"{layout.classes[1]} is decided from {cut:.4g} on, {decided(choice)}", note=True)
     work.say(f"{row['candidate']} is taken: {metric.name} {row['mean']:.4f}, {reason}")
+
+
+def _outside(cut: float, how: str) -> StageFailed:
+    what = f"does not hold the threshold, which is {cut:.4g}: {how}."
+    hint = "Say a band around it, a threshold of your own, or leave the band out."
+    return StageFailed(what, where="problem.decision.abstain_band", hint=hint)
 
 
 def _calibrated(

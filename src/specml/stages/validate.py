@@ -10,9 +10,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from specml import bundle, curves, ledger
-from specml.card import expected
+from specml.card import covering, expected
 from specml.data import Layout, feature_array
-from specml.evidence import Champion, Evidence, Slice, Verdict, held
+from specml.evidence import ABSTAINED, Champion, Evidence, Slice, Verdict, held, wilson
 from specml.explain import importance
 from specml.files import canonical_json, digest, read_json, write_atomic
 from specml.metrics import TABLE, bootstrap, mean_over
@@ -105,6 +105,10 @@ def work(work: Work) -> None:
     if intervals:
         measured |= {"interval_coverage": intervals["all"]["value"], "interval_width": intervals["width"]}
     work.say(", ".join(f"{name} {value:.4f}" for name, value in list(measured.items())[:3]), done=0.3)
+    made = decision_rate(evidence) if opened.contract.abstain_band else {}
+    if made:
+        measured["decision_rate"] = made["share"]
+        work.say(f"decides {covering(made)}", note=True)
     cost = costs(work.spec.problem.costs, evidence)
     if cost:
         measured["expected_cost"] = cost["expected"]
@@ -121,8 +125,6 @@ def work(work: Work) -> None:
         }
         work.say(f"{name}: {verdict.outcome} · {verdict.reason}", done=0.3 + 0.7 * (number + 1) / len(gates))
     told = {"bundle": opened.digest, "rows": test.height, "metrics": measured, "gates": verdicts}
-    if cost:
-        told["costs"] = cost
     if intervals:
         told["prediction_interval"] = intervals
         shown = intervals["all"]["interval"]
@@ -131,6 +133,7 @@ def work(work: Work) -> None:
             f"({shown['low']:.4f} to {shown['high']:.4f}), on average {intervals['width']:.4g} wide",
             note=True,
         )
+    told |= {name: one for name, one in (("costs", cost), ("decision_rate", made)) if one}
     if _compares(work.spec):
         told["champion"] = champion.named(work) or ""
     write_atomic(work.path(OUT), canonical_json(told))
@@ -169,6 +172,14 @@ def costs(told: Costs | None, evidence: Evidence) -> dict[str, Any]:
 _SIDES = ("negative", "positive")
 
 
+def decision_rate(evidence: Evidence) -> dict[str, Any]:
+    """Which share of the held-out rows is decided, with its 95 % interval."""
+    if evidence.decisions is None or not len(evidence.y):
+        return {}
+    rows, made = len(evidence.y), int((evidence.decisions != ABSTAINED).sum())
+    return {"share": made / rows, "decided": made, "rows": rows, "interval": wilson(made, rows, 0.95).model_dump()}
+
+
 def passes(verdict: Verdict) -> bool:
     """Whether a verdict lets a release through: missing evidence does so only where the gate's policy says."""
     return verdict.outcome == "holds" or (verdict.outcome == "not measured" and not verdict.blocking)
@@ -202,6 +213,9 @@ def gather(work: Work, layout: Layout, test: pl.DataFrame, opened: bundle.Bundle
         costs=_each(work.spec, test[layout.target].to_numpy(), decisions),
         ends=_ends(answers) if model.interval else None,
         native_ends=model.interval(native) if model.interval else None,
+        recomputed=None
+        if decisions is None
+        else np.concatenate([opened.contract.decide(one["probabilities"]) for one in answers]),
         champion=(lambda: _champion(work, layout, test)) if _compares(work.spec) else None,
     )
 
@@ -268,7 +282,7 @@ def _scores(layout: Layout, answers: list[dict[str, np.ndarray]]) -> tuple[np.nd
         return np.concatenate([a["prediction"] for a in answers]).astype(np.float64), None
     probabilities = np.concatenate([a["probabilities"] for a in answers]).astype(np.float64)
     labels = np.concatenate([a["label"] for a in answers])
-    place = {str(label): index for index, label in enumerate(layout.classes)}
+    place = {"": ABSTAINED} | {str(label): index for index, label in enumerate(layout.classes)}
     decisions = np.array([place[label] for label in labels.tolist()])
     return (probabilities[:, 1] if layout.task == "binary" else probabilities), decisions
 
@@ -325,5 +339,6 @@ def _plot(plot: Plot, layout: Layout, evidence: Evidence, drawn: dict[str, Any])
         return "actual,predicted\n" + "".join(f"{evidence.y[i]:g},{evidence.scores[i]:g}\n" for i in kept)
     assert evidence.decisions is not None
     names = ['"' + str(label).replace('"', '""') + '"' for label in layout.classes]
+    names.append('"no decision"')  # the last one, that of ABSTAINED
     pairs = zip(evidence.y.tolist(), evidence.decisions.tolist(), strict=True)
     return "actual,predicted\n" + "".join(f"{names[a]},{names[p]}\n" for a, p in pairs)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from specml.casting import as_categories, cast
 from specml.data import MISSING, category
 from specml.errors import DataCheckFailed
+from specml.evidence import ABSTAINED
 from specml.files import digest, write_atomic
 from specml.serving.capture import NAME
 from specml.watch import stream
@@ -92,7 +93,7 @@ def _answers(folder: Path, contract: Contract, ids: pl.Series) -> pl.DataFrame:
     if contract.task == "regression":
         return found
     places = {str(label): index for index, label in enumerate(contract.classes)}
-    decision = pl.col("label").replace_strict(places, return_dtype=pl.Int64)
+    decision = pl.col("label").replace_strict(places, return_dtype=pl.Int64).fill_null(ABSTAINED)
     return found.select("id", "probabilities", decision=decision)
 
 
