@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from specml.bundle import Bundle
     from specml.data import Task
+    from specml.graph import Trees
     from specml.kinds import Model
 
 COLUMNS = (
@@ -195,7 +196,7 @@ def people(n: int = 500, extra: int = 0) -> pl.DataFrame:
     )
 
 
-def trained_bundle(folder: Path, candidate: Any, task: Task, extra: int = 0) -> Trained:
+def trained_bundle(folder: Path, candidate: Any, task: Task, extra: int = 0, trees: Trees = "operator") -> Trained:
     """Train a candidate on ``people`` and package it, as the stages do."""
     from specml.stages import package
     from specml.stages.chosen import Chosen, Member
@@ -225,12 +226,14 @@ def trained_bundle(folder: Path, candidate: Any, task: Task, extra: int = 0) -> 
         candidate="trained",
         explanation=package.explanation(preprocessing, native) if native else None,
     )
+    graph = package.assemble(contract, Chosen((Member(preprocessing, model),)), trees)
     write_bundle(
         folder,
         contract,
-        package.build(contract, Chosen((Member(preprocessing, model),))),
+        graph.to_bytes(),
         {"columns": {column.name: describe(table[column.name]) for column in columns}},
         design=package.build_design(preprocessing) if native else b"",
         native=native.content if native else b"",
+        trees=graph.trees if graph.has_trees else None,
     )
     return Trained(open_bundle(folder), preprocessing, model, table)

@@ -2,8 +2,9 @@
 
 A folder with ``model.onnx`` (preprocessing and model, one graph), ``contract.json`` (what goes in and
 comes out), ``reference.json`` (how the training rows were distributed) and ``manifest.json`` (the digests
-of the others). A model that can be explained exactly adds ``design.onnx`` (preprocessing alone) and its
-own numbers (``NATIVE``). No file in it can run code. The bundle's digest is that of its manifest.
+of the others, and the form that trees have in the graph). A model that can be explained exactly adds ``design.onnx``
+(preprocessing alone) and its own numbers (``NATIVE``). No file in it can run code. The bundle's digest is that of its
+manifest.
 
 ``PROTOCOL`` counts the format. To change it: raise it by one, write down here what changed, teach
 ``open_bundle`` to read the old form, and keep a bundle of the old form under ``tests/``.
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     import numpy as np
     import onnxruntime
 
+    from specml.graph import Trees
+
 PROTOCOL = 2
 
 RELEASE = "artifacts/release/release.json"
@@ -50,8 +53,8 @@ NATIVE = {"tree_shap": "booster.txt", "linear": "linear.json", "deep_lift": "net
 OPERATORS = frozenset({
     "Abs", "Add", "And", "ArgMax", "ArgMin", "ArrayFeatureExtractor", "BatchNormalization", "Cast", "Clip",
     "Concat", "Constant", "ConstantOfShape", "Cos", "Div", "Elu", "Equal", "Erf", "Exp", "Flatten", "Floor",
-    "Gather", "Gelu", "Gemm", "Greater", "GreaterOrEqual", "HardSigmoid", "HardSwish", "Identity", "IsInf",
-    "IsNaN", "LabelEncoder", "LayerNormalization", "LeakyRelu", "Less", "LessOrEqual", "LinearClassifier",
+    "Gather", "GatherElements", "Gelu", "Gemm", "Greater", "GreaterOrEqual", "HardSigmoid", "HardSwish", "Identity",
+    "IsInf", "IsNaN", "LabelEncoder", "LayerNormalization", "LeakyRelu", "Less", "LessOrEqual", "LinearClassifier",
     "LinearRegressor", "Log", "MatMul", "Max", "Min", "Mod", "Mul", "Neg", "Normalizer", "Not", "Or", "PRelu",
     "Pow", "Reciprocal", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum",
     "Relu", "Reshape", "SVMClassifier", "SVMRegressor", "Scaler", "Selu", "Shape", "Sigmoid", "Sign", "Sin",
@@ -205,10 +208,12 @@ def write_bundle(
     *,
     design: bytes = b"",
     native: bytes = b"",
+    trees: Trees | None = None,
 ) -> str:
     """Write a bundle to ``folder``, whole or not at all; returns its digest.
 
-    ``design`` and ``native`` are what the contract's method of explanation needs.
+    ``design`` and ``native`` are what the contract's method of explanation needs; ``trees``: the form that they have
+    in the graph, which the manifest tells; None where there are none.
     """
     contents = {
         "model.onnx": model,
@@ -218,7 +223,8 @@ def write_bundle(
     if contract.explained.method in NATIVE:
         contents |= {DESIGN: design, NATIVE[contract.explained.method]: native}
     files = {name: {"sha256": digest(raw), "bytes": len(raw)} for name, raw in contents.items()}
-    manifest = canonical_json({"protocol": PROTOCOL, "files": files})
+    form = {} if trees is None else {"trees": trees}
+    manifest = canonical_json({"protocol": PROTOCOL, "files": files, **form})
     with folder_atomic(folder) as temporary:
         for name, raw in {**contents, "manifest.json": manifest}.items():
             (temporary / name).write_bytes(raw)

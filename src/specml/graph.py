@@ -17,13 +17,20 @@ IR_VERSION = 10
 """Format versions of the graph: what onnxruntime 1.18 and later runs, on CPU and CUDA."""
 
 DType = Literal["float32", "float64", "int64", "bool", "string"]
+Trees = Literal["operator", "tensors"]
 
 
 class Graph:
-    """A graph in the making; values are known by the name that made them."""
+    """A graph in the making; values are known by the name that made them.
 
-    def __init__(self, name: str) -> None:
+    ``trees``: what ensembles of trees become, ``ai.onnx.ml``'s operator or plain tensor operators.
+    """
+
+    def __init__(self, name: str, trees: Trees = "operator") -> None:
         self.name = name
+        self.trees = trees
+        self.has_trees = False
+        """Whether any became that."""
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
         self._nodes: list[onnx.NodeProto] = []

@@ -29,6 +29,7 @@ from specml.features.categorical import Categorical
 from specml.features.date import Date
 from specml.features.numeric import Numeric
 from specml.features.text import Text
+from specml.graph import Trees
 from specml.kinds import Candidate, Feature, Gate, Rule, Signal, Source, Target
 from specml.metrics import PRIMARY
 from specml.plan import Obligation, Plan
@@ -323,8 +324,19 @@ class Serving(Block):
     """Most bytes in one request's body; beyond: 413."""
     explain: Explain | None = Explain()
     """What answers ``/explain``; ``null``: nothing does, and a process less runs."""
+    trees: Literal["auto", "operator", "tensors"] = "auto"
+    """What ensembles of trees become in the graph: ``operator``, ONNX's own for trees, which is fast on CPUs and which
+    CUDA does not have; ``tensors``, plain operators that CUDA has all of, for which a CPU takes several times as long;
+    ``auto``: ``tensors`` where replicas reserve GPUs. Every row ends in the same leaves."""
     auth: BearerAuth | None = None
     """Without it anyone who can reach the port may ask: then only this machine can."""
+
+    @property
+    def tree_form(self) -> Trees:
+        """What ``trees`` says, or comes to."""
+        if self.trees == "auto":
+            return "tensors" if self.replicas.gpus > 0 else "operator"
+        return self.trees
 
 
 class Deployment(Block):

@@ -1,7 +1,7 @@
-"""Tree ensembles as one ``ai.onnx.ml`` operator that decides every row as the library does.
+"""Tree ensembles in a graph that decides every row as the library does.
 
-LightGBM and scikit-learn compare float64 thresholds with float32 features (XGBoost and CatBoost float32 ones); the
-operator compares float32 with float32.
+As one operator of ``ai.onnx.ml``, or as plain tensor operators: see ``tensors``. LightGBM and scikit-learn compare
+float64 thresholds with float32 features (XGBoost and CatBoost float32 ones); a graph compares float32 with float32.
 Rounding each threshold *down* to the nearest float32 keeps every decision: for a float32 ``x``,
 ``x <= t`` exactly when ``x <= floor32(t)``.
 """
@@ -12,16 +12,21 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from specml import tensors
+
 if TYPE_CHECKING:
     import numpy as np
 
     from specml.data import Task
     from specml.graph import Graph
 
+SPLIT = ("tree", "node", "feature", "mode", "threshold", "left", "right", "missing_goes_left")
+"""Lists with an entry for each node."""
+
 
 @dataclass
 class Ensemble:
-    """Trees summed into ``width`` scores [n, width]; node lists as the operator wants them."""
+    """Trees summed into ``width`` scores [n, width]; node lists as the operator wants them, roots with number 0."""
 
     width: int
     tree: list[int] = field(default_factory=list)
@@ -36,8 +41,8 @@ class Ensemble:
     leaf_node: list[int] = field(default_factory=list)
     leaf_target: list[int] = field(default_factory=list)
     leaf_value: list[float] = field(default_factory=list)
-    fresh: int = 0
-    """The next number of a node that no tree of the library has."""
+    sets: dict[tuple[int, int], np.ndarray] = field(default_factory=dict)
+    """By tree and node, of a node that parts categories: which of the codes -1, 0, 1, … go to the left, bool."""
 
     def add_split(
         self, tree: int, node: int, *, feature: int, limit: float, below: tuple[int, int], missing_left: int
@@ -55,25 +60,12 @@ class Ensemble:
     def add_set(self, tree: int, node: int, *, feature: int, left: np.ndarray, below: tuple[int, int]) -> None:
         """A node for the codes -1, 0, 1, … of a category: ``left`` bool says of each whether it goes to the left.
 
-        What is missing goes with -1, and codes beyond with the last. Each run of codes on one side is a comparison
-        of a chain, whose nodes share the two children; onnxruntime takes that where no node shares the child of
-        those that the comparison fails. Numbers of new nodes follow the largest of the ensemble's tree.
+        What is missing goes with -1, and codes beyond with the last.
         """
-        import numpy as np
-
-        ends = np.flatnonzero(left[1:] != left[:-1]).tolist()
-        if not ends:
-            limit = math.inf if left[0] else -math.inf
-            return self.add_split(tree, node, feature=feature, limit=limit, below=below, missing_left=int(left[0]))
-        for place, end in enumerate(ends):
-            side = below[0] if left[end] else below[1]
-            last = place == len(ends) - 1
-            beyond = (below[0] if left[-1] else below[1]) if last else self.fresh
-            missing = int(place == 0)
-            self.add_split(tree, node, feature=feature, limit=end - 0.5, below=(side, beyond), missing_left=missing)
-            if not last:
-                node, self.fresh = beyond, self.fresh + 1
-        return None
+        limit = math.inf if left[0] else -math.inf
+        self.add_split(tree, node, feature=feature, limit=limit, below=below, missing_left=int(left[0]))
+        if left.any() and not left.all():
+            self.sets[tree, node] = left
 
     def add_leaf(self, tree: int, node: int, values: dict[int, float]) -> None:
         """A node that adds to the scores: ``values`` by their place."""
@@ -92,7 +84,44 @@ class Ensemble:
             self.leaf_value.append(value)
 
     def to_onnx(self, graph: Graph, X: str) -> str:
-        """Add the ensemble; returns a float32 value [n, width]."""
+        """Add the ensemble, in the form that the graph has for trees; returns a float32 value [n, width]."""
+        graph.has_trees = True
+        return tensors.to_onnx(self, graph, X) if graph.trees == "tensors" else self._in_chains()._operator(graph, X)
+
+    def _in_chains(self) -> Ensemble:
+        """The same without sets: each run of codes on one side is a comparison of a chain.
+
+        Its nodes share the two children; onnxruntime takes that where no node shares the child of those that the
+        comparison fails. Numbers of new nodes follow the largest of the tree.
+        """
+        import numpy as np
+
+        if not self.sets:
+            return self
+        leaves = {name: getattr(self, f"leaf_{name}") for name in ("tree", "node", "target", "value")}
+        made = Ensemble(self.width, **{f"leaf_{name}": values for name, values in leaves.items()})
+        fresh: dict[int, int] = {}
+        for tree, node in zip(self.tree, self.node, strict=True):
+            fresh[tree] = max(fresh.get(tree, 0), node + 1)
+        for place, key in enumerate(zip(self.tree, self.node, strict=True)):
+            if key not in self.sets:
+                for name in SPLIT:
+                    getattr(made, name).append(getattr(self, name)[place])
+                continue
+            (tree, node), left, below = key, self.sets[key], (self.left[place], self.right[place])
+            ends = np.flatnonzero(left[1:] != left[:-1]).tolist()
+            for end in ends:
+                side = below[0] if left[end] else below[1]
+                last = end == ends[-1]
+                beyond = (below[0] if left[-1] else below[1]) if last else fresh[tree]
+                missing = int(end == ends[0])
+                made.add_split(
+                    tree, node, feature=self.feature[place], limit=end - 0.5, below=(side, beyond), missing_left=missing
+                )
+                node, fresh[tree] = beyond, fresh[tree] + (not last)
+        return made
+
+    def _operator(self, graph: Graph, X: str) -> str:
         return graph.node(
             "TreeEnsembleRegressor",
             X,
@@ -248,7 +277,6 @@ def from_histograms(forest: list[dict[str, np.ndarray]], width: int, known: np.n
     names = ("feature", "left_child", "right_child", "missing_go_to_left", "categorical", "value")
     for number, tree in enumerate(forest):
         limits = floor32(tree["threshold"]).tolist()
-        ensemble.fresh = len(limits)
         rows = zip(*(tree[name].tolist() for name in names), strict=True)
         for node, (feature, left, right, missing_left, categorical, value) in enumerate(rows):
             if left < 0:
@@ -277,9 +305,7 @@ def _add(ensemble: Ensemble, tree: int, target: int, root: dict[str, Any]) -> No
         waiting += [(node["left_child"], count), (node["right_child"], count + 1)]
         count += 2
         if node["decision_type"] == "==":
-            ensemble.fresh = count
             ensemble.add_set(tree, number, feature=int(node["split_feature"]), left=_members(node), below=below)
-            count = ensemble.fresh
             continue
         if node["decision_type"] != "<=" or node["missing_type"] == "Zero":
             raise ValueError(f"split {node['decision_type']!r} with missing type {node['missing_type']!r}")

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from specml.data import Kind, Task
+    from specml.graph import Trees
 
 Columns = Literal["numbers", "categories", "text", "all"]
 NAMES: dict[Columns, dict[str, Kind]] = {
@@ -219,6 +220,12 @@ def answers_raw_rows(one: Fitted, columns: Columns) -> None:
     chosen = Chosen((Member(one.preprocessing, one.model),))
     graph = build(contract, chosen)
     assert graph == build(contract, chosen)
+    for form in sorted({graph, build(contract, chosen, "tensors")}):
+        graph_answers_raw_rows(form, one, columns, contract)
+
+
+def graph_answers_raw_rows(graph: bytes, one: Fitted, columns: Columns, contract: Contract) -> None:
+    task = one.train.task
     audit(graph, where="here")
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     rows = pl.concat([part.select(*NAMES[columns]) for part in (table(), adversarial_rows(table()))])
@@ -322,13 +329,18 @@ def decides_as_the_library_does(candidate: Candidate, task: Task) -> None:
         data.X[np.isnan(data.X)] = 0.0
     model = candidate.fit(data, seed=3, threads=1)
     X = np.vstack([data.X, adversarial(data.X, nan=native)])
-    graph, expected = Graph("candidate"), model.predict(X)
-    value = model.to_onnx(graph, matrix(graph, X.shape[1]))
-    graph.output("out", value, "float32", expected.reshape(len(X), -1).shape[1])
-    feeds = {f"x{i}": X[:, i : i + 1] for i in range(X.shape[1])}
-    session = onnxruntime.InferenceSession(graph.to_bytes(), providers=["CPUExecutionProvider"])
-    answer = session.run(None, feeds)[0].reshape(expected.shape)
-    assert np.max(np.abs(answer - expected) / np.maximum(1.0, np.abs(expected))) < 1e-5
+    expected = model.predict(X)
+    forms: list[Trees] = ["operator", "tensors"]
+    for form in forms:
+        graph = Graph("candidate", form)
+        value = model.to_onnx(graph, matrix(graph, X.shape[1]))
+        graph.output("out", value, "float32", expected.reshape(len(X), -1).shape[1])
+        feeds = {f"x{i}": X[:, i : i + 1] for i in range(X.shape[1])}
+        session = onnxruntime.InferenceSession(graph.to_bytes(), providers=["CPUExecutionProvider"])
+        answer = session.run(None, feeds)[0].reshape(expected.shape)
+        assert np.max(np.abs(answer - expected) / np.maximum(1.0, np.abs(expected))) < 1e-5
+        if not graph.has_trees:
+            break
 
 
 @pytest.mark.parametrize(("name", "task"), CASES)

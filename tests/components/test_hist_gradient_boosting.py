@@ -79,7 +79,7 @@ def test_more_categories_than_bins_are_numbers() -> None:
 def test_a_set_of_categories_is_a_chain_of_comparisons(seed: int) -> None:
     random = np.random.default_rng(seed)
     left = random.random(random.integers(1, 30)) < [0.5, 0.1, 0.9, 0.0, 1.0, 0.5][seed]
-    ensemble = Ensemble(1, fresh=3)
+    ensemble = Ensemble(1)
     ensemble.add_set(0, 0, feature=0, left=left, below=(1, 2))
     ensemble.add_leaf(0, 1, {0: 1.0})
     ensemble.add_leaf(0, 2, {0: 2.0})

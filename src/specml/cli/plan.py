@@ -39,9 +39,13 @@ def command(arguments: tuple[str, ...], as_json: bool) -> None:
         row["last_seconds"] = seconds.get(row["stage"])
     if as_json:
         told = {"schema_version": 1, "name": loaded.spec.name, "files": changed, "stages": rows}
+        told["trees"] = loaded.spec.serving.tree_form
         print(json.dumps({**told, "rules": _rules(loaded.spec, result.plan)}, indent=1))
         return
     _show(loaded.spec.name, loaded.spec.problem.goal, changed, rows)
+    if loaded.spec.serving.tree_form == "tensors":
+        why = "replicas reserve GPUs" if loaded.spec.serving.trees == "auto" else "serving.trees"
+        print(f"Trees are packaged as tensor operators, all of which CUDA has ({why}).")
     _show_rules(_rules(loaded.spec, result.plan))
     print("Nothing was written.")
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from specml.calibration import Calibration
     from specml.conformal import Conformal
     from specml.data import Layout
+    from specml.graph import Trees
     from specml.kinds import Model, Native
     from specml.preprocessing import Preprocessing
     from specml.stages.work import Work
@@ -64,9 +65,9 @@ class Chosen:
             answer = graph.node("Sum", *(graph.node("Mul", *pair) for pair in zip(parts, weights, strict=True)))
         return self.calibration.to_onnx(graph, answer) if self.calibration else answer
 
-    def graph_bytes(self, outputs: int) -> int:
+    def graph_bytes(self, outputs: int, trees: Trees) -> int:
         """Bytes of its graph of so many ``outputs``, without what makes labels of its answer."""
-        graph = Graph("model")
+        graph = Graph("model", trees)
         graph.output("answer", self.to_onnx(graph), "float32", outputs)
         return len(graph.to_bytes())
 

@@ -14,6 +14,7 @@ from specml.stages import chosen, explore, prepare, select, train
 
 if TYPE_CHECKING:
     from specml.calibration import Calibration
+    from specml.graph import Trees
     from specml.kinds import Native
     from specml.preprocessing import Preprocessing
     from specml.spec import Spec
@@ -25,10 +26,11 @@ OUT = "artifacts/bundle"
 
 def declare(spec: Spec) -> Stage:
     """Which candidate is packaged stands in a file, so every candidate's model is a dependency."""
+    tensors = "; trees as tensor operators, which CUDA has" if spec.serving.tree_form == "tensors" else ""
     return Stage(
         name="package",
-        summary="one ONNX graph, its contract and the reference distribution",
-        params=("candidates", "name"),
+        summary=f"one ONNX graph, its contract and the reference distribution{tensors}",
+        params=("candidates", "name", "serving.replicas.gpus", "serving.trees"),
         deps=(
             prepare.LAYOUT,
             explore.OUT,
@@ -60,11 +62,13 @@ def work(work: Work) -> None:
         prediction_interval=model.interval.coverage if model.interval else None,
     )
     _refuse_taken(contract)
-    graph = build(contract, model)
+    graph = assemble(contract, model, work.spec.serving.tree_form)
+    packed, trees = graph.to_bytes(), graph.trees if graph.has_trees else None
     reference = {"columns": read_json(work.path(explore.OUT)), "prior": choice["prior"]}
     design, numbers = (build_design(explained[0]), explained[1].content) if explained else (b"", b"")
-    digest = write_bundle(work.path(OUT), contract, graph, reference, design=design, native=numbers)
-    work.say(f"{name} packaged: {len(graph):,} bytes, {digest[:19]}")
+    digest = write_bundle(work.path(OUT), contract, packed, reference, design=design, native=numbers, trees=trees)
+    form = ", trees as tensor operators" if trees == "tensors" else ""
+    work.say(f"{name} packaged: {len(packed):,} bytes{form}, {digest[:19]}")
 
 
 def _refuse_taken(contract: Contract) -> None:
@@ -93,17 +97,22 @@ def build_design(preprocessing: Preprocessing) -> bytes:
     return graph.to_bytes()
 
 
-def build(contract: Contract, model: Chosen) -> bytes:
+def build(contract: Contract, model: Chosen, trees: Trees = "operator") -> bytes:
+    """The graph of ``assemble``, serialised and checked."""
+    return assemble(contract, model, trees).to_bytes()
+
+
+def assemble(contract: Contract, model: Chosen, trees: Trees) -> Graph:
     """The graph: named columns in, ``Contract.outputs`` out."""
     import numpy as np
 
-    graph = Graph(contract.name)
+    graph = Graph(contract.name, trees)
     answer = model.to_onnx(graph)
     if contract.task == "regression":
         ends = model.interval.to_onnx(graph, answer) if model.interval else ()
         for name, value in zip(contract.outputs(), (answer, *ends), strict=True):
             graph.output(name, graph.node("Squeeze", value, graph.constant(np.array([1]))), "float32")
-        return graph.to_bytes()
+        return graph
     # A mean of many leaves, summed in float32, may come out at 1.0000004.
     answer = graph.node("Clip", answer, *(graph.constant(np.array(end, dtype=np.float32)) for end in (0.0, 1.0)))
     names = [str(one) for one in contract.classes]
@@ -129,4 +138,4 @@ def build(contract: Contract, model: Chosen) -> bytes:
     )
     graph.output("probabilities", answer, "float32", len(contract.classes))
     graph.output("label", label, "string")
-    return graph.to_bytes()
+    return graph

@@ -102,6 +102,8 @@ def declare(spec: Spec) -> Stage:
             "search.folds",
             "search.seed",
             "selection",
+            # A graph is measured in the form in which it is packaged.
+            *(("serving.replicas.gpus", "serving.trees") if spec.selection.max_size else ()),
         ),
         deps=(
             prepare.TRAIN,
@@ -250,8 +252,9 @@ def _within_size(work: Work, layout: Layout, board: list[Row]) -> list[Row]:
     most = work.spec.selection.max_size
     if most is None:
         return board
+    form = work.spec.serving.tree_form
     for row in board:
-        row["graph_bytes"] = chosen.load(work, layout, row).graph_bytes(layout.n_outputs)
+        row["graph_bytes"] = chosen.load(work, layout, row).graph_bytes(layout.n_outputs, form)
     found = [row for row in board if row["graph_bytes"] <= most]
     if not found:
         least = min(row["graph_bytes"] for row in board)
