@@ -10,7 +10,7 @@ from specml.data import looks_back
 from specml.kinds import Candidate
 from specml.metrics import TABLE
 from specml.plan import Plan, Stage
-from specml.tables import history, joins, labels, splits
+from specml.tables import forecast, history, joins, labels, splits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,6 +33,7 @@ def all_of(spec: Spec) -> Iterator[Disagreement]:
         labels.disagreements,
         splits.disagreements,
         history.disagreements,
+        forecast.disagreements,
         _features,
         _candidates,
         _search,
@@ -81,7 +82,7 @@ def _problem(spec: Spec) -> Iterator[Disagreement]:
         yield Disagreement(key=(*path, "min_history"), what=what)
     if feasibility.min_rows_per_group is not None and not spec.with_role("protected"):
         yield Disagreement(key=(*path, "min_rows_per_group"), what="has no effect: no column is protected.")
-    if problem.task == "regression" and problem.favourable_class is not None:
+    if problem.learns == "regression" and problem.favourable_class is not None:
         yield Disagreement(key=("problem", "favourable_class"), what="has no effect on a regression problem.")
 
 
@@ -233,7 +234,7 @@ def _ranges(checks: ColumnChecks, path: tuple[str, ...]) -> Iterator[Disagreemen
 
 def _table_checks(spec: Spec) -> Iterator[Disagreement]:
     checks, path = spec.data.checks, ("data", "checks")
-    if spec.problem.task == "regression":
+    if spec.problem.learns == "regression":
         for key in ("class_balance", "conflicting_labels"):
             if getattr(checks, key):
                 yield Disagreement(key=(*path, key), what="has no effect on a regression problem.")
@@ -282,9 +283,12 @@ def _features(spec: Spec) -> Iterator[Disagreement]:
 
 def _candidates(spec: Spec) -> Iterator[Disagreement]:
     task = spec.problem.task
+    solving = {task, spec.problem.learns}
     for name, candidate in spec.candidates.items():
-        if task not in candidate.tasks:
-            known = ", ".join(name for name, other in Candidate.table.items() if task in getattr(other, "tasks", ()))
+        if solving.isdisjoint(candidate.tasks):
+            known = ", ".join(
+                name for name, other in Candidate.table.items() if not solving.isdisjoint(getattr(other, "tasks", ()))
+            )
             yield Disagreement(
                 key=("candidates", name, "type"),
                 what=f"solves {' and '.join(candidate.tasks)} problems, not {task} ones.",
@@ -322,7 +326,7 @@ def _selection(spec: Spec) -> Iterator[Disagreement]:
 
 def _calibration(spec: Spec) -> Iterator[Disagreement]:
     wanted, task = spec.selection.calibration, spec.problem.task
-    known = {"binary": ("sigmoid", "isotonic"), "multiclass": ("temperature",), "regression": ()}[task]
+    known = {"binary": ("sigmoid", "isotonic"), "multiclass": ("temperature",), "regression": (), "forecast": ()}[task]
     if wanted == "none" or (wanted == "auto" and known) or wanted in known:
         return
     hint = f"Known: auto, {', '.join(known)}." if known else ""

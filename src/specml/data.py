@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     import numpy as np
     import polars as pl
 
-Task = Literal["binary", "multiclass", "regression"]
+Task = Literal["binary", "multiclass", "regression", "forecast"]
+"""What a spec asks for. A forecast is a regression to all that trains, packages and serves it: there ``forecast`` is no
+task, and ``PastRows.steps`` tells one from the other."""
 Role = Literal["feature", "target", "id", "protected", "weight", "time", "ignore"]
 DType = Literal["float", "int", "bool", "category", "datetime", "text"]
 
@@ -146,6 +148,22 @@ class Folding(BaseModel):
     """``time``: microseconds, as then are the values of ``column``, between what trains and what judges."""
 
 
+Calendar = Literal["month", "quarter", "year"]
+
+
+class Steps(BaseModel):
+    """Of a forecast: how far apart the rows of a series are, and how far ahead they are told."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    step: float | Calendar
+    """Seconds, or a part of the calendar (UTC)."""
+    horizon: int
+    """Steps ahead; nothing that is looked back at is younger."""
+    season: int
+    """How many steps back the seasonal naive forecast looks."""
+
+
 class PastRows(BaseModel):
     """Which of the rows before it a row is told of: those of its group that are strictly earlier, the latest ones."""
 
@@ -159,6 +177,9 @@ class PastRows(BaseModel):
     """The column that orders rows."""
     by: tuple[str, ...] = ()
     """The columns whose values tell groups apart; none where all rows are one."""
+    steps: Steps | None = None
+    """Given: ``k`` rows back means ``k`` steps of time, and what is missing where no row stands there; ``rows`` is how
+    many steps are looked back at."""
 
 
 class Layout(BaseModel):
@@ -178,6 +199,8 @@ class Layout(BaseModel):
     folding: Folding = Folding()
     history: PastRows | None = None
     """None where each row is taken by itself."""
+    seasonal_error: float | None = None
+    """Of a forecast: mean absolute error of the seasonal naive forecast in the training rows."""
 
     @property
     def n_outputs(self) -> int:
@@ -209,13 +232,13 @@ class Design:
     monotone: tuple[int, ...] = ()
     """Of each column of ``X``: 1 where the score of the positive class, or the prediction, may only rise with it,
     -1 where it may only fall, else 0; () where it may do either with all."""
+    seasonal: int | None = None
+    """Of a forecast: the column of ``X`` that holds the target one known season before, NaN where that is missing."""
 
     def rows(self, index: np.ndarray) -> Design:
         """The rows at ``index``."""
         weight = None if self.weight is None else self.weight[index]
-        return Design(
-            self.X[index], self.y[index], weight, self.task, self.n_classes, self.cardinalities, self.monotone
-        )
+        return replace(self, X=self.X[index], y=self.y[index], weight=weight)
 
     def weighted(self, class_weight: Literal["balanced"] | None) -> np.ndarray | None:
         """What each row counts, float64 [n]; None where all count the same.

@@ -77,13 +77,24 @@ class Champion:
 
 
 @dataclass(frozen=True)
+class Serial:
+    """Rows whose errors depend on those of their neighbours in time.
+
+    ``number`` int64 [n]: in which step of time each row stands; ``block``: over how many steps errors go together.
+    """
+
+    number: np.ndarray
+    block: int
+
+
+@dataclass(frozen=True)
 class Evidence:
     """The rows that no training stage has read, and what the packaged model said of them.
 
     ``scores`` float64 [n] (probability of the positive class, or the prediction) or [n, k] (multiclass);
     ``native`` the same from the unpackaged model; ``decisions`` int64 class indices [n] (classification),
     ``ABSTAINED`` for a row that is not decided;
-    ``prior`` the scores of the naive model (training prior or mean).
+    ``prior`` the scores of the naive model (training prior or mean; of a forecast the seasonal naive one).
     """
 
     task: Task
@@ -100,6 +111,8 @@ class Evidence:
     declared_groups: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Groups that the spec names for a protected column, whether rows of them are here or not."""
     seed: int = 0
+    serial: Serial | None = None
+    """Of a forecast: which rows are near in time; None where each row stands by itself."""
     timed: Callable[[int, int], list[float]] | None = None
     """``timed(rows, calls)``: the seconds of each of ``calls`` runs of the packaged graph on ``rows`` rows,
     measured when a gate asks."""

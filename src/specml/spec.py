@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, SerializeAsAny
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 # The kinds' folders are imported so that every built-in component is in its kind's table.
 import specml.candidates
@@ -33,7 +33,9 @@ from specml.graph import Trees
 from specml.kinds import Candidate, Feature, Gate, Rule, Signal, Source, Target
 from specml.metrics import PRIMARY
 from specml.plan import Obligation, Plan
+from specml.tables import forecast
 from specml.tables.checks import ColumnChecks, Rows, TableChecks
+from specml.tables.forecast import Forecast
 from specml.tables.history import History
 from specml.tables.joins import Joins
 from specml.tables.labels import Labels
@@ -61,7 +63,7 @@ class Problem(Block):
     """What is to be solved."""
 
     task: Task
-    """``binary``, ``multiclass`` or ``regression``."""
+    """``binary``, ``multiclass``, ``regression``, or ``forecast``: a number, some time ahead."""
     target: str
     """The column to predict."""
     goal: str = ""
@@ -70,13 +72,15 @@ class Problem(Block):
     """Who uses it for what; shown in the model card."""
     out_of_scope: tuple[str, ...] = ()
     """Uses that the model is not made for; shown in the model card."""
+    forecast: Forecast | None = None
+    """How far ahead, of which series (``task: forecast``)."""
     positive_class: Label | None = None
     """Binary: the label whose probability is predicted. 1 or true where the labels are 0/1 or false/true."""
     favourable_class: Label | None = None
     """The outcome that the person wants; the positive class unless said. Disparity gates count it as selection."""
     primary_metric: str | None = None
-    """What candidates are ranked by: roc_auc (binary), log_loss (multiclass) or root_mean_squared_error
-    (regression) unless said."""
+    """What candidates are ranked by: roc_auc (binary), log_loss (multiclass), root_mean_squared_error (regression) or
+    mean_absolute_error (forecast) unless said."""
     costs: Costs | None = None
     """Binary: what decisions cost. The expected cost on the held-out rows is then told; ``decision.threshold: costs``
     makes it small."""
@@ -87,6 +91,11 @@ class Problem(Block):
     def metric(self) -> str:
         """The primary metric, named or by default."""
         return self.primary_metric or PRIMARY[self.task]
+
+    @property
+    def learns(self) -> Task:
+        """What a model learns: a forecast is a regression on what was known a horizon before."""
+        return "regression" if self.task == "forecast" else self.task
 
 
 class Column(Block):
@@ -438,6 +447,8 @@ def _with_default_gates(gates: Any) -> Any:
 
 class Spec(Block):
     """A problem, from its data to its running model."""
+
+    _completed = model_validator(mode="before")(forecast.completed)
 
     spec: Literal[1] = 1
     """Version of this language; ``docs/spec-versions.md`` says how 1 becomes 2."""

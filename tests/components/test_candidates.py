@@ -52,16 +52,25 @@ SMALL: dict[str, dict[str, Any]] = {
 """Options that make a small model of a family; others are small by their defaults."""
 DEAR = {"tabular_mlp", "custom"}
 """Families that train by torch, to whose last bit refits need not agree."""
-BLIND = {"dummy"}
-"""Families that look at no column."""
+BLIND = {"dummy", "seasonal_naive"}
+"""Families that look at no column, or learn nothing from it."""
+
+
+FORECASTS = {name for name, kind in Candidate.table.items() if kind.tasks == ("forecast",)}  # type: ignore[attr-defined]
+"""Families of forecasts alone: given a column that holds a season before, they learn a regression."""
+
+
+def tasks(name: str) -> tuple[Task, ...]:
+    """What a family learns."""
+    return ("regression",) if name in FORECASTS else Candidate.table[name].tasks  # type: ignore[attr-defined]
 
 
 def crossed() -> list[Any]:
     """Every (family, task, columns); what one kind of column owes alone, beside all together, is slow."""
     found = []
-    for name, kind in sorted(Candidate.table.items()):
-        for task in kind.tasks:  # type: ignore[attr-defined]
-            for columns in NAMES:
+    for name in sorted(Candidate.table):
+        for task in tasks(name):
+            for columns in ("numbers", "all") if name in FORECASTS else NAMES:
                 marks = [needs_extra(name), *([] if columns == "all" else [pytest.mark.slow])]
                 found.append(pytest.param(name, task, columns, marks=marks, id=f"{name}-{task}-{columns}"))
     return found
@@ -73,11 +82,7 @@ def needs_extra(name: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(absent, reason=f"specml[{name}] is not installed")
 
 
-CASES = [
-    pytest.param(name, task, marks=needs_extra(name))
-    for name, kind in sorted(Candidate.table.items())
-    for task in kind.tasks  # type: ignore[attr-defined]
-]
+CASES = [pytest.param(name, task, marks=needs_extra(name)) for name in sorted(Candidate.table) for task in tasks(name)]
 CROSSED = crossed()
 
 
@@ -149,6 +154,11 @@ class Fitted:
         return model
 
 
+def seasonal(name: str, train: Design) -> Design:
+    """The rows as a family of forecasts is given them: of ``table``, the first column tells much of the target."""
+    return replace(train, seasonal=0) if name in FORECASTS else train
+
+
 @cache
 def fitted(name: str, task: Task, columns: Columns, categories: str = "") -> Fitted:
     candidate, rows = made(name, **({"categories": categories} if categories else {})), table()
@@ -158,7 +168,7 @@ def fitted(name: str, task: Task, columns: Columns, categories: str = "") -> Fit
     classes = 3 if task == "multiclass" else 2
     training = Training(candidate.prefers, y, task, classes)
     preprocessing = Preprocessing.fit(rows, treated, {c.name: by_kind[c.kind] for c in treated}, training)
-    train = Design(preprocessing.transform(rows), y, None, task, classes, preprocessing.cardinalities)
+    train = seasonal(name, Design(preprocessing.transform(rows), y, None, task, classes, preprocessing.cardinalities))
     model = candidate.fit(train, seed=3, threads=1, stop_on=train.rows(np.arange(80)))
     return Fitted(candidate, preprocessing, train, model)
 
@@ -324,7 +334,7 @@ def test_random_thresholds_of_lightgbm_owe_the_same(task: Task) -> None:
 
 def decides_as_the_library_does(candidate: Candidate, task: Task) -> None:
     native = candidate.prefers.missing == "native"
-    data = design(task)
+    data = seasonal(candidate.type, design(task))  # type: ignore[attr-defined]
     if not native:
         data.X[np.isnan(data.X)] = 0.0
     model = candidate.fit(data, seed=3, threads=1)
@@ -346,7 +356,7 @@ def decides_as_the_library_does(candidate: Candidate, task: Task) -> None:
 @pytest.mark.parametrize(("name", "task"), CASES)
 def test_columns_that_say_nothing_and_rows_that_do_not_count_are_taken(name: str, task: Task) -> None:
     """Wholly missing, of categories never seen, constant; a third of the rows weighs nothing."""
-    candidate, data = made(name), design(task)
+    candidate, data = made(name), seasonal(name, design(task))
     native = candidate.prefers.missing == "native"
     data.X[:, 1], data.X[:, 2], data.X[:, 3] = np.nan if native else 0.0, -1.0, 7.0
     if not native:

@@ -140,6 +140,13 @@ def test_the_features_of_their_page_are_valid_and_every_option_is_told(tmp_path:
         assert [option for option in options if option not in page] == []
 
 
+def test_the_spec_of_the_page_of_forecasts_is_valid(tmp_path: Path) -> None:
+    (tmp_path / "spec.yaml").write_text(
+        (ROOT / "docs/forecasting.md").read_text().split("```yaml\n", 1)[1].split("```")[0]
+    )
+    assert {"lag_24", "lag_168", "mean_168"} <= load(tmp_path).spec.features.derive.keys()
+
+
 def test_the_readme_lists_every_type_and_metric() -> None:
     from specml.component import kinds
     from specml.metrics import TABLE

@@ -10,6 +10,7 @@ from specml.candidates import (
     logistic_regression,
     random_forest,
     ridge,
+    seasonal_naive,
     tabular_mlp,
     xgboost,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "logistic_regression",
     "random_forest",
     "ridge",
+    "seasonal_naive",
     "tabular_mlp",
     "xgboost",
 ]

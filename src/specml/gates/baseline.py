@@ -21,7 +21,8 @@ class Baseline(Gate):
     """The model beats the prior (class frequencies, or the mean, of the training rows) on the same holdout rows.
 
     Judged by log loss or root mean squared error, which the prior minimises among constants, on the paired
-    bootstrap interval of the difference.
+    bootstrap interval of the difference. A forecast must beat the seasonal naive one, by its mean absolute error;
+    errors of neighbours in time go together, and are drawn so.
     """
 
     type: Literal["baseline"] = "baseline"
@@ -34,7 +35,7 @@ class Baseline(Gate):
 
     @override
     def check(self, evidence: Evidence) -> Verdict:
-        metric = TABLE[SCORE[evidence.task]]
+        metric = TABLE["mean_absolute_error" if evidence.serial else SCORE[evidence.task]]
 
         y, scores, decisions, weight = evidence.at(slice(None))
         value = metric.gain(
@@ -47,6 +48,6 @@ class Baseline(Gate):
             def improvement(rows: np.ndarray) -> float:
                 return metric.gain(model(rows), prior(rows))
 
-            interval = bootstrap(improvement, n, self.confidence, evidence.seed)
-        name = f"improvement in {metric.name} over the prior"
+            interval = bootstrap(improvement, n, self.confidence, evidence.seed, evidence.serial)
+        name = f"improvement in {metric.name} over the {'seasonal naive forecast' if evidence.serial else 'prior'}"
         return bounded(name, value, interval, n, minimum=self.min, strict=True)

@@ -41,7 +41,7 @@ class Calibration(Gate):
 
     @override
     def disagreements(self, spec: Spec) -> Iterable[Disagreement]:
-        if spec.problem.task == "regression":
+        if spec.problem.learns == "regression":
             yield Disagreement(key=("type",), what="needs probabilities, which a regression problem has none of.")
 
     @override

@@ -91,7 +91,9 @@ class Champion(Gate):
         interval = None
         if n >= self.min_rows:
             challenger, before = metric.over(*ours), metric.over(*its)
-            interval = bootstrap(lambda rows: gain(challenger(rows), before(rows)), n, self.confidence, evidence.seed)
+            interval = bootstrap(
+                lambda rows: gain(challenger(rows), before(rows)), n, self.confidence, evidence.seed, evidence.serial
+            )
         share = ", as a share," if relative else ""
         name = f"gain in {metric.name}{share} over the champion {champion.bundle[7:19]}"
         return bounded(name, gain(metric.measure(*ours), metric.measure(*its)), interval, n, minimum=self.min)

@@ -77,7 +77,7 @@ class GroupDisparity(Gate):
 
     @override
     def disagreements(self, spec: Spec) -> Iterable[Disagreement]:
-        if spec.problem.task == "regression":
+        if spec.problem.learns == "regression":
             yield Disagreement(key=("type",), what="needs decisions, which a regression problem has none of.")
         if spec.problem.task == "multiclass" and spec.problem.favourable_class is None:
             hint = "Set problem.favourable_class."

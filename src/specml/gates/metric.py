@@ -69,5 +69,5 @@ class MetricGate(Gate):
         rows = evidence.at(slice(None))
         value, interval = metric.measure(*rows), None
         if n >= self.min_rows:
-            interval = bootstrap(metric.over(*rows), n, self.confidence, evidence.seed)
+            interval = bootstrap(metric.over(*rows), n, self.confidence, evidence.seed, evidence.serial)
         return bounded(self.metric, value, interval, n, minimum=self.min, maximum=self.max)

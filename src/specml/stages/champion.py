@@ -73,8 +73,8 @@ def unfit(contract: Contract, layout: Layout) -> str:
     if lacking:
         return f"the rows have no longer {_named(lacking)}, which it needs."
     told, now = contract.history, layout.history
-    if told and now and (told.time, told.by) != (now.time, now.by):
-        return "it looks back at other rows: features.history or data.split has changed."
+    if told and now and (told.time, told.by, told.steps) != (now.time, now.by, now.steps):
+        return "it looks back at other rows: features.history, data.split or problem.forecast has changed."
     other = [column.name for column in contract.inputs if column.kind != here[column.name]]
     return f"{_named(other)} is of another kind than it was trained on." if other else ""
 

@@ -12,7 +12,7 @@ from specml.kinds import Training
 from specml.metrics import TABLE
 from specml.preprocessing import Preprocessing
 from specml.stages.pruning import hopeless
-from specml.tables import splits
+from specml.tables import forecast, splits
 from specml.tables.splits import FEWER
 
 if TYPE_CHECKING:
@@ -205,4 +205,17 @@ def _design(preprocessing: Preprocessing, layout: Layout, table: pl.DataFrame, X
         max(2, len(layout.classes)),
         preprocessing.cardinalities,
         preprocessing.monotone,
+        _seasonal(preprocessing, layout),
     )
+
+
+def _seasonal(preprocessing: Preprocessing, layout: Layout) -> int | None:
+    """The column of a design that holds the seasonal naive forecast, where something is forecast."""
+    steps = layout.history.steps if layout.history else None
+    place = 0
+    for column, one in zip(preprocessing.columns, preprocessing.fitted, strict=True):
+        maker = preprocessing.derived.get(column.name)
+        if steps and maker and forecast.is_season(maker, layout.target, steps):
+            return place
+        place += len(one.names)
+    return None

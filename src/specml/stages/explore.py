@@ -31,8 +31,8 @@ ROUNDING = 1e-6
 
 def declare(spec: Spec) -> Stage:
     """Looks at the training rows only. Nothing depends on the profile: its sketches are random."""
-    template, y = ("bar_horizontal", "value") if spec.problem.task != "regression" else ("simple", "rows")
-    x = "rows" if spec.problem.task != "regression" else "value"
+    template, y = ("bar_horizontal", "value") if spec.problem.learns != "regression" else ("simple", "rows")
+    x = "rows" if spec.problem.learns != "regression" else "value"
     return Stage(
         name="explore",
         summary="describe the training rows",

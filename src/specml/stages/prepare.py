@@ -14,7 +14,7 @@ from specml.files import canonical_json, read_json, scratch, write_atomic
 from specml.plan import Stage
 from specml.spec import Features
 from specml.stages import ingest
-from specml.tables import contract, feasibility, history, joins, labels, leakage, repair, splits, strength
+from specml.tables import contract, feasibility, forecast, history, joins, labels, leakage, repair, splits, strength
 from specml.tables import layout as layouts
 from specml.tables.checks import Findings
 
@@ -56,6 +56,7 @@ def declare(spec: Spec) -> Stage:
             "problem.positive_class",
             "problem.favourable_class",
             "problem.feasibility",
+            "problem.forecast",
             *(("features",) if spec.features.chooses else ()),
         ),
         deps=(
@@ -102,7 +103,7 @@ def _prepared(work: Work, folder: Path) -> tuple[dict[str, Any], list[str]]:
     _refuse_set_aside(spec, set_aside)
     narrow = table.narrow(list(dict.fromkeys([target, *_divides(spec), *spec.with_role("protected")])))
     contract.balanced(spec, narrow[target], findings)
-    train_rows, test_rows = splits.hold_out(split, narrow, target, spec.problem.task)
+    train_rows, test_rows = splits.hold_out(split, narrow, target, spec.problem.learns)
     if not table.single:  # rows come in the order in which they are stored
         train_rows.sort()
     known, held = narrow[train_rows], narrow[test_rows]
@@ -112,6 +113,8 @@ def _prepared(work: Work, folder: Path) -> tuple[dict[str, Any], list[str]]:
     layouts.refuse_idle_patterns(features, [*train.schema.names(), *set_aside])
     layout = layouts.layout(spec, features, layouts.seen(spec, features, train), classes, set_aside)
     looked_at = train.all() if train.single else train.sampled(strength.ROWS)
+    if layout.history and layout.history.steps:
+        layout = _scaled(spec, layout, train, [*table.schema.names(), *set_aside])
     strengths = leakage.single_columns(spec, layout, looked_at, findings)
     leakage.across(spec, layout, train, test.sampled(strength.ROWS), findings)
     findings.refuse()
@@ -119,7 +122,7 @@ def _prepared(work: Work, folder: Path) -> tuple[dict[str, Any], list[str]]:
     write_atomic(work.path(STRENGTHS), canonical_json(strengths))
     told: dict[str, Any] = {
         "rows": {"train": known.height, "test": held.height, "unlabelled": unlabelled},
-        "held_out": splits.words(split, spec.problem.task),
+        "held_out": splits.words(split, spec.problem.learns),
         "features": len(layout.features),
         "set_aside": dict(sorted(set_aside.items())),
         "checks": findings.told(),
@@ -133,6 +136,16 @@ def _prepared(work: Work, folder: Path) -> tuple[dict[str, Any], list[str]]:
     if classes:
         told["train_rows_by_class"] = _by_class(classes, known[target])
     return told, [*_notes(told), *labels.notes(spec.data.labels, labelled), *findings.warnings()]
+
+
+def _scaled(spec: Spec, layout: Layout, train: Batches, names: list[str]) -> Layout:
+    """``layout`` of a forecast with the error by which others are scaled; ``names``: the columns that there are."""
+    asked, told = spec.problem.forecast, layout.history
+    assert asked is not None
+    assert told is not None
+    ingest.refuse_missing(dict.fromkeys(asked.named, "problem.forecast"), names)
+    past = train.narrow(list(dict.fromkeys([layout.target, told.time, *told.by])))
+    return layout.model_copy(update={"seasonal_error": forecast.seasonal_error(past, layout.target, asked, told.time)})
 
 
 def _checked(
@@ -169,7 +182,7 @@ def _checked(
 def _coded(spec: Spec, table: Batches, set_aside: dict[str, str]) -> tuple[Batches, tuple[Any, ...]]:
     """The rows that have a label, as its index or number, without the columns that are set aside; and the classes."""
     target = spec.problem.target
-    regression = spec.problem.task == "regression"
+    regression = spec.problem.learns == "regression"
     classes = _classes(spec, table.narrow([target])[target].drop_nulls() if regression else table.unique(target))
     kept = [name for name in table.schema.names() if name not in set_aside]
 
@@ -198,11 +211,14 @@ def _by_class(classes: tuple[Any, ...], y: pl.Series) -> dict[str, int]:
 def _write_tables(work: Work, layout: Layout, train: Batches, test: Batches, known: pl.DataFrame) -> None:
     spec = work.spec
     kept = [c.name for c in layout.features] + [*layout.protected, *([layout.weight] if layout.weight else [])]
+    told = layout.history if layout.history and layout.history.steps else None
     kept = [*dict.fromkeys([*kept, spec.problem.target])]
     trained_on = [name for name in kept if spec.column(name).use != "audit_only"]
     fold = None if layout.folding.column is None else splits.fold_column(spec.data.split, known, layout.folding)
     batches.write(work.path(TRAIN), train.only(trained_on).with_column(fold))
-    batches.write(work.path(TEST), test.only(kept))
+    # When a held-out row is, and of which series: a forecast is judged in the order of time.
+    shown = [*dict.fromkeys([*kept, told.time, *told.by])] if told else kept
+    batches.write(work.path(TEST), test.only(shown))
     write_atomic(work.path(LAYOUT), canonical_json(layout.model_dump(mode="json")))
 
 
@@ -276,12 +292,8 @@ def _typed(spec: Spec, features: Features, table: Batches) -> tuple[Batches, dic
             what = f"{lacks} of {rows} values are missing, but nullable is false."
             raise DataCheckFailed(what, where=f"data.columns.{name}.nullable")
         unfit = "every value is missing" if lacks == rows else _unfit(name, dtype, times=features.takes_times(name))
-        reason = unfit = unfit if declared.role == "feature" else ""
-        if name in spec.data.labels.read and declared.role == "feature":
-            reason = "a rule under data.labels reads it"
-        if declared.known_after:
-            reason = f"it is known only after the {declared.known_after}"
-        if reason:
+        unfit = unfit if declared.role == "feature" else ""
+        if reason := _unknown(spec, name) or unfit:
             set_aside[name] = reason
         if not reason or (name in history.needed(features) and not unfit):
             kept.append(name)
@@ -289,6 +301,16 @@ def _typed(spec: Spec, features: Features, table: Batches) -> tuple[Batches, dic
         if name in table.schema and not sum(batch[name].sum() for batch in table) > 0:
             raise DataCheckFailed("every weight is 0.", where=f"data.columns.{name}.role: weight")
     return table.only(kept), set_aside, missing[spec.problem.target]
+
+
+def _unknown(spec: Spec, name: str) -> str:
+    """Why a column is not known when its row is predicted; empty where it is."""
+    declared = spec.column(name)
+    if declared.known_after:
+        return f"it is known only after the {declared.known_after}"
+    if declared.role == "feature" and name not in spec.data.labels.read:
+        return forecast.unknown(spec, name)
+    return "a rule under data.labels reads it" if declared.role == "feature" else ""
 
 
 def _missing(values: pl.Series) -> int:
@@ -348,7 +370,7 @@ def _classes(spec: Spec, values: pl.Series) -> tuple[Any, ...]:
     problem, where = spec.problem, f"problem.target: {spec.problem.target}"
     if len(values) == 0:
         raise NotEnoughData(f"no row has a value of {problem.target!r}.", where="problem.target")
-    if problem.task == "regression":
+    if problem.learns == "regression":
         _refuse_bad_numbers(values, where)
         return ()
     if not (values.dtype.is_numeric() or values.dtype in (pl.String, pl.Boolean, pl.Categorical, pl.Enum)):

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 from specml import bundle, curves, ledger
 from specml.card import covering, expected
 from specml.data import Layout, feature_array
-from specml.evidence import ABSTAINED, Champion, Evidence, Slice, Verdict, held, wilson
+from specml.evidence import ABSTAINED, Champion, Evidence, Serial, Slice, Verdict, held, wilson
 from specml.explain import importance
 from specml.files import canonical_json, digest, read_json, write_atomic
 from specml.metrics import TABLE, bootstrap, mean_over
 from specml.plan import Plot, Stage
 from specml.stages import champion, chosen, package, prepare, select, train
+from specml.tables import forecast, history
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,7 +81,7 @@ def declare(spec: Spec) -> Stage:
         ),
         outs=(OUT, CURVES, IMPORTANCE),
         metrics=(METRICS,),
-        plots=plots[spec.problem.task],
+        plots=plots[spec.problem.learns],
     )
 
 
@@ -101,6 +102,7 @@ def work(work: Work) -> None:
         if layout.task in metric.tasks
         if np.isfinite(value := metric.measure(*evidence.at(slice(None))))
     }
+    measured = _forecast(layout, evidence) | measured
     intervals = _intervals(evidence, opened.contract.prediction_interval)
     if intervals:
         measured |= {"interval_coverage": intervals["all"]["value"], "interval_width": intervals["width"]}
@@ -180,6 +182,23 @@ def decision_rate(evidence: Evidence) -> dict[str, Any]:
     return {"share": made / rows, "decided": made, "rows": rows, "interval": wilson(made, rows, 0.95).model_dump()}
 
 
+def _forecast(layout: Layout, evidence: Evidence) -> dict[str, float]:
+    """What a forecast is told by beside its errors: their size beside those of the seasonal naive one.
+
+    ``skill``: by which share they are smaller on the same rows; ``mean_absolute_scaled_error`` (MASE): as a multiple of
+    those of a season before in the training rows (Hyndman & Koehler 2006).
+    """
+    if evidence.serial is None:
+        return {}
+    metric = TABLE["mean_absolute_error"]
+    y, scores, _, weight = evidence.at(slice(None))
+    error, naive = metric.measure(y, scores, None, weight), metric.measure(y, evidence.prior, None, weight)
+    found = {"skill": 1 - error / naive} if naive > 0 else {}
+    if layout.seasonal_error:
+        found["mean_absolute_scaled_error"] = error / layout.seasonal_error
+    return found
+
+
 def passes(verdict: Verdict) -> bool:
     """Whether a verdict lets a release through: missing evidence does so only where the gate's policy says."""
     return verdict.outcome == "holds" or (verdict.outcome == "not measured" and not verdict.blocking)
@@ -188,14 +207,21 @@ def passes(verdict: Verdict) -> bool:
 def gather(work: Work, layout: Layout, test: pl.DataFrame, opened: bundle.Bundle) -> Evidence:
     """What the packaged and the trained model say of every held-out row."""
     import numpy as np
+    import polars as pl
 
     choice = read_json(work.path(select.OUT))
+    told, prior = layout.history, np.array(choice["prior"])
     answers = [bundle.predict(session, part) for session, part in _parts(opened, test)]
     scores, decisions = _scores(layout, answers)
-    prior = np.array(choice["prior"])
     rows = test.height
     model = chosen.load(work, layout, choice)
     native = model.predict(test)
+    naive = np.full(rows, prior[0]) if len(prior) == 1 else np.tile(prior, (rows, 1))
+    serial = None
+    if told and told.steps:
+        before = test[forecast.seasonal(told.steps, layout.target)].cast(pl.Float64).to_numpy()
+        naive = np.where(np.isfinite(before), before, naive)
+        serial = Serial(history.numbered(test[told.time], told.steps), told.steps.horizon)
     return Evidence(
         task=layout.task,
         y=test[layout.target].to_numpy(),
@@ -203,11 +229,13 @@ def gather(work: Work, layout: Layout, test: pl.DataFrame, opened: bundle.Bundle
         decisions=decisions,
         native=native,
         prior=np.full(rows, prior[0]) if len(prior) == 1 else np.tile(prior, (rows, 1)),
+        prior=naive,
         weight=test[layout.weight].to_numpy().astype(np.float64) if layout.weight else None,
         favourable=_favourable(work.spec, layout),
         groups={name: np.asarray(test[name].to_list(), dtype=object) for name in layout.protected},
         declared_groups=layout.groups,
         seed=work.spec.search.seed,
+        serial=serial,
         timed=lambda size, calls: _timed(opened, test, size, calls),
         metric=work.spec.problem.metric,
         costs=_each(work.spec, test[layout.target].to_numpy(), decisions),

@@ -13,14 +13,18 @@ from specml.casting import blank_as_missing, cast, finite
 from specml.component import Block, Disagreement
 from specml.data import MISSING, MOST_BACK, PastRows, looks_back, past
 from specml.errors import DataCheckFailed
+from specml.values import Duration
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     import numpy as np
     import polars as pl
 
+    from specml.data import Calendar, Steps
     from specml.spec import Features, Spec
+
+MONTHS: dict[Calendar, int] = {"month": 1, "quarter": 3, "year": 12}
 
 KEY = "history"
 """Under what a row of a request carries the rows before it."""
@@ -64,7 +68,9 @@ def disagreements(spec: Spec) -> Iterator[Disagreement]:
         if (far := max((step[1] for step in map(looks_back, one.reads()) if step), default=0)) > MOST_BACK:
             what = f"reads {far} rows back; the most is {MOST_BACK}."
             yield Disagreement(key=("features", "derive", name), what=what)
-    if spec.problem.target in wanted and spec.data.labels.delay is not None:
+    asked = spec.problem.forecast
+    late = spec.data.labels.delay is not None and (asked is None or spec.data.labels.delay > asked.embargo)
+    if spec.problem.target in wanted and late:
         what = (
             f"reads past values of the target, {spec.problem.target!r}, but data.labels.delay says that a label is "
             f"known {spec.data.labels.delay} later: that of an earlier row may not be known yet."
@@ -100,7 +106,9 @@ def past_rows(spec: Spec, features: Features) -> PastRows | None:
     if not wanted:
         return None
     rows = max(backs[-1] for backs in wanted.values())
-    return PastRows(rows=rows, columns=tuple(wanted), time=spec.data.split.column or "", by=spec.features.history.by)
+    steps = spec.problem.forecast.told if spec.problem.forecast else None
+    time, by = spec.data.split.column or "", spec.features.history.by
+    return PastRows(rows=rows, columns=tuple(wanted), time=time, by=by, steps=steps)
 
 
 def prepared(spec: Spec, features: Features, table: pl.DataFrame, set_aside: Mapping[str, str]) -> pl.DataFrame:
@@ -155,20 +163,102 @@ def values(table: pl.DataFrame, wanted: Mapping[str, Iterable[int]], told: PastR
     """Past values of columns by how many rows back, in the order of ``table``; missing where there is no such row.
 
     Earlier rows of one time stand in the order that they have in ``table``; all have a time and a group.
+
+    Raises:
+        DataCheckFailed: rows are told by steps of time, and stand beside them.
+    """
+    import polars as pl
+
+    find = _rows_back(table, told) if told.steps is None else _steps_back(table, told, told.steps)
+    out = []
+    for of, backs in wanted.items():
+        for back in backs:
+            places = find(back)
+            made = table[of].gather(pl.Series(places).replace(-1, None)).alias(past(of, back))
+            out.append(made.fill_null(MISSING) if made.dtype == pl.String else made)
+    return out
+
+
+def _rows_back(table: pl.DataFrame, told: PastRows) -> Callable[[int], np.ndarray]:
+    """Where, in ``table``, the row stands that is so many rows before each: int64 [n], -1 where there is none."""
+    import numpy as np
+
+    order, tied, start = _order(table, told)
+
+    def find(back: int) -> np.ndarray:
+        found = tied - back
+        places = np.empty(len(order), dtype=np.int64)
+        places[order] = np.where(found >= start, order[np.maximum(found, 0)], -1)
+        return places
+
+    return find
+
+
+def _steps_back(table: pl.DataFrame, told: PastRows, steps: Steps) -> Callable[[int], np.ndarray]:
+    """The same by steps of time.
+
+    Raises:
+        DataCheckFailed: two rows of a series stand in one step, or rows stand between the steps.
     """
     import numpy as np
     import polars as pl
 
-    order, tied, start = _order(table, told)
-    out = []
-    for of, backs in wanted.items():
-        for back in backs:
-            found = tied - back
-            places = np.empty(len(order), dtype=np.int64)
-            places[order] = np.where(found >= start, order[np.maximum(found, 0)], -1)
-            made = table[of].gather(pl.Series(places).replace(-1, None)).alias(past(of, back))
-            out.append(made.fill_null(MISSING) if made.dtype == pl.String else made)
-    return out
+    if not table.height:
+        return lambda back: np.zeros(0, dtype=np.int64)
+    number = numbered(table[told.time], steps)
+    number -= number.min()
+    series = np.zeros(table.height, dtype=np.int64)
+    if told.by:
+        rows = table.select(told.by).with_row_index("@")
+        series = rows.select(pl.col("@").min().over(told.by))["@"].to_numpy().astype(np.int64)
+    key = series * (int(number.max()) + 1) + number
+    order = np.argsort(key, kind="stable")
+    ordered = key[order]
+    if twice := len(ordered) - len(np.unique(ordered)):
+        what = f"{twice} rows stand in the same step of {words(steps)} as another of their series."
+        hint = "Name what tells series apart in problem.forecast.by, take a shorter step, or sum such rows up before."
+        raise DataCheckFailed(what, where=f"data.columns.{told.time}", hint=hint)
+
+    def find(back: int) -> np.ndarray:
+        place = np.minimum(np.searchsorted(ordered, key - back), len(ordered) - 1)
+        there = (number >= back) & (ordered[place] == key - back)
+        return np.where(there, order[place], -1)
+
+    return find
+
+
+def numbered(times: pl.Series, steps: Steps) -> np.ndarray:
+    """The number of the step in which each of ``times`` stands, int64 [n]; all are known.
+
+    Raises:
+        DataCheckFailed: they are no times, or stand between the steps.
+    """
+    import numpy as np
+    import polars as pl
+
+    where = f"data.columns.{times.name}"
+    read = cast(times, "datetime") if times.dtype == pl.String else times
+    if read.dtype not in (pl.Date, pl.Datetime):
+        what = f"holds {read.dtype} values; a forecast goes by times."
+        raise DataCheckFailed(what, where=where, hint=f"Declare {where}.dtype: datetime")
+    read = read.cast(pl.Datetime("us", getattr(read.dtype, "time_zone", None)))
+    if isinstance(steps.step, str):
+        if read.dtype.time_zone:  # type: ignore[attr-defined]
+            read = read.dt.convert_time_zone("UTC")
+        months = read.dt.year().cast(pl.Int64) * 12 + read.dt.month().cast(pl.Int64) - 1
+        return np.array(months.to_numpy() // MONTHS[steps.step], dtype=np.int64)
+    passed, step = read.to_physical().to_numpy(), round(steps.step * 1e6)
+    off = passed - passed[0]
+    if odd := int((off % step != 0).sum()):
+        what = f"{odd} rows stand between the steps of {words(steps)} that the first row begins."
+        hint = "Round the times, or take a shorter problem.forecast.step."
+        raise DataCheckFailed(what, where=where, hint=hint)
+    return np.array(off // step, dtype=np.int64)
+
+
+def words(steps: Steps) -> str:
+    """How long a step is, for people."""
+    return steps.step if isinstance(steps.step, str) else str(Duration(steps.step))
 
 
 def _order(table: pl.DataFrame, told: PastRows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

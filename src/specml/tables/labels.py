@@ -100,7 +100,7 @@ def disagreements(spec: Spec) -> Iterator[Disagreement]:
         yield Disagreement(key=(*path, "absent"), what=what, hint="Say time, delay and at.")
     if not labels.rules and labels.conflicts != Conflicts():
         yield Disagreement(key=(*path, "conflicts"), what="has no effect: there are no rules.")
-    if labels.rules and spec.problem.task == "regression":
+    if labels.rules and spec.problem.learns == "regression":
         yield Disagreement(key=(*path, "rules"), what="give classes, which a regression has not.")
     if spec.problem.target in labels.read:
         what = f"read the target, {spec.problem.target!r}, which they are to give."

@@ -171,13 +171,13 @@ def layout(
     _refuse_underivable(chosen, {column.name: column.kind for column in features}, set_aside)
     weights = spec.with_role("weight")
     return Layout(
-        task=spec.problem.task,
+        task=spec.problem.learns,
         target=spec.problem.target,
         classes=classes,
         features=tuple(features),
         protected=spec.with_role("protected"),
         groups={name: declared_groups(spec.column(name)) for name in spec.with_role("protected")},
-        folding=splits.folding(spec.data.split, spec.problem.task),
+        folding=splits.folding(spec.data.split, spec.problem.learns),
         weight=weights[0] if weights else None,
         history=history.past_rows(spec, chosen),
     )

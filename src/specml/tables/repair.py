@@ -60,7 +60,7 @@ class Repair:
     def _counts(self, name: str) -> bool:
         """Whether a column holds what may be numbers."""
         role = self._spec.column(name).role
-        return role in ("feature", "weight") or (role == "target" and self._spec.problem.task == "regression")
+        return role in ("feature", "weight") or (role == "target" and self._spec.problem.learns == "regression")
 
     def _undeclared(self, table: pl.DataFrame) -> Iterable[pl.Series]:
         """The columns of texts of which nobody said what they are."""

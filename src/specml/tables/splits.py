@@ -103,7 +103,7 @@ def disagreements(spec: Spec) -> Iterator[Disagreement]:
 
 def _wrong(spec: Spec, split: Split | Folds, path: tuple[str, ...]) -> Iterator[Disagreement]:
     method, key = split.method, (*path, "column")
-    if method == "stratified" and spec.problem.task == "regression":
+    if method == "stratified" and spec.problem.learns == "regression":
         yield Disagreement(key=(*path, "method"), what="is stratified, but a regression target has no classes.")
     if method != "time" and split.embargo is not None:
         yield Disagreement(key=(*path, "embargo"), what=f"has no effect on a split by {method!r}.")
