@@ -213,7 +213,7 @@ def trained_bundle(folder: Path, candidate: Any, task: Task, extra: int = 0, tre
     training = Training(candidate.prefers, y, task, len(set(y.tolist())))
     preprocessing = Preprocessing.fit(table, columns, treatment, training)
     model = candidate.fit(
-        Design(preprocessing.transform(table), y, None, task, len(set(y.tolist()))), seed=1, threads=1
+        Design(preprocessing.transform(table), y, None, task, len(set(y.tolist())), seasonal=0), seed=1, threads=1
     )
     native = model.native()
     contract = Contract(

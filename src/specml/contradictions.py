@@ -310,7 +310,7 @@ def _selection(spec: Spec) -> Iterator[Disagreement]:
         elif name in chosen.prefer[:index]:
             yield Disagreement(key=(*path, "prefer", index), what=f"names {name!r} twice.")
     yield from _calibration(spec)
-    if chosen.prediction_interval is not None and spec.problem.task != "regression":
+    if chosen.prediction_interval is not None and spec.problem.learns != "regression":
         what = f"has no effect on a {spec.problem.task} problem: it has probabilities."
         yield Disagreement(key=(*path, "prediction_interval"), what=what)
     if chosen.ensemble == "none":

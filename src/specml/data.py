@@ -11,9 +11,9 @@ import re
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -180,6 +180,11 @@ class PastRows(BaseModel):
     steps: Steps | None = None
     """Given: ``k`` rows back means ``k`` steps of time, and what is missing where no row stands there; ``rows`` is how
     many steps are looked back at."""
+
+    @model_serializer(mode="wrap")
+    def _told(self, told: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what came later, where it says nothing: models of before are told as they were."""
+        return {name: value for name, value in told(self).items() if name != "steps" or value is not None}
 
 
 class Layout(BaseModel):

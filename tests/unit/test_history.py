@@ -119,7 +119,7 @@ def test_past_values_stand_beside_the_rows_of_both_sides(tmp_path: Path) -> None
     assert [one.name for one in layout.features if looks_back(one.name)] == wanted
     assert layout.history is not None
     assert layout.history.model_dump() == {
-        "rows": 4, "columns": ("after", "at", "rain", "y"), "time": "at", "by": ("shop",), "steps": None
+        "rows": 4, "columns": ("after", "at", "rain", "y"), "time": "at", "by": ("shop",)
     }  # fmt: skip
     both = pl.concat([train, test], how="diagonal").sort("at", "shop")
     assert "after" not in both.columns, "what is known only later is looked back at, never taken"

@@ -228,7 +228,6 @@ def gather(work: Work, layout: Layout, test: pl.DataFrame, opened: bundle.Bundle
         scores=scores,
         decisions=decisions,
         native=native,
-        prior=np.full(rows, prior[0]) if len(prior) == 1 else np.tile(prior, (rows, 1)),
         prior=naive,
         weight=test[layout.weight].to_numpy().astype(np.float64) if layout.weight else None,
         favourable=_favourable(work.spec, layout),
