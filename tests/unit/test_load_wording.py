@@ -35,7 +35,7 @@ def told(tmp_path: Path, old: str, new: str) -> Problem:
     [
         ("task: binary", "task: binry", "problem.task", "must be one of binary, multiclass, regression, forecast; it is 'binry'.", "Did you mean 'binary'?"),
         ("threshold: 0.5", "threshold: x", "problem.decision.threshold", "must be one of auto, costs or a number; it is 'x'.", ""),
-        ("threshold: 0.5", "threshold: 1", "problem.decision.threshold", "must be auto or below 1; it is 1.", ""),
+        ("threshold: 0.5", "threshold: 1", "problem.decision.threshold", "must be one of auto, costs or below 1; it is 1.", ""),
         ("target: y", "target: {a: 1}", "problem.target", "must be text; it is a mapping.", ""),
         ("target: y", "target: [y]", "problem.target", "must be text; it is a list.", ""),
         ("target: y", "target: null", "problem.target", "must be text; it is empty.", ""),
