@@ -67,8 +67,8 @@ def column(name: str, kind: Any = "numeric", **facts: Any) -> Column:
     return Column(name=name, kind=kind, nullable=True, **facts)
 
 
-def run_stages(spec: Spec, folder: Path) -> None:
-    """Every stage of ``spec``, one after the other in this process; DVC is left out."""
+def run_stages(spec: Spec, folder: Path, *, until: str = "") -> None:
+    """Every stage of ``spec``, or up to one, one after the other in this process; DVC is left out."""
     from specml.compile import compile_plan, ruled_spec
     from specml.stages import STAGES
     from specml.stages.work import Work, narrowed
@@ -79,6 +79,8 @@ def run_stages(spec: Spec, folder: Path) -> None:
         for key in stage.keys or ("",):
             part = narrowed(ruled, stage, key)
             STAGES[stage.name].work(Work(stage, folder, part, lambda *_, **__: None, key, plan.obligations))
+        if stage.name == until:
+            break
 
 
 def specml(

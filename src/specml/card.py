@@ -23,6 +23,11 @@ SPEC = "params.yaml"
 IMPORTANCE = "artifacts/validate/importance.json"
 OPEN = "not measured"
 NESTED = "An ensemble is scored on each fold with members and weights that the other folds chose."
+GROUPS = "artifacts/compare/groups.json"
+COMPARED = (
+    "The same candidates and settings without the weights and with them, on the same {rows:,} out-of-fold rows, each "
+    "side with a threshold of its own; rates are of the favourable class, with their {confidence:g} % intervals."
+)
 SHOWN = 20
 """Most columns whose importance is told."""
 
@@ -36,8 +41,11 @@ def card(
     *,
     prepared: dict[str, Any],
     release: dict[str, Any],
+    compared: dict[str, Any] | None = None,
 ) -> str:
     """Markdown with the sections of Mitchell et al. (2019), *Model Cards for Model Reporting*.
+
+    ``compared``: what a mitigation did to the groups, where there is one.
 
     Its front matter is what the Hugging Face Hub reads (``model-index``), with every digit of each metric.
     """
@@ -50,6 +58,7 @@ def card(
         _evaluation(evidence, prepared),
         _training(layout, prepared),
         _analyses(choice, evidence),
+        _mitigation(spec, compared),
         _importance(importance),
         _considerations(spec, layout, release),
         _caveats(evidence),
@@ -301,6 +310,55 @@ def _analyses(choice: dict[str, Any], evidence: dict[str, Any]) -> Iterator[str]
     ]
     head = ("candidate", "mean", "its standard error", "spread over folds", "trials", "chosen and learned")
     yield from _table(head, board, CHOICE)
+
+
+RATES = {
+    "selection_rate": "selection rate",
+    "true_positive_rate": "true positive rate",
+    "false_positive_rate": "false positive rate",
+}
+
+
+def compared_groups(told: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Of each group and all rows the rates and the metric without and with the mitigation: head and rows of a table."""
+    names = {**RATES, "metric": told["metric"]}
+    head = ("group", "n", "", *names.values())
+    rows = []
+    for group in ("all rows", *sorted(told["with"]["groups"])):
+        for side in ("without", "with"):
+            one = told[side] if group == "all rows" else told[side]["groups"][group]
+            first = (group, f"{one['n']:,}") if side == "without" else ("", "")
+            rows.append((*first, side, *(_ranged(one[name]) for name in names)))
+    return head, rows
+
+
+def ratios(told: dict[str, Any]) -> Iterator[str]:
+    """How far apart the groups of each column are without and with the mitigation, in a line each."""
+    for column, one in sorted(told["with"]["ratios"].items()):
+        before = _ranged(told["without"]["ratios"][column])
+        yield f"{column}: the lowest selection rate by the highest is {before} without, {_ranged(one)} with"
+
+
+def _ranged(measured: dict[str, Any]) -> str:
+    """A value and the ends of its interval."""
+    end = measured["interval"]
+    ends = f" ({end['low']:.3f} to {end['high']:.3f})" if end else ""
+    return OPEN if measured["value"] is None else f"{measured['value']:.3f}{ends}"
+
+
+def _mitigation(spec: Spec, told: dict[str, Any] | None) -> Iterator[str]:
+    asked = spec.mitigation.reweighing
+    if told is None or asked is None:
+        return
+    yield "### Mitigation"
+    yield ""
+    yield f"Training rows are weighed so that label and group ({_listed(asked.by)}) are independent (`{SPEC}`)."
+    yield COMPARED.format(rows=told["rows"], confidence=100 * told["confidence"])
+    yield ""
+    for words in ratios(told):
+        yield f"- {_text(words)} (`{GROUPS}`)"
+    yield ""
+    yield from _table(*compared_groups(told), GROUPS)
 
 
 def _importance(told: dict[str, Any]) -> Iterator[str]:

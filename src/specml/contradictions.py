@@ -35,6 +35,7 @@ def all_of(spec: Spec) -> Iterator[Disagreement]:
         history.disagreements,
         forecast.disagreements,
         _features,
+        _mitigation,
         _candidates,
         _search,
         _selection,
@@ -279,6 +280,25 @@ def _features(spec: Spec) -> Iterator[Disagreement]:
             role = "target" if column == spec.problem.target else spec.column(column).role
             if role not in ("feature", "time") and (role != "target" or column in now):
                 yield Disagreement(key=path, what=f"reads {column!r}, whose role is {role}: no model may see it.")
+
+
+def _mitigation(spec: Spec) -> Iterator[Disagreement]:
+    asked, path = spec.mitigation.reweighing, ("mitigation", "reweighing")
+    if asked is None:
+        return
+    if spec.problem.task not in ("binary", "multiclass"):
+        yield Disagreement(key=path, what=f"has no effect on a {spec.problem.task} problem.")
+    for index, name in enumerate(asked.by):
+        column, key = spec.column(name), (*path, "by", index)
+        if column.role != "protected":
+            hint = f"Declare data.columns.{name}.role: protected"
+            yield Disagreement(key=key, what=f"names {name!r}, which is no protected column.", hint=hint)
+        elif column.use == "audit_only":
+            what = f"names {name!r}, which is audit_only: it stands beside the held-out rows alone."
+            hint = f"Leave data.columns.{name}.use out, if the law lets training rows be weighed by it."
+            yield Disagreement(key=key, what=what, hint=hint)
+        if name in asked.by[:index]:
+            yield Disagreement(key=key, what=f"names {name!r} twice.")
 
 
 def _candidates(spec: Spec) -> Iterator[Disagreement]:

@@ -32,6 +32,7 @@ from specml.features.text import Text
 from specml.graph import Trees
 from specml.kinds import Candidate, Feature, Gate, Rule, Signal, Source, Target
 from specml.metrics import PRIMARY
+from specml.mitigation import Mitigation
 from specml.plan import Obligation, Plan
 from specml.tables import forecast
 from specml.tables.checks import ColumnChecks, Rows, TableChecks
@@ -459,6 +460,7 @@ class Spec(Block):
     problem: Problem
     data: Data
     features: Features = Features()
+    mitigation: Mitigation = Mitigation()
     candidates: Annotated[dict[Slug, SerializeAsAny[Annotated[Candidate, ByType()]]], Field(min_length=1)]
     """The models that compete, by name."""
     search: Search = Search()

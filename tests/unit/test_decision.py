@@ -367,7 +367,8 @@ def test_what_is_not_decided_costs_what_is_said_or_is_left_out() -> None:
     y, decisions = np.array([0, 1, 1]), np.array([-1, -1, 0])
     each = Costs(false_negative=10, false_positive=2).each(y, decisions)
     assert np.isnan(each).tolist() == [True, True, False]
-    evidence = Evidence("binary", np.tile(y, 60), *[np.full(180, 0.5)] * 2, *[np.full(180, 0.5)] * 2)
+    half = np.full(180, 0.5)
+    evidence = Evidence("binary", np.tile(y, 60), half, np.tile(decisions, 60), half, half)
     assert ExpectedCost(max=11).check(replace(evidence, costs=np.tile(each, 60))).value == pytest.approx(10)
     looked_at = Costs(false_negative=10, false_positive=2, abstention=1).each(y, decisions)
     assert ExpectedCost(max=11).check(replace(evidence, costs=np.tile(looked_at, 60))).value == pytest.approx(4)

@@ -86,6 +86,10 @@ def made(folder: Path, task: Any, rows: pl.DataFrame, **changes: Any) -> Path:
     candidate = "ridge" if task == "regression" else "logistic_regression"
     if task == "regression":
         changes["selection"] = {"prediction_interval": {}}
+    if task == "binary" and len(rows.columns) < 10:
+        changes["mitigation"] = {"reweighing": {"by": ("group",)}}
+        problem["costs"] = {"false_negative": 3, "false_positive": 1, "currency": "EUR \"'"}
+        problem["decision"] = {"threshold": "costs", "abstain_band": (0.1, 0.9)}
     spec = spec_of(
         problem=problem,
         data={

@@ -139,7 +139,7 @@ class GroupDisparity(Gate):
         """Each group of a column beside the group with the highest rate."""
         values = evidence.groups[column]
         names = sorted({*values.tolist(), *evidence.declared_groups.get(column, ())})
-        rates = {name: _rate(self.metric, evidence, values == name) for name in names}
+        rates = {name: group_rate(self.metric, evidence, values == name) for name in names}
         measured = {name: rate for name, rate in rates.items() if rate.n >= self.min_group_size}
         if not measured or len(rates) < 2:
             alone = "the only group" if len(rates) < 2 else ""
@@ -215,7 +215,7 @@ def _value(one: Slice) -> float:
     return one.value if one.value is not None else float("nan")
 
 
-def _rate(metric: str, evidence: Evidence, mask: np.ndarray) -> Rate:
+def group_rate(metric: str, evidence: Evidence, mask: np.ndarray) -> Rate:
     """A rate over the rows in ``mask``; weighted rows count as Kish's effective number of them (Kish 1965, p. 259)."""
     assert evidence.decisions is not None
     if metric.startswith("true_positive"):

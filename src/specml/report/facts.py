@@ -19,7 +19,7 @@ from specml.errors import SpecmlError
 from specml.files import digest, read_json
 from specml.ledger import LedgerError
 from specml.load import validate as validated
-from specml.stages import explore, feasibility, package, prepare, select, train, validate
+from specml.stages import compare, explore, feasibility, package, prepare, select, train, validate
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,6 +64,8 @@ class Facts:
     approved: list[str] | None
     """Who has approved it so far; None where nobody must, or a ledger that was changed does not tell."""
     importance: dict[str, Any] | None
+    compared: dict[str, Any] | None
+    """What a mitigation did to the groups; None where there is none."""
     bundle: str
     sources: dict[str, tuple[str, str, int]]
     """Files of the rows by path: kind of digest, digest, bytes, as DVC locked them."""
@@ -117,6 +119,7 @@ def gather(folder: Path) -> Facts:
         release=release,
         approved=_approved(folder, release),
         importance=_optional(folder / validate.IMPORTANCE),
+        compared=_optional(folder / compare.OUT) if spec.mitigation.reweighing else None,
         bundle=bundle,
         sources=_sources(ran),
         changed=_changed(ran, params.values, stages),

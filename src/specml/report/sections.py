@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from specml.admission import stops
 from specml.card import (
+    COMPARED,
     NESTED,
     banded,
     calibrated,
+    compared_groups,
     covering,
     decided,
     expected,
@@ -19,6 +21,7 @@ from specml.card import (
     intervals,
     number,
     outcome,
+    ratios,
     settings,
     taken,
     widened,
@@ -28,7 +31,7 @@ from specml.data import iso
 from specml.explain import UNITS
 from specml.metrics import TABLE
 from specml.report import svg
-from specml.stages import explore, feasibility, prepare, release, select, train, validate
+from specml.stages import compare, explore, feasibility, prepare, release, select, train, validate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,6 +69,7 @@ def sections(facts: Facts) -> dict[str, Any]:
         "winner": _winner(facts),
         "gates": _gates(facts),
         "disparity": list(_disparity(facts)),
+        "mitigation": _mitigation(facts),
         "importance": _importance(facts),
         "serving": _serving(facts),
         "governance": _governance(facts),
@@ -81,6 +85,7 @@ def sections(facts: Facts) -> dict[str, Any]:
             "target": explore.TARGET,
             "verdicts": validate.OUT,
             "card": release.CARD,
+            "groups": compare.OUT,
         },
     }
 
@@ -472,6 +477,22 @@ def _group(one: dict[str, Any]) -> svg.Group:
     found, value = one["interval"] or {}, one["value"]
     low, high = found.get("low", value), found.get("high", value)
     return svg.Group(one["name"], one["n"], value, low or 0.0, high or 0.0, STATES[one["outcome"]], one["note"])
+
+
+def _mitigation(facts: Facts) -> dict[str, Any] | None:
+    """What a mitigation did to each group."""
+    told, asked = facts.compared, facts.spec.mitigation.reweighing
+    if told is None or asked is None:
+        return None
+    head, rows = compared_groups(told)
+    return {
+        "by": ", ".join(svg.cut(name, LONGEST) for name in asked.by),
+        "how": COMPARED.format(rows=told["rows"], confidence=100 * told["confidence"]),
+        "ratios": list(ratios(told)),
+        "head": head,
+        "rows": [(svg.cut(group, LONGEST), *rest) for group, *rest in rows[: 2 * SHOWN_GROUPS]],
+        "left_out": max(0, len(rows) // 2 - SHOWN_GROUPS),
+    }
 
 
 def _importance(facts: Facts) -> dict[str, Any] | None:

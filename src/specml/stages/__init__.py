@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from specml.stages import (
     champion,
+    compare,
     explore,
     feasibility,
     fingerprint,
@@ -44,6 +45,7 @@ STAGES: dict[str, StageModule] = {
     "feasibility": feasibility,
     "train": train,
     "select": select,
+    "compare": compare,
     "package": package,
     "champion": champion,
     "validate": validate,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,7 @@ from specml.data import Design, Layout
 from specml.errors import DataCheckFailed, NotEnoughData
 from specml.kinds import Training
 from specml.metrics import TABLE
+from specml.mitigation import reweighed
 from specml.preprocessing import Preprocessing
 from specml.stages.pruning import hopeless
 from specml.tables import forecast, splits
@@ -51,10 +52,12 @@ def cross_validate(
     threads: int,
     say: Callable[..., None],
     rival: tuple[float, ...] = (),
+    mitigated: bool = True,
 ) -> Judged:
     """Fit ``candidate`` on each fold and measure it on the rest; the same for any number of ``threads``.
 
     ``rival``: scores of the best so far on every fold; what is hopeless against them is given up.
+    ``mitigated``: whether training rows are weighed as ``mitigation`` says. Those that judge never are.
 
     Raises:
         NotEnoughData: a fold lacks rows, a class, or the metric.
@@ -74,6 +77,9 @@ def cross_validate(
         preprocessing, fit = fit_design(spec, candidate, layout, train[fit_rows])
         held = design(preprocessing, layout, train[outside])
         stop = None if stop_rows is None else design(preprocessing, layout, train[stop_rows])
+        if mitigated:
+            fit = weighed(spec, train[fit_rows], fit)
+            stop = None if stop is None or stop_rows is None else weighed(spec, train[stop_rows], stop)
         model = candidate.fit(fit, seed=spec.search.seed, threads=threads, stop_on=stop)
         outcome[outside] = model.predict(held.X)
         for name, value in model.learned.items():
@@ -186,6 +192,15 @@ def fit_design(spec: Spec, candidate: Candidate, layout: Layout, rows: pl.DataFr
     training = Training(candidate.prefers, y, layout.task, classes, spec.search.seed, layout.folding, key)
     preprocessing = Preprocessing.fit(rows, layout.features, chosen, training)
     return preprocessing, _design(preprocessing, layout, rows, preprocessing.training_matrix(rows, chosen, training))
+
+
+def weighed(spec: Spec, rows: pl.DataFrame, seen: Design) -> Design:
+    """``rows`` as they train under ``mitigation.reweighing``: ``seen`` with other weights."""
+    asked = spec.mitigation.reweighing
+    if asked is None:
+        return seen
+    groups = [rows[name].to_numpy() for name in asked.by]
+    return replace(seen, weight=reweighed(groups, seen.y, seen.weight))
 
 
 def design(preprocessing: Preprocessing, layout: Layout, table: pl.DataFrame) -> Design:

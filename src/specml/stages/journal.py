@@ -141,6 +141,7 @@ def _identity(work: Work, candidate: Candidate) -> str:
         "usual_space": {name: one.model_dump(mode="json") for name, one in candidate.usual_space.items()},
         "portfolio": [dict(one) for one in candidate.portfolio],
         "features": spec.features.model_dump(mode="json"),
+        "mitigation": spec.mitigation.reweighing and spec.mitigation.reweighing.model_dump(mode="json"),
         "metric": spec.problem.metric,
         "threshold": spec.problem.decision.threshold,
         "search": spec.search.model_dump(mode="json", exclude=HOW_FAR),

@@ -10,7 +10,7 @@ from specml.data import Layout
 from specml.errors import GateRefused, SpecmlError
 from specml.files import canonical_json, digest, read_json, write_atomic
 from specml.plan import Stage
-from specml.stages import ingest, package, prepare, select, validate
+from specml.stages import compare, ingest, package, prepare, select, validate
 
 if TYPE_CHECKING:
     from specml.spec import Spec
@@ -28,6 +28,7 @@ def declare(spec: Spec) -> Stage:
         summary="admit or refuse the bundle; its card and profile",
         params=(
             "name",
+            "mitigation",
             "problem",
             "data.columns",
             "data.sources",
@@ -41,6 +42,7 @@ def declare(spec: Spec) -> Stage:
             prepare.METRICS,
             prepare.TRAIN,
             select.OUT,
+            *([compare.OUT] if spec.mitigation.reweighing else []),
             validate.IMPORTANCE,
             validate.OUT,
         ),
@@ -83,7 +85,8 @@ def work(work: Work) -> None:
     evidence["gates"] = admission.waived(evidence["gates"], release)
     refusals = sorted(name for name, gate in evidence["gates"].items() if admission.stops(gate))
     release["admitted"] = not refusals
-    told = card(work.spec, layout, choice, evidence, importance, prepared=prepared, release=release)
+    groups = read_json(work.path(compare.OUT)) if work.spec.mitigation.reweighing else None
+    told = card(work.spec, layout, choice, evidence, importance, prepared=prepared, release=release, compared=groups)
     write_atomic(work.path(CARD), told)
     train = pl.read_parquet(work.path(prepare.TRAIN), columns=[column.name for column in layout.features])
     write_atomic(work.path(PROFILE), profile(train))

@@ -140,7 +140,7 @@ def work(work: Work) -> None:
         reason += f"; {larger} larger than selection.max_size left out"
     members = row.get("members", {row["candidate"]: 1.0})
     outcome: Any = sum(predictions[name] * share for name, share in sorted(members.items()))
-    outcome, calibration = _calibrated(work, training, {**row, "members": members}, outcome)
+    outcome, calibration = calibrated(work, training, {**row, "members": members}, outcome)
     cut: float | None = None
     found: dict[str, Any] = {}
     band = spec.problem.decision.abstain_band if layout.task == "binary" else None
@@ -174,7 +174,7 @@ def _outside(cut: float, how: str) -> StageFailed:
     return StageFailed(what, where="problem.decision.abstain_band", hint=hint)
 
 
-def _calibrated(
+def calibrated(
     work: Work, training: Training, row: Row, outcome: np.ndarray
 ) -> tuple[np.ndarray, dict[str, Any] | None]:
     """Out-of-fold predictions as they are calibrated, and what is told of that; None where it is not asked for."""

@@ -10,7 +10,7 @@ from specml.plan import Stage
 from specml.preprocessing import Preprocessing
 from specml.space import with_settings
 from specml.stages import feasibility, prepare
-from specml.stages.cross_validation import fit_design
+from specml.stages.cross_validation import fit_design, weighed
 from specml.stages.journal import npy
 from specml.stages.search import search
 from specml.stages.work import threads
@@ -36,6 +36,7 @@ def declare(spec: Spec) -> Stage:
         params=(
             "candidates.${key}",
             "features",
+            "mitigation.reweighing",
             "plugins",
             "problem.decision.threshold",
             "problem.primary_metric",
@@ -69,7 +70,7 @@ def work(work: Work) -> None:
         final = with_settings(candidate, best.settings).model_copy(update=best.judged.learned)
         work.say("refit on all training rows", done=0.95)
         preprocessing, design = fit_design(spec, candidate, layout, train)
-        model = final.fit(design, seed=spec.search.seed, threads=threads())
+        model = final.fit(weighed(spec, train, design), seed=spec.search.seed, threads=threads())
     scores, metric = best.judged.folds, spec.problem.metric
     told: dict[str, Any] = {"metric": metric, "folds": scores, "learned": best.judged.learned}
     if found.trials:

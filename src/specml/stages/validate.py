@@ -230,7 +230,7 @@ def gather(work: Work, layout: Layout, test: pl.DataFrame, opened: bundle.Bundle
         native=native,
         prior=naive,
         weight=test[layout.weight].to_numpy().astype(np.float64) if layout.weight else None,
-        favourable=_favourable(work.spec, layout),
+        favourable=favourable(work.spec, layout),
         groups={name: np.asarray(test[name].to_list(), dtype=object) for name in layout.protected},
         declared_groups=layout.groups,
         seed=work.spec.search.seed,
@@ -344,7 +344,8 @@ def _intervals(evidence: Evidence, coverage: float | None) -> dict[str, Any]:
     return {"coverage": coverage, "width": float(width), "all": every, "groups": groups}
 
 
-def _favourable(spec: Spec, layout: Layout) -> int:
+def favourable(spec: Spec, layout: Layout) -> int:
+    """Index of the class that a person wants."""
     wanted = spec.problem.favourable_class
     if wanted is None or layout.task == "regression":
         return 1
