@@ -46,7 +46,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "tabular_mlp": {"epochs": 3, "hidden": (16,)},
     "hist_gradient_boosting": {"max_iter": 30, "learning_rate": 0.2},
     **{name: {"n_estimators": 12} for name in ("random_forest", "extra_trees")},
-    **{name: {"n_estimators": 30, "learning_rate": 0.2} for name in ("lightgbm", "xgboost")},
+    **{name: {"n_estimators": 30, "learning_rate": 0.2} for name in ("lightgbm", "lagged_lightgbm", "xgboost")},
     "catboost": {"iterations": 30, "learning_rate": 0.2, "depth": 4},
 }
 """Options that make a small model of a family; others are small by their defaults."""
@@ -371,9 +371,9 @@ def test_columns_that_say_nothing_and_rows_that_do_not_count_are_taken(name: str
 def test_what_stops_early_tells_how_many_rounds_the_refit_takes(name: str) -> None:
     if needs_extra(name).args[0]:
         pytest.skip(f"specml[{name}] is not installed")
-    one = fitted(name, "binary", "numbers")
+    one = fitted(name, tasks(name)[0], "numbers")
     candidate = made(name, early_stopping=2)
-    noise = replace(one.train, y=np.random.default_rng(1).integers(0, 2, len(one.train.y)))
+    noise = replace(one.train, y=np.random.default_rng(1).integers(0, 2, len(one.train.y)).astype(one.train.y.dtype))
     model = candidate.fit(noise.rows(np.arange(80, 240)), seed=3, threads=1, stop_on=noise.rows(np.arange(80)))
     ((option, rounds),) = model.learned.items()
     assert 1 <= rounds < getattr(candidate, option)

@@ -11,7 +11,9 @@ import polars as pl
 import pytest
 
 from specml.bundle import open_bundle, predict
-from specml.data import Layout, PastRows, Steps, feature_array, past
+from specml.candidates.lagged_lightgbm import LaggedLightGBM
+from specml.candidates.lightgbm import LightGBM
+from specml.data import Design, Layout, PastRows, Steps, feature_array, past
 from specml.errors import DataCheckFailed
 from specml.evidence import Evidence, Serial
 from specml.gates.baseline import Baseline
@@ -332,3 +334,35 @@ def test_the_baseline_of_a_forecast_is_the_seasonal_naive_one() -> None:
     assert verdict.value == pytest.approx(np.abs(naive - y).mean() - np.abs(model - y).mean())
     assert "mean_absolute_error over the seasonal naive forecast" in verdict.reason
     assert Baseline().check(Evidence("regression", y, naive, None, naive, naive, serial=serial)).outcome == "refused"
+
+
+def growing(n: int = 400) -> Design:
+    """A series that grows without end, with a week's rhythm: what it was 7 steps before, and which of 7 days it is."""
+    day = np.arange(n)
+    y = 0.5 * day + 5 * np.sin(2 * np.pi * day / 7)
+    X = np.stack([np.where(day < 7, np.nan, np.roll(y, 7)), day % 7], axis=1).astype(np.float32)
+    return Design(X, y, None, "regression", 2, seasonal=0)
+
+
+def test_a_difference_follows_a_series_that_grows() -> None:
+    data = growing()
+    early, late = data.rows(np.arange(300)), data.rows(np.arange(300, 400))
+    errors = {}
+    for difference in ("season", "none"):
+        model = LaggedLightGBM(difference=difference, n_estimators=40).fit(early, seed=1, threads=1)
+        errors[difference] = np.abs(model.predict(late.X) - late.y).mean()
+    assert errors["season"] < 0.5
+    assert errors["none"] > 10
+
+
+def test_without_a_difference_it_is_lightgbm() -> None:
+    data = growing(200)
+    own = LaggedLightGBM(difference="none", n_estimators=10).fit(data, seed=1, threads=1)
+    plain = LightGBM(n_estimators=10).fit(data, seed=1, threads=1)
+    assert np.allclose(own.predict(data.X), plain.predict(data.X), rtol=1e-6)
+
+
+def test_its_options_are_those_of_lightgbm() -> None:
+    ours, theirs = LaggedLightGBM.model_fields, LightGBM.model_fields
+    for name in ours.keys() - {"type", "space", "difference"}:
+        assert (ours[name].default, ours[name].metadata) == (theirs[name].default, theirs[name].metadata), name

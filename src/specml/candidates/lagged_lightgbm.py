@@ -1,0 +1,152 @@
+"""Gradient-boosted trees over past values, by LightGBM."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import Field
+from typing_extensions import override
+
+from specml.files import canonical_json, read_json
+from specml.kinds import Candidate, Model, Preference
+from specml.space import Dimension, Setting
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+
+    from specml.data import Design, Task
+    from specml.graph import Graph
+
+OWN = {"type", "space", "difference"}
+"""Options that are not those of LightGBM."""
+
+
+class LaggedLightGBM(Candidate):
+    """LightGBM on what a series has changed since the season before.
+
+    Trees answer with means of what they have seen: a series that grows leaves them behind. The difference to the
+    seasonal naive forecast stays where it was (Hyndman & Athanasopoulos 2021, *Forecasting: principles and practice*,
+    §9.1), and what is told is that forecast and the difference together. Rounds are found as ``lightgbm`` does.
+    """
+
+    tasks: ClassVar[tuple[Task, ...]] = ("forecast",)
+    prefers: ClassVar[Preference] = Preference(missing="native", scale="none", encode="ordinal")
+    stops_early: ClassVar[bool] = True
+    usual_space: ClassVar[Mapping[str, Dimension]] = {
+        "difference": Dimension(choices=("season", "none")),
+        "learning_rate": Dimension(low=0.02, high=0.2, log=True),
+        "num_leaves": Dimension(low=7, high=127, log=True),
+        "min_child_samples": Dimension(low=5, high=200, log=True),
+        "colsample_bytree": Dimension(low=0.2, high=1.0),
+        "reg_lambda": Dimension(low=1e-3, high=10.0, log=True),
+    }
+    portfolio: ClassVar[tuple[Mapping[str, Setting], ...]] = (
+        {"difference": "none"},
+        {"num_leaves": 15, "min_child_samples": 50},
+        {"num_leaves": 63, "min_child_samples": 50, "colsample_bytree": 0.4},
+    )
+
+    type: Literal["lagged_lightgbm"] = "lagged_lightgbm"
+    difference: Literal["season", "none"] = "season"
+    """What the trees learn: the difference to the seasonal naive forecast, or the value itself."""
+    n_estimators: Annotated[int, Field(ge=1, le=100_000)] = 1000
+    """Most boosting rounds; early stopping usually ends before."""
+    early_stopping: Annotated[int, Field(ge=0)] = 30
+    """Rounds without a better validation loss until a fold stops; 0 always trains all rounds."""
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 0.05
+    num_leaves: Annotated[int, Field(ge=2, le=4096)] = 31
+    min_child_samples: Annotated[int, Field(ge=1)] = 20
+    """Fewest training rows in a leaf."""
+    subsample: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """Share of rows drawn for each round."""
+    colsample_bytree: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """Share of columns drawn for each tree."""
+    reg_lambda: Annotated[float, Field(ge=0)] = 1.0
+    """L2 penalty of the leaf values."""
+
+    @override
+    def fit(self, train: Design, *, seed: int, threads: int, stop_on: Design | None = None) -> Model:
+        import numpy as np
+
+        level = Level(train.seasonal, float(np.average(train.y, weights=train.weight)))
+        if self.difference == "none" or not level.known(train.X).any():
+            level = Level(None, 0.0)
+
+        def changed(rows: Design) -> Design:
+            # Differences to a mean, where no season before is known, would be far from all others.
+            known = rows.rows(np.flatnonzero(level.known(rows.X)))
+            return replace(known, y=known.y - level(known.X))
+
+        stop = None if stop_on is None else changed(stop_on)
+        stop = None if stop is None or not len(stop.y) else stop
+        return LaggedModel(level, self._trees.fit(changed(train), seed=seed, threads=threads, stop_on=stop))
+
+    @override
+    def load(self, folder: Path, task: Task) -> Model:
+        return LaggedModel(Level(**read_json(folder / "level.json")), self._trees.load(folder, task))
+
+    @property
+    def _trees(self) -> Candidate:
+        made = Candidate.table["lightgbm"].model_validate(self.model_dump(exclude=OWN))
+        assert isinstance(made, Candidate)
+        return made
+
+
+class Level:
+    """What is added to a difference: the column ``place`` of a row, or ``mean`` where that is missing; or 0."""
+
+    def __init__(self, place: int | None, mean: float) -> None:
+        self.place, self.mean = place, mean
+
+    def __call__(self, X: np.ndarray) -> np.ndarray:
+        """float64 [n]."""
+        import numpy as np
+
+        if self.place is None:
+            return np.zeros(len(X))
+        return np.where(self.known(X), X[:, self.place], np.float32(self.mean)).astype(np.float64)
+
+    def known(self, X: np.ndarray) -> np.ndarray:
+        """Of which rows it is known, bool [n]."""
+        import numpy as np
+
+        return np.ones(len(X), dtype=bool) if self.place is None else np.isfinite(X[:, self.place])
+
+    def to_onnx(self, graph: Graph, X: str, change: str) -> str:
+        """The same added to ``change`` [n, 1]."""
+        import numpy as np
+
+        if self.place is None:
+            return change
+        known = graph.node("Gather", X, graph.constant(np.array([self.place], dtype=np.int64)), axis=1)
+        unknown = graph.node("Or", graph.node("IsNaN", known), graph.node("IsInf", known))
+        level = graph.node("Where", unknown, graph.constant(np.array(self.mean, np.float32)), known)
+        return graph.node("Add", level, change)
+
+
+class LaggedModel(Model):
+    """A level and LightGBM's difference to it."""
+
+    def __init__(self, level: Level, trees: Model) -> None:
+        self.level, self.trees = level, trees
+        self.learned = trees.learned
+
+    @override
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        import numpy as np
+
+        # Added in float32, as the graph does: of a series of large numbers its last digits are fewer.
+        return np.asarray(self.level(X).astype(np.float32) + self.trees.predict(X).astype(np.float32), np.float64)
+
+    @override
+    def save(self, folder: Path) -> None:
+        (folder / "level.json").write_bytes(canonical_json({"place": self.level.place, "mean": self.level.mean}))
+        self.trees.save(folder)
+
+    @override
+    def to_onnx(self, graph: Graph, X: str) -> str:
+        return self.level.to_onnx(graph, X, self.trees.to_onnx(graph, X))
