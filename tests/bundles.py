@@ -224,7 +224,7 @@ def trained_bundle(folder: Path, candidate: Any, task: Task, extra: int = 0, tre
         classes={"binary": (0, 1), "multiclass": ("low", "middle", "high"), "regression": ()}[task],
         threshold=0.5 if task == "binary" else None,
         candidate="trained",
-        explanation=package.explanation(preprocessing, native) if native else None,
+        explanation=package.explanation((preprocessing,), native) if native else None,
     )
     graph = package.assemble(contract, Chosen((Member(preprocessing, model),)), trees)
     write_bundle(
@@ -232,7 +232,7 @@ def trained_bundle(folder: Path, candidate: Any, task: Task, extra: int = 0, tre
         contract,
         graph.to_bytes(),
         {"columns": {column.name: describe(table[column.name]) for column in columns}},
-        design=package.build_design(preprocessing) if native else b"",
+        design=package.build_design((preprocessing,)) if native else b"",
         native=native.content if native else b"",
         trees=graph.trees if graph.has_trees else None,
     )

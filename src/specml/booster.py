@@ -6,10 +6,12 @@ a bundle is audited before LightGBM sees it, and may hold nothing but what ``sli
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
 HEAD = (
     "version", "num_class", "num_tree_per_iteration", "label_index", "max_feature_idx", "feature_names", "feature_infos"
@@ -17,7 +19,9 @@ HEAD = (
 NODES = ("split_feature", "threshold", "decision_type", "left_child", "right_child", "internal_count")
 """Lists with an entry for each split of a tree."""
 LEAVES = ("leaf_value", "leaf_count")
-TREE = ("num_leaves", "num_cat", *NODES, *LEAVES, "is_linear", "shrinkage")
+SETS = ("cat_boundaries", "cat_threshold")
+"""Sets of categories, as words of 32 bits: where each begins among the words, and the words."""
+TREE = ("num_leaves", "num_cat", *NODES, *LEAVES, *SETS, "is_linear", "shrinkage")
 LARGEST = 1_000_000
 """Splits of one tree."""
 
@@ -42,9 +46,89 @@ def slim(text: str) -> bytes:
     return "\n".join([*lines, "", "end of trees", ""]).encode()
 
 
-def has_sets(text: str) -> bool:
-    """Whether a split of LightGBM's text parts categories into sets, which no bundle's text may."""
-    return any(line.startswith("num_cat=") and line != "num_cat=0" for line in text.splitlines())
+@dataclass(frozen=True)
+class Tree:
+    """A tree as LightGBM tells it: splits 0, 1, … and leaves -1, -2, …, with how many rows came to each."""
+
+    split_feature: list[int] = field(default_factory=list)
+    threshold: list[float] = field(default_factory=list)
+    """What ``x <= threshold`` goes to the left; of a split with a set, its place in ``sets``."""
+    decision_type: list[int] = field(default_factory=list)
+    left_child: list[int] = field(default_factory=list)
+    right_child: list[int] = field(default_factory=list)
+    internal_count: list[int] = field(default_factory=list)
+    leaf_value: list[float] = field(default_factory=list)
+    leaf_count: list[int] = field(default_factory=list)
+    sets: list[list[int]] = field(default_factory=list)
+    """Categories that go to the left, as words of 32 bits."""
+
+    def with_leaves(self, values: list[float]) -> Tree:
+        """The same tree with other leaf values."""
+        return replace(self, leaf_value=values)
+
+    def lines(self) -> Iterator[str]:
+        """Its part of the text."""
+        yield f"num_leaves={len(self.leaf_value)}"
+        yield f"num_cat={len(self.sets)}"
+        for key in (*NODES, *LEAVES):
+            if values := getattr(self, key):
+                yield f"{key}={' '.join(map(repr, values))}"
+        if self.sets:
+            ends = [sum(len(one) for one in self.sets[:place]) for place in range(len(self.sets) + 1)]
+            yield f"cat_boundaries={' '.join(map(str, ends))}"
+            yield f"cat_threshold={' '.join(str(word) for one in self.sets for word in one)}"
+        yield "is_linear=0"
+        yield "shrinkage=1"
+
+
+def text(trees: Iterable[Tree], width: int, outputs: int) -> bytes:
+    """The text of trees that take turns for the ``outputs``, over a design of ``width`` columns."""
+    parts = (["", f"Tree={number}", *tree.lines()] for number, tree in enumerate(trees))
+    return _closed([line for part in parts for line in part], width, outputs)
+
+
+def merged(parts: Sequence[tuple[bytes, float, Sequence[int]]], width: int, outputs: int) -> bytes:
+    """The text whose scores are the sum of those of texts of this form, each times a weight.
+
+    With each text come its weight and, for each of its columns, the column of the design of ``width`` columns.
+    """
+    lines, number = [], 0
+    for raw, weight, places in parts:
+        for line in raw.decode("ascii").removesuffix("\nend of trees\n").split("\n\n", 1)[1].splitlines():
+            key, _, value = line.partition("=")
+            if key == "Tree":
+                lines += ["", f"Tree={number}"]
+                number += 1
+            elif key == "split_feature":
+                lines.append(f"{key}={' '.join(str(places[int(one)]) for one in value.split())}")
+            elif key == "leaf_value":
+                lines.append(f"{key}={' '.join(repr(float(one) * weight) for one in value.split())}")
+            elif line:
+                lines.append(line)
+    return _closed(lines, width, outputs)
+
+
+def outputs(raw: bytes) -> int:
+    """How many scores the trees of a text of this form take turns for."""
+    head = dict(_pairs(raw.partition(b"\n\n")[0].decode("ascii")))
+    return int(head["num_tree_per_iteration"])
+
+
+def _closed(trees: list[str], width: int, outputs: int) -> bytes:
+    head = [f"{key}={value}" for key, value in _head(width, outputs).items()]
+    return "\n".join(["tree", *head, *trees, "", "end of trees", ""]).encode()
+
+
+def _head(width: int, outputs: int) -> dict[str, str]:
+    return {
+        "version": "v4",
+        "num_class": str(outputs),
+        "num_tree_per_iteration": str(outputs),
+        "label_index": "0",
+        "max_feature_idx": str(width - 1),
+        "feature_names": _names(width),
+        "feature_infos": _ranges(width),
+    }
 
 
 def _names(width: int) -> str:
@@ -81,23 +165,14 @@ def audit(raw: bytes, width: int, outputs: int) -> None:
 
 
 def _audit_head(head: dict[str, str], width: int, outputs: int) -> None:
-    wanted = {
-        "version": "v4",
-        "num_class": str(outputs),
-        "num_tree_per_iteration": str(outputs),
-        "label_index": "0",
-        "max_feature_idx": str(width - 1),
-        "feature_names": _names(width),
-        "feature_infos": _ranges(width),
-    }
-    for key, value in wanted.items():
+    for key, value in _head(width, outputs).items():
         if head.get(key) != value:
             raise ValueError(f"{key} is not {value[:40]!r}")
 
 
 def _audit_tree(tree: dict[str, str], width: int) -> None:
     leaves = _whole(tree.get("num_leaves", ""))
-    if not 1 <= leaves <= LARGEST or tree.get("num_cat") != "0" or tree.get("is_linear") != "0":
+    if not 1 <= leaves <= LARGEST or tree.get("is_linear") != "0":
         raise ValueError("a tree is of no kind that is known here")
     splits = leaves - 1
     lists = {key: tree.get(key, "").split(" ") if tree.get(key) else [] for key in (*NODES, *LEAVES)}
@@ -112,11 +187,33 @@ def _audit_tree(tree: dict[str, str], width: int) -> None:
     for key in ("internal_count", "leaf_count"):
         for value in lists[key]:
             _whole(value)
-    if any(_whole(value) not in range(0, 16, 2) for value in lists["decision_type"]):
-        raise ValueError("a split is of no kind that is known here")
+    _audit_splits(lists, _audit_sets(tree, splits))
     if any(not 0 <= _whole(value) < width for value in lists["split_feature"]):
         raise ValueError("a split is on a column that the design does not have")
     _audit_children([(_whole(a), _whole(b)) for a, b in zip(lists["left_child"], lists["right_child"], strict=True)])
+
+
+def _audit_splits(lists: dict[str, list[str]], sets: int) -> None:
+    """Every split compares, or parts categories by one of the tree's sets."""
+    kinds = [_whole(value) for value in lists["decision_type"]]
+    if any(kind not in range(16) or (kind % 2 and not sets) for kind in kinds):
+        raise ValueError("a split is of no kind that is known here")
+    parting = [value for value, kind in zip(lists["threshold"], kinds, strict=True) if kind % 2]
+    if any(not 0 <= _whole(value) < sets for value in parting):
+        raise ValueError("a split is by a set that the tree does not have")
+
+
+def _audit_sets(tree: dict[str, str], splits: int) -> int:
+    """How many sets of categories a tree has; each lies within its words."""
+    sets = _whole(tree.get("num_cat", ""))
+    ends, words = ([_whole(value) for value in tree[key].split(" ")] if tree.get(key) else [] for key in SETS)
+    if not 0 <= sets <= splits or len(ends) != (sets + 1 if sets else 0):
+        raise ValueError(f"cat_boundaries has {len(ends)} entries for {sets} sets")
+    if (ends or [0])[0] != 0 or (ends or [0])[-1] != len(words) or any(a > b for a, b in pairwise(ends)):
+        raise ValueError("its sets do not lie within their words")
+    if any(not 0 <= word < 2**32 for word in words):
+        raise ValueError("a word of a set has more than 32 bits")
+    return sets
 
 
 def _audit_children(children: list[tuple[int, int]]) -> None:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 from typing_extensions import override
 
-from specml import trees
-from specml.kinds import Candidate, Model, Preference
+from specml import trees, treeshap
+from specml.kinds import Candidate, Model, Native, Preference
 from specml.space import Dimension, Setting
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from specml.bundle import Space
     from specml.data import Design, Task
     from specml.graph import Graph
 
@@ -75,14 +76,17 @@ class Forest(Candidate):
         # scikit-learn refuses infinities; no threshold lies beyond the largest finite number.
         largest = np.finfo(np.float32).max
         estimator.fit(np.clip(train.X, -largest, largest), train.y, sample_weight=train.weight)
-        return ForestModel([_arrays(one.tree_, train.task) for one in estimator.estimators_], train.X.shape[1])
+        forest = [_arrays(one.tree_, train.task) for one in estimator.estimators_]
+        return ForestModel(forest, train.X.shape[1], train.task)
 
     @override
     def load(self, folder: Path, task: Task) -> Model:
-        return ForestModel.load(folder)
+        return ForestModel.load(folder, task)
 
 
-FIELDS = ("feature", "threshold", "left_child", "right_child", "missing_go_to_left", "value")
+FIELDS = (
+    "feature", "threshold", "left_child", "right_child", "missing_go_to_left", "weighted_n_node_samples", "value"
+)  # fmt: skip
 
 
 def _arrays(tree: Any, task: Task) -> dict[str, np.ndarray]:
@@ -97,6 +101,7 @@ def _arrays(tree: Any, task: Task) -> dict[str, np.ndarray]:
         "left_child": tree.children_left.astype(np.int32),
         "right_child": tree.children_right.astype(np.int32),
         "missing_go_to_left": tree.missing_go_to_left.astype(np.uint8),
+        "weighted_n_node_samples": tree.weighted_n_node_samples.astype(np.float64),
         "value": np.where(leaf[:, None], value, 0.0),
     }
 
@@ -104,8 +109,9 @@ def _arrays(tree: Any, task: Task) -> dict[str, np.ndarray]:
 class ForestModel(Model):
     """The trees' arrays; answers are the mean of their leaves, summed in the trees' order."""
 
-    def __init__(self, forest: list[dict[str, np.ndarray]], width: int) -> None:
+    def __init__(self, forest: list[dict[str, np.ndarray]], width: int, task: Task) -> None:
         self.forest = forest
+        self.task = task
         self.width = width
         """Columns of the design."""
         self.learned = {}
@@ -147,7 +153,7 @@ class ForestModel(Model):
         (folder / "forest.npz").write_bytes(buffer.getvalue())
 
     @classmethod
-    def load(cls, folder: Path) -> ForestModel:
+    def load(cls, folder: Path, task: Task) -> ForestModel:
         """The model that ``save`` wrote."""
         import numpy as np
 
@@ -155,8 +161,13 @@ class ForestModel(Model):
             cuts = np.cumsum(parts["sizes"])[:-1]
             split = {name: np.split(parts[name], cuts) for name in FIELDS}
             width = int(parts["width"])
-        return cls([dict(zip(FIELDS, one, strict=True)) for one in zip(*split.values(), strict=True)], width)
+        return cls([dict(zip(FIELDS, one, strict=True)) for one in zip(*split.values(), strict=True)], width, task)
 
     @override
     def to_onnx(self, graph: Graph, X: str) -> str:
         return trees.from_forest(self.forest).to_onnx(graph, X)
+
+    @override
+    def native(self) -> Native | None:
+        space: Space = "prediction" if self.task == "regression" else "probability"
+        return treeshap.native(trees.from_forest(self.forest), space, self.width)

@@ -50,6 +50,11 @@ class Preprocessing:
         return replace(self, fitted=fitted)
 
     @property
+    def width(self) -> int:
+        """Columns of the matrix."""
+        return sum(len(one.names) for one in self.fitted)
+
+    @property
     def cardinalities(self) -> tuple[int, ...]:
         """Of each column of the matrix (see ``Design.cardinalities``)."""
         return tuple(one.cardinality for one in self.fitted for _ in one.names)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from specml.data import Task
     from specml.graph import Graph
 
-SPLIT = ("tree", "node", "feature", "mode", "threshold", "left", "right", "missing_goes_left")
+NODES = ("tree", "node", "feature", "mode", "threshold", "left", "right", "missing_goes_left", "cover")
 """Lists with an entry for each node."""
 
 
@@ -37,6 +37,8 @@ class Ensemble:
     left: list[int] = field(default_factory=list)
     right: list[int] = field(default_factory=list)
     missing_goes_left: list[int] = field(default_factory=list)
+    cover: list[float] = field(default_factory=list)
+    """Of a leaf, how many training rows came to it, or what they weighed; of a split, 0."""
     leaf_tree: list[int] = field(default_factory=list)
     leaf_node: list[int] = field(default_factory=list)
     leaf_target: list[int] = field(default_factory=list)
@@ -56,6 +58,7 @@ class Ensemble:
         self.left.append(below[0])
         self.right.append(below[1])
         self.missing_goes_left.append(missing_left)
+        self.cover.append(0)
 
     def add_set(self, tree: int, node: int, *, feature: int, left: np.ndarray, below: tuple[int, int]) -> None:
         """A node for the codes -1, 0, 1, … of a category: ``left`` bool says of each whether it goes to the left.
@@ -67,8 +70,8 @@ class Ensemble:
         if left.any() and not left.all():
             self.sets[tree, node] = left
 
-    def add_leaf(self, tree: int, node: int, values: dict[int, float]) -> None:
-        """A node that adds to the scores: ``values`` by their place."""
+    def add_leaf(self, tree: int, node: int, values: dict[int, float], cover: float = 0) -> None:
+        """A node that adds to the scores: ``values`` by their place; see ``cover``."""
         self.tree.append(tree)
         self.node.append(node)
         self.feature.append(0)
@@ -77,6 +80,7 @@ class Ensemble:
         self.left.append(0)
         self.right.append(0)
         self.missing_goes_left.append(0)
+        self.cover.append(cover)
         for target, value in values.items():
             self.leaf_tree.append(tree)
             self.leaf_node.append(node)
@@ -105,7 +109,7 @@ class Ensemble:
             fresh[tree] = max(fresh.get(tree, 0), node + 1)
         for place, key in enumerate(zip(self.tree, self.node, strict=True)):
             if key not in self.sets:
-                for name in SPLIT:
+                for name in NODES:
                     getattr(made, name).append(getattr(self, name)[place])
                 continue
             (tree, node), left, below = key, self.sets[key], (self.left[place], self.right[place])
@@ -172,17 +176,18 @@ def from_forest(forest: list[dict[str, np.ndarray]]) -> Ensemble:
     """The mean of scikit-learn's trees, each by its arrays.
 
     ``feature``, ``threshold``, ``left_child``, ``right_child``, ``missing_go_to_left`` [nodes]; ``value``
-    [nodes, width].
+    [nodes, width]; ``weighted_n_node_samples`` [nodes].
     """
     width, share = forest[0]["value"].shape[1], 1.0 / len(forest)
     ensemble = Ensemble(width)
     for number, tree in enumerate(forest):
         lists = [tree[name].tolist() for name in ("feature", "left_child", "right_child", "missing_go_to_left")]
+        covers = tree["weighted_n_node_samples"].tolist()
         values = (tree["value"] * share).tolist()
         limits = floor32(tree["threshold"]).tolist()
         for node, (feature, left, right, missing_left) in enumerate(zip(*lists, strict=True)):
             if left < 0:
-                ensemble.add_leaf(number, node, dict(enumerate(values[node])))
+                ensemble.add_leaf(number, node, dict(enumerate(values[node])), covers[node])
             else:
                 ensemble.add_split(
                     number, node, feature=feature, limit=limits[node], below=(left, right), missing_left=missing_left
@@ -198,14 +203,14 @@ def from_xgboost(grown: list[dict[str, Any]], outputs: list[int]) -> Ensemble:
     import numpy as np
 
     ensemble = Ensemble(max(outputs, default=0) + 1)
-    names = ("split_indices", "split_conditions", "left_children", "right_children", "default_left")
+    names = ("split_indices", "split_conditions", "left_children", "right_children", "default_left", "sum_hessian")
     for number, tree in enumerate(grown):
         told = np.asarray(tree["split_conditions"], dtype=np.float32)
         limits = np.where(np.isposinf(told), told, np.nextafter(told, np.float32(-np.inf))).tolist()
         rows = zip(*(tree[name] for name in names), strict=True)
-        for node, (feature, value, left, right, missing_left) in enumerate(rows):
+        for node, (feature, value, left, right, missing_left, cover) in enumerate(rows):
             if left < 0:
-                ensemble.add_leaf(number, node, {outputs[number]: float(value)})
+                ensemble.add_leaf(number, node, {outputs[number]: float(value)}, float(cover))
             else:
                 ensemble.add_split(
                     number,
@@ -222,7 +227,7 @@ def from_catboost(grown: list[dict[str, Any]], columns: list[dict[str, Any]], wi
     """CatBoost's oblivious trees as its JSON tells them; ``columns``: its ``float_features``.
 
     Each depth of a tree asks one question of all rows, ``x > border`` in float32, and the answers are the bits of the
-    leaf's number, the first one the least.
+    leaf's number, the first one the least. So the last one is asked at the root, as CatBoost's own TreeSHAP has it.
     """
     import numpy as np
 
@@ -232,7 +237,7 @@ def from_catboost(grown: list[dict[str, Any]], columns: list[dict[str, Any]], wi
         depth = len(tree["splits"])
         values = np.reshape(tree["leaf_values"], (2**depth, width)) * scale
         for node in range(2**depth - 1):
-            split = tree["splits"][(node + 1).bit_length() - 1]
+            split = tree["splits"][depth - (node + 1).bit_length()]
             column = described[split["float_feature_index"]]
             ensemble.add_split(
                 number,
@@ -242,9 +247,9 @@ def from_catboost(grown: list[dict[str, Any]], columns: list[dict[str, Any]], wi
                 below=(2 * node + 1, 2 * node + 2),
                 missing_left=int(column["nan_value_treatment"] != "AsTrue"),
             )
-        for place in range(2**depth):
-            leaf = int(f"{place:0{depth}b}"[::-1], 2) if depth else 0
-            ensemble.add_leaf(number, 2**depth - 1 + place, dict(enumerate(values[leaf].tolist())))
+        for leaf in range(2**depth):
+            told, cover = dict(enumerate(values[leaf].tolist())), float(tree["leaf_weights"][leaf])
+            ensemble.add_leaf(number, 2**depth - 1 + leaf, told, cover)
     return ensemble
 
 
@@ -274,13 +279,13 @@ def from_histograms(forest: list[dict[str, np.ndarray]], width: int, known: np.n
     import numpy as np
 
     ensemble = Ensemble(width)
-    names = ("feature", "left_child", "right_child", "missing_go_to_left", "categorical", "value")
+    names = ("feature", "left_child", "right_child", "missing_go_to_left", "categorical", "value", "count")
     for number, tree in enumerate(forest):
         limits = floor32(tree["threshold"]).tolist()
         rows = zip(*(tree[name].tolist() for name in names), strict=True)
-        for node, (feature, left, right, missing_left, categorical, value) in enumerate(rows):
+        for node, (feature, left, right, missing_left, categorical, value, count) in enumerate(rows):
             if left < 0:
-                ensemble.add_leaf(number, node, {number % width: value})
+                ensemble.add_leaf(number, node, {number % width: value}, count)
             elif categorical:
                 met = known[feature]
                 inside = np.unpackbits(tree["left_set"][node], bitorder="little").astype(bool)

@@ -61,12 +61,13 @@ def test_a_forest_whose_trees_are_all_sure_says_no_more_than_one() -> None:
     }
     tree = {name: np.array(values) for name, values in split.items()}
     tree |= {"threshold": np.array([0.5, -2.0, -2.0]), "missing_go_to_left": np.zeros(3, dtype=np.uint8)}
+    tree["weighted_n_node_samples"] = np.array([3.0, 2.0, 1.0])
     column = Column(name="x", kind="numeric")
     preprocessing = Preprocessing((column,), ("numeric",), (FittedNumeric(("x",), None, 0.0, 1.0),))
     contract = Contract(
         name="f", task="binary", target="y", inputs=(column,), classes=(0, 1), threshold=0.5, candidate="f"
     )
-    graph = build(contract, Chosen((Member(preprocessing, ForestModel([tree] * 30, 1)),)))
+    graph = build(contract, Chosen((Member(preprocessing, ForestModel([tree] * 30, 1, "binary")),)))
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     (probabilities,) = session.run(["probabilities"], {"x": np.array([[0.0], [1.0]])})
     assert probabilities.tolist() == [[1.0, 0.0], [0.0, 1.0]]

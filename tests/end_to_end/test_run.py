@@ -172,13 +172,13 @@ def test_an_answer_is_explained_without_data_or_server(again: Path) -> None:
 
 
 @pytest.mark.sweep
-def test_a_forest_is_explained_by_captum(again: Path) -> None:
+def test_a_forest_is_explained_by_its_trees(again: Path) -> None:
     forest = "candidates.forest={type: random_forest, n_estimators: 30}"
     # Leaves of few rows are surer than their log loss can bear.
     loose = ("gates.auc.min=0.9", "gates.recall.min=0.7", "gates.baseline.level=warn")
     outcome(again, "~candidates.gbm", "~candidates.scorecard", forest, *loose)
     told = json.loads((again / "artifacts/validate/importance.json").read_text())
-    assert (told["method"], len(told["importance"])) == ("shapley", 30)
+    assert (told["method"], len(told["importance"])) == ("tree_shap", 30)
     explained(again)
 
 

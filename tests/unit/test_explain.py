@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from specml import booster, shapley
+from specml import booster, shapley, treeshap
 from specml.bundle import BundleError, open_bundle, predict
 from specml.candidates.lightgbm import LightGBM
 from specml.candidates.logistic_regression import LogisticRegression
@@ -130,8 +130,12 @@ def test_many_columns_are_sampled_and_still_add_up() -> None:
     np.testing.assert_allclose(base + sampled.sum(axis=2), interplay(rows), atol=1e-4)
 
 
-def test_a_forest_of_many_columns_is_explained_by_captum(tmp_path: Path) -> None:
+def test_a_forest_that_is_too_large_for_its_text_is_explained_by_captum(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(treeshap, "MOST_LEAVES", 100)
     one = trained_bundle(tmp_path / "bundle", RandomForest(n_estimators=20), "binary", extra=8)
+    assert one.bundle.contract.explained.method == "shapley"
     rows = one.rows(5)
     found = explainer(one.bundle)(rows)
     np.testing.assert_allclose(found.total[:, 0], one.model.predict(one.seen(5)), atol=1e-5)
@@ -281,7 +285,7 @@ BROKEN = {
     "more leaves": ("num_leaves=3", "num_leaves=4", "split_feature has 2 entries in a tree of 4"),
     "no leaves": ("num_leaves=3", "num_leaves=0", "of no kind that is known"),
     "huge": ("num_leaves=3", "num_leaves=99999999999", "is no whole number"),
-    "categories": ("num_cat=0", "num_cat=1", "of no kind that is known"),
+    "categories": ("num_cat=0", "num_cat=1", "cat_boundaries has 0 entries for 1 sets"),
     "a categorical split": ("decision_type=10 8", "decision_type=1 8", "a split is of no kind"),
     "linear leaves": ("is_linear=0", "is_linear=1", "of no kind that is known"),
     "no number": ("leaf_value=0.1", "leaf_value=x", "could not convert"),

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 from typing_extensions import override
 
-from specml import trees
+from specml import trees, treeshap
 from specml.errors import StageFailed
 from specml.files import canonical_json
-from specml.kinds import Candidate, Model, Preference
+from specml.kinds import Candidate, Model, Native, Preference
 from specml.space import Dimension, Setting
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from specml.data import Design, Task
     from specml.graph import Graph
+    from specml.trees import Ensemble
 
 LOSS: dict[Task, str] = {"binary": "Logloss", "multiclass": "MultiClass", "regression": "RMSE"}
 
@@ -130,7 +131,8 @@ def _slim(booster: catboost.CatBoost) -> bytes:
         booster.save_model(str(path), format="json")
         content = json.loads(path.read_bytes())
     columns = content["features_info"]["float_features"]
-    found = [{name: tree[name] for name in ("leaf_values", "splits")} for tree in content["oblivious_trees"]]
+    kept = ("leaf_values", "leaf_weights", "splits")
+    found = [{name: tree[name] for name in kept} for tree in content["oblivious_trees"]]
     return canonical_json({
         "features_info": {"float_features": columns},
         "model_info": {},
@@ -170,12 +172,23 @@ class CatBoostModel(Model):
     def save(self, folder: Path) -> None:
         (folder / "catboost.json").write_bytes(self.raw)
 
+    @property
+    def _ensemble(self) -> tuple[Ensemble, list[float]]:
+        """The trees, and what they are added to."""
+        scale, bias = self.content["scale_and_bias"]
+        columns = self.content["features_info"]["float_features"]
+        return trees.from_catboost(self.content["oblivious_trees"], columns, len(bias), scale), bias
+
     @override
     def to_onnx(self, graph: Graph, X: str) -> str:
         import numpy as np
 
-        scale, bias = self.content["scale_and_bias"]
-        columns = self.content["features_info"]["float_features"]
-        ensemble = trees.from_catboost(self.content["oblivious_trees"], columns, len(bias), scale)
+        ensemble, bias = self._ensemble
         score = graph.node("Add", ensemble.to_onnx(graph, X), graph.constant(np.array(bias, dtype=np.float32)))
         return trees.answer_in(graph, score, self.task)
+
+    @override
+    def native(self) -> Native | None:
+        ensemble, bias = self._ensemble
+        columns = len(self.content["features_info"]["float_features"])
+        return treeshap.native(ensemble, treeshap.SPACE[self.task], columns, bias)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 from typing_extensions import override
 
-from specml import trees
-from specml.kinds import Candidate, Model, Preference
+from specml import trees, treeshap
+from specml.kinds import Candidate, Model, Native, Preference
 from specml.space import Dimension, Setting
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from specml.data import Design, Task
     from specml.graph import Graph
+    from specml.trees import Ensemble
 
 BINS = 255
 """Most categories of a column that are parted into sets; of more, codes are parted."""
@@ -132,7 +133,10 @@ def _known(X: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(X).all(axis=0), np.float32(0), X)
 
 
-FIELDS = ("feature", "threshold", "left_child", "right_child", "missing_go_to_left", "value", "categorical", "left_set")
+FIELDS = (
+    "feature", "threshold", "left_child", "right_child", "missing_go_to_left", "value", "count", "categorical",
+    "left_set",
+)  # fmt: skip
 
 
 def _arrays(
@@ -171,6 +175,7 @@ def _arrays(
             "right_child": np.where(nodes["is_leaf"], -1, nodes["right"].astype(np.int32)).astype(np.int32),
             "missing_go_to_left": nodes["missing_go_to_left"].astype(np.uint8),
             "value": np.where(nodes["is_leaf"], nodes["value"], 0.0),
+            "count": nodes["count"].astype(np.int64),
             "categorical": (nodes["is_categorical"] & ~nodes["is_leaf"].astype(bool)).astype(np.uint8),
             "left_set": np.packbits(left, axis=1, bitorder="little"),
         })  # fmt: skip
@@ -239,10 +244,17 @@ class HistModel(Model):
             [dict(zip(FIELDS, one, strict=True)) for one in zip(*split.values(), strict=True)], base, known, task
         )
 
+    @property
+    def _ensemble(self) -> Ensemble:
+        return trees.from_histograms(self.forest, len(self.base), self.known)
+
     @override
     def to_onnx(self, graph: Graph, X: str) -> str:
         import numpy as np
 
-        trees_in_turn = trees.from_histograms(self.forest, len(self.base), self.known)
-        score = graph.node("Add", trees_in_turn.to_onnx(graph, X), graph.constant(self.base.astype(np.float32)))
+        score = graph.node("Add", self._ensemble.to_onnx(graph, X), graph.constant(self.base.astype(np.float32)))
         return trees.answer_in(graph, score, self.task)
+
+    @override
+    def native(self) -> Native | None:
+        return treeshap.native(self._ensemble, treeshap.SPACE[self.task], len(self.known), self.base.tolist())

@@ -12,6 +12,7 @@ from typing_extensions import override
 from specml import booster, trees
 from specml.kinds import Candidate, Model, Native, Preference
 from specml.space import Dimension, Setting
+from specml.treeshap import SPACE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,11 +20,9 @@ if TYPE_CHECKING:
     import lightgbm
     import numpy as np
 
-    from specml.bundle import Space
     from specml.data import Design, Task
     from specml.graph import Graph
 
-SPACE: dict[Task, Space] = {"binary": "log_odds", "multiclass": "score", "regression": "prediction"}
 OBJECTIVE: dict[Task, str] = {"binary": "binary", "multiclass": "multiclass", "regression": "regression"}
 
 
@@ -71,8 +70,8 @@ class LightGBM(Candidate):
     """Whether each column's threshold is drawn at random before the best column is taken: smoother, and rarely
     overfitted (Geurts, Ernst & Wehenkel 2006)."""
     categories: Literal["codes", "sets"] = "codes"
-    """``sets``: a split parts a column's categories into two sets, and answers are explained by asking the graph;
-    ``codes``: by a threshold of their codes, which overfits less where rows are few."""
+    """``sets``: a split parts a column's categories into two sets; ``codes``: by a threshold of their codes, which
+    overfits less where rows are few."""
     class_weight: Literal["balanced"] | None = None
     """``balanced``: rows count in inverse proportion to their class's frequency; no effect on regression."""
 
@@ -160,7 +159,5 @@ class BoosterModel(Model):
         return trees.answer_in(graph, score, self.task)
 
     @override
-    def native(self) -> Native | None:
-        if booster.has_sets(self.text):
-            return None
+    def native(self) -> Native:
         return Native("tree_shap", SPACE[self.task], booster.slim(self.text))

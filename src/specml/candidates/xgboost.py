@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 from typing_extensions import override
 
-from specml import trees
-from specml.kinds import Candidate, Model, Preference
+from specml import trees, treeshap
+from specml.kinds import Candidate, Model, Native, Preference
 from specml.space import Dimension, Setting
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from specml.data import Design, Task
     from specml.graph import Graph
+    from specml.trees import Ensemble
 
 OBJECTIVE: dict[Task, str] = {
     "binary": "binary:logistic",
@@ -137,6 +138,7 @@ class XGBoostModel(Model):
         content = json.loads(raw)["learner"]
         self.trees = content["gradient_booster"]["model"]
         self.base_score = content["learner_model_param"]["base_score"]
+        self.width = int(content["learner_model_param"]["num_feature"])
         outputs = max(1, int(content["learner_model_param"]["num_class"]))
         self.learned = {"n_estimators": len(self.trees["trees"]) // outputs}
 
@@ -147,20 +149,32 @@ class XGBoostModel(Model):
 
         booster = xgboost.Booster({"nthread": 1})
         booster.load_model(bytearray(self.raw))
-        return np.asarray(booster.predict(_matrix(X)), dtype=np.float64)
+        # It tells probabilities in float32, which knows few of those near 1.
+        score = np.asarray(booster.predict(_matrix(X), output_margin=True), dtype=np.float64)
+        return trees.answer(score.reshape(len(X), -1), self.task)
 
     @override
     def save(self, folder: Path) -> None:
         (folder / "xgboost.json").write_bytes(self.raw)
 
-    @override
-    def to_onnx(self, graph: Graph, X: str) -> str:
+    @property
+    def _ensemble(self) -> Ensemble:
+        return trees.from_xgboost(self.trees["trees"], self.trees["tree_info"])
+
+    @property
+    def _base(self) -> np.ndarray:
         import numpy as np
         from scipy.special import logit
 
         # One number, or one for each class; of a binary problem a probability.
         base = np.atleast_1d(json.loads(self.base_score))
-        base = logit(base) if self.task == "binary" else base
-        ensemble = trees.from_xgboost(self.trees["trees"], self.trees["tree_info"])
-        score = graph.node("Add", ensemble.to_onnx(graph, X), graph.constant(base.astype(np.float32)))
+        return np.asarray(logit(base) if self.task == "binary" else base, dtype=np.float32)
+
+    @override
+    def to_onnx(self, graph: Graph, X: str) -> str:
+        score = graph.node("Add", self._ensemble.to_onnx(graph, X), graph.constant(self._base))
         return trees.answer_in(graph, score, self.task)
+
+    @override
+    def native(self) -> Native | None:
+        return treeshap.native(self._ensemble, treeshap.SPACE[self.task], self.width, self._base.tolist())

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from specml import booster, conformal
 from specml import calibration as calibrations
-from specml import conformal
 from specml.graph import Graph
+from specml.kinds import Native
 from specml.stages import train
 
 if TYPE_CHECKING:
@@ -18,9 +19,12 @@ if TYPE_CHECKING:
     from specml.conformal import Conformal
     from specml.data import Layout
     from specml.graph import Trees
-    from specml.kinds import Model, Native
+    from specml.kinds import Model
     from specml.preprocessing import Preprocessing
     from specml.stages.work import Work
+
+ADDITIVE = ("prediction", "probability")
+"""Spaces of explanation in which contributions add up to the answer itself."""
 
 
 @dataclass(frozen=True)
@@ -71,18 +75,49 @@ class Chosen:
         graph.output("answer", self.to_onnx(graph), "float32", outputs)
         return len(graph.to_bytes())
 
-    def explained(self) -> tuple[Preprocessing, Native] | None:
+    def explained(self) -> tuple[tuple[Preprocessing, ...], Native] | None:
         """The numbers that explain it better than asking its graph does, and what makes their design; None: none do.
 
-        A mean of probabilities is not explained by contributions to log-odds, nor are the steps of an isotonic
-        calibration: there the graph is asked.
+        Of a mean of trees whose sums are the answers themselves, contributions add up as the answers do; a mean of
+        probabilities is not explained by contributions to log-odds. Nor are the steps of an isotonic calibration, or
+        any calibration by contributions to a probability. A derived column is no input: what it moves is told apart
+        by the inputs. In all these cases the graph is asked.
         """
-        if len(self.members) > 1 or (self.calibration and not self.calibration.affine):
+        told = [one.model.native() for one in self.members]
+        natives = [one for one in told if one is not None]
+        if len(natives) < len(told) or any(one.preprocessing.derived for one in self.members):
             return None
-        (one,) = self.members
-        native = one.model.native()
-        # A derived column is no input: what it moves is told apart by the inputs, from the graph.
-        return None if native is None or one.preprocessing.derived else (one.preprocessing, native)
+        additive = natives[0].space in ADDITIVE
+        if self.calibration and (additive or not self.calibration.affine):
+            return None
+        designs = tuple(one.preprocessing for one in self.members)
+        if len(natives) == 1:
+            return designs, natives[0]
+        if not additive or any(one.method != "tree_shap" for one in natives):
+            return None
+        return designs, self._merged(designs, natives)
+
+    def _merged(self, designs: tuple[Preprocessing, ...], natives: list[Native]) -> Native:
+        order, outputs = joined(designs), booster.outputs(natives[0].content)
+        places = {column: place for place, column in enumerate(order)}
+        parts, start = [], 0
+        for one, design, native in zip(self.members, designs, natives, strict=True):
+            own = range(start, start + design.width)
+            parts.append((native.content, one.weight, [places[column] for column in own]))
+            start += design.width
+        return Native("tree_shap", natives[0].space, booster.merged(parts, len(order), outputs))
+
+
+def joined(designs: tuple[Preprocessing, ...]) -> list[int]:
+    """The columns of several designs, one design after the other, in the order of the inputs that they are made of."""
+    inputs = designs[0].inputs or designs[0].columns
+    found: dict[str, list[int]] = {column.name: [] for column in inputs}
+    start = 0
+    for design in designs:
+        for column, fitted in zip(design.columns, design.fitted, strict=True):
+            found[column.name] += range(start, start + len(fitted.names))
+            start += len(fitted.names)
+    return [place for places in found.values() for place in places]
 
 
 def load(work: Work, layout: Layout, choice: dict[str, Any]) -> Chosen:

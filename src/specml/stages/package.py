@@ -81,19 +81,29 @@ def _refuse_taken(contract: Contract) -> None:
             )
 
 
-def explanation(preprocessing: Preprocessing, native: Native, calibration: Calibration | None = None) -> Explanation:
-    """How the packaged model is explained by its own numbers."""
-    made = {c.name: len(one.names) for c, one in zip(preprocessing.columns, preprocessing.fitted, strict=True)}
-    widths = tuple(made.get(column.name, 0) for column in preprocessing.inputs or preprocessing.columns)
+def explanation(
+    designs: tuple[Preprocessing, ...], native: Native, calibration: Calibration | None = None
+) -> Explanation:
+    """How the packaged model is explained by its own numbers; ``designs``: of each of its members."""
+    inputs = designs[0].inputs or designs[0].columns
+    made = dict.fromkeys((column.name for column in inputs), 0)
+    for design in designs:
+        for column, fitted in zip(design.columns, design.fitted, strict=True):
+            made[column.name] += len(fitted.names)
     scale, shift = (calibration.affine if calibration else None) or (1.0, 0.0)
-    return Explanation(method=native.method, space=native.space, widths=widths, scale=scale, shift=shift)
+    return Explanation(method=native.method, space=native.space, widths=tuple(made.values()), scale=scale, shift=shift)
 
 
-def build_design(preprocessing: Preprocessing) -> bytes:
-    """The graph of the preprocessing alone: named columns in, ``design`` out."""
+def build_design(designs: tuple[Preprocessing, ...]) -> bytes:
+    """The graph of the preprocessing alone: named columns in, ``design`` out, in the order of ``chosen.joined``."""
+    import numpy as np
+
     graph = Graph("design")
-    value = preprocessing.to_onnx(graph)
-    graph.output("design", value, "float32", sum(len(one.names) for one in preprocessing.fitted))
+    values = [one.to_onnx(graph) for one in designs]
+    value, order = values[0], chosen.joined(designs)
+    if len(values) > 1:
+        value = graph.node("Gather", graph.node("Concat", *values, axis=1), graph.constant(np.array(order)), axis=1)
+    graph.output("design", value, "float32", len(order))
     return graph.to_bytes()
 
 

@@ -69,7 +69,7 @@ def made(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     preprocessing = Preprocessing.fit(rows, COLUMNS, treatment, training)
     model = candidate.fit(Design(preprocessing.transform(rows), training.y, None, "binary", 2), seed=1, threads=1)
     native = None if preprocessing.derived else model.native()
-    told = package.explanation(preprocessing, native) if native else None
+    told = package.explanation((preprocessing,), native) if native else None
     contract = Contract(
         name="m",
         task="binary",
@@ -86,7 +86,7 @@ def made(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Trained:
         contract,
         package.build(contract, Chosen((Member(preprocessing, model),))),
         {"columns": {column.name: describe(watched(rows[column.name], column)) for column in COLUMNS}},
-        design=package.build_design(preprocessing) if native else b"",
+        design=package.build_design((preprocessing,)) if native else b"",
         native=native.content if native else b"",
     )
     return Trained(open_bundle(folder), preprocessing, model, rows)
