@@ -1,4 +1,4 @@
-"""LightGBM's text format, reduced to what decides and explains, and read with suspicion.
+"""LightGBM's text format, reduced to what decides and explains, written for any trees, and read with suspicion.
 
 LightGBM trusts its own text: an index beyond a list is read from memory that is somebody else's. So a text from
 a bundle is audited before LightGBM sees it, and may hold nothing but what ``slim`` leaves.

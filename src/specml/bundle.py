@@ -11,7 +11,7 @@ manifest.
 
 - 2: the contract's ``explanation``, with ``design.onnx`` and the files of ``NATIVE`` beside the others.
   Columns of times and texts, ``history``, ``prediction_interval`` and ``abstain_band`` came later; a specml that does
-  not know them refuses their contract.
+  not know them refuses their contract. So did sets of categories in ``booster.txt``; it refuses that file.
 - 1: none of these; it is read, and explained from its graph alone.
 """
 

@@ -2,8 +2,9 @@
 
 What they add up to, and how they are found, stands in the contract (``Explanation``):
 
-- ``tree_shap``: exact TreeSHAP, by LightGBM, of trees of any library in its text (Lundberg et al. 2020, *From local explanations to global understanding
-  with explainable AI for trees*), compared with the training rows that each tree's splits counted.
+- ``tree_shap``: exact TreeSHAP (Lundberg et al. 2020, *From local explanations to global understanding with
+  explainable AI for trees*), by LightGBM, of any library's trees in its text: compared with the training rows that each
+  tree's splits counted.
 - ``linear``: coefficient times distance from the mean training row, which is a linear model's Shapley value.
 - ``deep_lift``: captum's DeepLIFT through the network (Shrikumar, Greenside & Kundaje 2017, *Learning important
   features through propagating activation differences*), averaged over reference rows as Lundberg & Lee (2017) do:
