@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 POINTS = 200
 """Points of a drawn curve; more can't be told apart on a screen."""
+PERIODS = 60
+"""Most parts of the held-out time, or of a season, that a forecast is drawn in."""
 FEWEST = 10
 """Rows in a bin."""
 BINS = 10
@@ -72,7 +74,7 @@ def drawn(evidence: Evidence, classes: Sequence[object]) -> dict[str, Any]:
     """What the report and ``dvc plots`` draw of ``evidence``, as JSON values."""
     n = len(evidence.y)
     if evidence.task == "regression":
-        return {"task": evidence.task, "rows": n, **_regression(evidence)}
+        return {"task": evidence.task, "rows": n, **_regression(evidence), **_forecast(evidence)}
     frequent = _frequent(evidence, len(classes))
     ones = [1] if evidence.task == "binary" else sorted(frequent)
     curves = [_one_against_rest(evidence, one, str(classes[one]), POINTS // len(ones)) for one in ones]
@@ -175,6 +177,31 @@ def _regression(evidence: Evidence) -> dict[str, Any]:
         "beyond": len(residuals) - len(inside),
         "normal": [(short(a), short(b)) for a, b in zip(norm.ppf(shares), quantiles, strict=True)],
     }
+
+
+def _forecast(evidence: Evidence) -> dict[str, Any]:
+    """Its course over the held-out time, and each step of the season: means of ``FEWEST`` rows and more."""
+    import numpy as np
+
+    serial = evidence.serial
+    if serial is None:
+        return {}
+    y, error = evidence.y.astype(np.float64), np.abs(evidence.scores - evidence.y)
+    naive = np.abs(evidence.prior - evidence.y)
+
+    def means(rows: np.ndarray) -> dict[str, float]:
+        told = {"actual": y, "forecast": evidence.scores, "error": error, "naive_error": naive}
+        return {"n": len(rows), **{name: short(values[rows].mean()) for name, values in told.items()}}
+
+    number = serial.number - serial.number.min()
+    course = [
+        {"from": int(number[rows].min()), "to": int(number[rows].max()), **means(rows)}
+        for rows in _parts(number, PERIODS, FEWEST)
+    ]
+    phase = serial.number % serial.season
+    phases = [{"phase": int(one), **means(np.flatnonzero(phase == one))} for one in np.unique(phase)]
+    told = phases if 1 < serial.season <= PERIODS and all(one["n"] >= FEWEST for one in phases) else []
+    return {"course": course, "phases": told}
 
 
 def _parts(scores: np.ndarray, bins: int, fewest: int) -> list[np.ndarray]:

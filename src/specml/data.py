@@ -149,6 +149,7 @@ class Folding(BaseModel):
 
 
 Calendar = Literal["month", "quarter", "year"]
+MONTHS: dict[Calendar, int] = {"month": 1, "quarter": 3, "year": 12}
 
 
 class Steps(BaseModel):

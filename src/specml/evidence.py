@@ -80,11 +80,13 @@ class Champion:
 class Serial:
     """Rows whose errors depend on those of their neighbours in time.
 
-    ``number`` int64 [n]: in which step of time each row stands; ``block``: over how many steps errors go together.
+    ``number`` int64 [n]: in which step of time each row stands; ``block``: over how many steps errors go together;
+    ``season``: after how many steps the series tends to repeat itself.
     """
 
     number: np.ndarray
     block: int
+    season: int = 1
 
 
 @dataclass(frozen=True)

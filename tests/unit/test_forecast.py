@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 import pytest
+from click.testing import CliRunner
 
 from specml.bundle import open_bundle, predict
 from specml.candidates.lagged_lightgbm import LaggedLightGBM
 from specml.candidates.lightgbm import LightGBM
+from specml.cli.predict import command
 from specml.data import Design, Layout, PastRows, Steps, feature_array, past
 from specml.errors import DataCheckFailed
 from specml.evidence import Evidence, Serial
 from specml.gates.baseline import Baseline
 from specml.metrics import bootstrap
+from specml.serving.request import named
 from specml.spec import Spec
 from specml.stages import prepare
 from specml.tables import history
@@ -260,9 +263,33 @@ def test_the_seasonal_naive_forecast_is_a_lag_and_beats_itself_by_nothing(tmp_pa
     assert metrics["mean_absolute_scaled_error"] == pytest.approx(
         metrics["mean_absolute_error"] / layout.seasonal_error
     )
+    asked_of_the_bundle(tmp_path, rows, opened, float(mean))  # type: ignore[arg-type]
     verdicts = json.loads((tmp_path / "artifacts/validate/verdicts.json").read_bytes())["gates"]
     assert verdicts["baseline"]["outcome"] == "refused"
     assert "over the seasonal naive forecast" in verdicts["baseline"]["reason"]
+
+
+def asked_of_the_bundle(folder: Path, rows: dict[str, list[Any]], opened: Any, mean: float) -> None:
+    """Three days after the end, all at once: by a request with one history, and by a file with the past in it."""
+    end, session = max(rows["day"]), opened.session()
+    days = [end + timedelta(days=ahead) for ahead in (1, 2, 3)]
+    history = [
+        {"day": day.isoformat(), "shop": shop, "sales": sales}
+        for day, shop, sales in zip(rows["day"], rows["shop"], rows["sales"], strict=True)
+    ]
+    future = [{"day": day.isoformat(), "shop": shop, "holiday": False} for shop in ("a", "b") for day in days]
+    told = predict(session, named(future, opened.contract, history).columns)["prediction"]
+    known = {(shop, day): value for shop, day, value in zip(rows["shop"], rows["day"], rows["sales"], strict=True)}
+    wanted = [known.get((shop, day - timedelta(days=7)), mean) for shop in ("a", "b") for day in days]
+    assert told == pytest.approx(wanted, rel=1e-6)
+    later = {"day": days * 2, "shop": ["a"] * 3 + ["b"] * 3, "sales": [None] * 6, "visitors": [None] * 6}
+    table = pl.concat([pl.DataFrame(rows), pl.DataFrame({**later, "holiday": [False] * 6})], how="vertical_relaxed")
+    table.write_csv(folder / "both.csv")
+    done = CliRunner().invoke(command, [str(folder / "both.csv"), "--bundle", str(folder / "artifacts/bundle")])
+    assert done.exit_code == 0, done.output
+    assert pl.read_csv(done.stdout.encode())["predicted"].to_list()[-6:] == pytest.approx(wanted, rel=1e-6)
+    plots = (folder / "artifacts/validate/curves.json").read_bytes()
+    assert {"course", "phases"} <= json.loads(plots).keys()
 
 
 def steps_of(values: list[Any], step: Any, dtype: Any = None) -> list[int]:

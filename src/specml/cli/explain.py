@@ -13,7 +13,7 @@ import click
 from specml.cli.arguments import spec_and_overrides
 from specml.cli.predict import client, known, rows_of, spec_beside, tell_lacking
 from specml.data import looks_back
-from specml.serving.history import KEY
+from specml.serving.history import KEY, by_steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -61,6 +61,8 @@ def command(
     if as_json:
         print(json.dumps(told, ensure_ascii=False, indent=1))
         return
+    if model.history and model.history.steps:
+        rows = by_steps(rows, model.columns, model.history, model.history.steps)
     for number, (given, one) in enumerate(zip(rows, told["explanations"], strict=True)):
         print("\n".join([*([""] if number else []), *lines(number + 1, given, one, told["space"], model.target)]))
 

@@ -352,7 +352,7 @@ def _winner(facts: Facts) -> dict[str, Any]:
     if drawn is None:
         return told
     if facts.layout.task == "regression":
-        told["figures"] = list(_residuals(drawn))
+        told["figures"] = [*_course(drawn), *_residuals(drawn)]
         told["calibration"] = _means(drawn["predicted_actual"])
         return told
     curves = drawn["curves"]
@@ -396,6 +396,23 @@ def _winner(facts: Facts) -> dict[str, Any]:
             "words": f"{len(bins)} bins of about {bins[0]['n']:,} rows; bars are 95 % Wilson intervals.",
         }
     return told
+
+
+def _course(drawn: dict[str, Any]) -> Iterator[tuple[str, Markup, str]]:
+    """Of a forecast, beside what came: over the held-out time, and by the part of a season."""
+    parts, phases = drawn.get("course", []), drawn.get("phases", [])
+    if len(parts) > 1:
+        middle = [(one["from"] + one["to"]) / 2 for one in parts]
+        both = [(name, list(zip(middle, (one[name] for one in parts), strict=True))) for name in ("actual", "forecast")]
+        words = f"means of {parts[0]['n']:,} rows and more"
+        yield "Forecast and actual", svg.lines(both, "Forecast over the held-out time", "step", "mean"), words
+    if phases:
+        errors = [
+            (name, [(one["phase"], one[key]) for one in phases])
+            for name, key in (("forecast", "error"), ("seasonal naive", "naive_error"))
+        ]
+        drawing = svg.lines(errors, "Error by step of the season", "step of the season", "mean absolute error")
+        yield "Error by step of the season", drawing, "counted from 1970 on, in UTC"
 
 
 def _residuals(drawn: dict[str, Any]) -> Iterator[tuple[str, Markup, str]]:

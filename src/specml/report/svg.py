@@ -145,6 +145,19 @@ def curves(lines: Sequence[Sequence[Point]], label: str, x_name: str, y_name: st
     return chart(marks, x, y, label, x_name, y_name)
 
 
+def lines(named: Sequence[tuple[str, Sequence[Point]]], label: str, x_name: str, y_name: str) -> Markup:
+    """Lines with their names above them."""
+    x = Scale(*padded((a for _, points in named for a, _ in points), 0), LEFT, WIDTH - RIGHT)
+    y = Scale(*padded(b for _, points in named for _, b in points), HEIGHT - BOTTOM, TOP + 16)
+    marks: list[Markup] = []
+    for number, (name, points) in enumerate(named):
+        style, start = f"curve s{number % SERIES}", LEFT + 110.0 * number
+        marks.append(path([(x(a), y(b)) for a, b in points], style))
+        marks.append(path([(start, TOP + 2), (start + 18, TOP + 2)], style))
+        marks.append(text(start + 24, TOP + 6, name))
+    return chart(marks, x, y, label, x_name, y_name)
+
+
 class Mark(NamedTuple):
     """A measured point with its interval."""
 

@@ -7,12 +7,15 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from specml.data import iso, looks_back
-from specml.serving.history import KEY
+from specml.serving.history import KEY, before_by
 
 if TYPE_CHECKING:
     from specml.bundle import Contract
     from specml.data import Column
     from specml.kinds import Deployment
+
+
+SOME_TIME = "2026-01-01T00:00:00Z"
 
 
 def example_row(contract: Contract) -> dict[str, Any]:
@@ -24,6 +27,12 @@ def example_row(contract: Contract) -> dict[str, Any]:
             before.setdefault(step[0], example(column))
         else:
             row[column.name] = example(column)
+    told = contract.history
+    if before and told and told.steps:
+        own = {told.time: SOME_TIME, **dict.fromkeys(told.by, "any"), **row}
+        backs = sorted({told.steps.season, told.steps.horizon}, reverse=True)
+        times = [before_by(own[told.time], back, told.steps) for back in backs]
+        return {**own, KEY: [{told.time: time, **{name: own[name] for name in told.by}, **before} for time in times]}
     return {**row, KEY: [before]} if before else row
 
 

@@ -15,8 +15,9 @@ from specml.data import category
 from specml.explain import Explained, explainer
 from specml.serving.announce import example_row
 from specml.serving.answer import predictions, refuse_not_finite
+from specml.serving.history import KEY
 from specml.serving.refusal import Refused
-from specml.serving.request import most_values, named, read_object, rows_of
+from specml.serving.request import most_values, named, read_object, rows_of, shares
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,6 +37,8 @@ class Question:
     """The class that is explained; None: the positive one, or the one that the model decides."""
     top: int | None = None
     """How many columns are told of each row; None: all."""
+    history: Any = None
+    """Of a forecast: the rows before all rows that bring none of their own."""
 
 
 class Explainer:
@@ -71,7 +74,7 @@ class Explainer:
 
     def _answer(self, question: Question, identity: str, until: float) -> dict[str, Any]:
         contract, explained = self._contract, self._contract.explained
-        rows = named(question.rows, contract)
+        rows = named(question.rows, contract, question.history)
         place = _place(question.label, contract)
         told = []
         for start in range(0, rows.n, AT_ONCE):
@@ -125,11 +128,11 @@ def read_question(raw: bytes, contract: Contract, max_rows: int) -> Question:
         Refused: 400 for what is no JSON object, 413 for too many rows, 422 for rows that break the contract.
     """
     body = read_object(raw, most_values(contract, max_rows))
-    rows = rows_of(body, max_rows, others=("class", "top"))
+    rows = rows_of(body, max_rows, others=("class", "top", *shares(contract)))
     top = body.get("top")
     if top is not None and (type(top) is not int or top < 1):
         raise Refused(422, "top is no whole number from 1 on.")
-    return Question(rows, body.get("class"), top)
+    return Question(rows, body.get("class"), top, body.get(KEY))
 
 
 def _place(label: Any, contract: Contract) -> int | None:

@@ -1,20 +1,25 @@
 """The rows before a row, which a request brings along, as past values: columns of the row itself.
 
 A row may say its own time and group, whether or not they are columns of the model: its history is held against them.
-Rows of a history are counted from its end, as Python counts: ``[-1]`` is the latest.
+Rows of a history are counted from its end, as Python counts: ``[-1]`` is the latest. A model that forecasts finds them
+by their time instead; all rows of a request may then have one history.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from specml.data import category, looks_back, seconds
+from specml.data import EPOCH, FIRST, LAST, MONTHS, category, iso, looks_back, seconds
 from specml.serving.refusal import Refused, did_you_mean, json_type, short
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from specml.bundle import Contract
-    from specml.data import PastRows
+    from specml.data import PastRows, Steps
 
 KEY = "history"
 
@@ -26,15 +31,18 @@ def only_told(contract: Contract) -> list[str]:
     return [] if told is None else [name for name in (told.time, *told.by) if name not in inputs]
 
 
-def unrolled(rows: list[Any], contract: Contract) -> list[Any]:
+def unrolled(rows: list[Any], contract: Contract, shared: Any = None) -> list[Any]:
     """``rows`` with past values in the place of ``history``; of more rows than the model takes the latest count.
 
-    What is told for the history's sake alone is left out.
+    What is told for the history's sake alone is left out. ``shared``: of a forecast, the history of the rows that have
+    none of their own.
 
     Raises:
         Refused: 422 for what is no list of rows, has an unknown column, or is in no order; the message names the place.
     """
     told, ours = contract.history, {KEY, *only_told(contract)}
+    if told is not None and told.steps is not None:
+        return by_steps(rows, [column.name for column in contract.inputs], told, told.steps, shared)
     if told is None or all(not isinstance(row, dict) or ours.isdisjoint(row) for row in rows):
         return rows
     steps = [(column.name, *step) for column in contract.inputs if (step := looks_back(column.name))]
@@ -56,12 +64,7 @@ def _unrolled(
         raise Refused(422, f"rows[{index}].{KEY} is a JSON {json_type(before)}, not a list of rows.")
     before = before[-told.rows :]
     for place, one in enumerate(before, -len(before)):
-        if not isinstance(one, dict):
-            raise Refused(422, f"rows[{index}].{KEY}[{place}] is a JSON {json_type(one)}, not an object.")
-        if not one.keys() <= known:
-            stranger = min(one.keys() - known)
-            what = f"rows[{index}].{KEY}[{place}].{short(stranger)} is no column of this model."
-            raise Refused(422, f"{what}{did_you_mean(stranger, known)}")
+        _refuse_strangers(one, f"rows[{index}].{KEY}[{place}]", known)
     _refuse_disorder(row, before, f"rows[{index}].{KEY}", told)
     for name, of, back in steps if KEY in row else []:
         if name in row:
@@ -71,14 +74,21 @@ def _unrolled(
     return out
 
 
+def _refuse_strangers(one: Any, at: str, known: set[str]) -> None:
+    if not isinstance(one, dict):
+        raise Refused(422, f"{at} is a JSON {json_type(one)}, not an object.")
+    if not one.keys() <= known:
+        stranger = min(one.keys() - known)
+        what = f"{at}.{short(stranger)} is no column of this model."
+        raise Refused(422, f"{what}{did_you_mean(stranger, known)}")
+
+
 def _refuse_disorder(row: dict[str, Any], before: list[dict[str, Any]], at: str, told: PastRows) -> None:
     """Make sure that rows which say their time and group are in order, of one group, and earlier than ``row``."""
     here, last = at.removesuffix(f".{KEY}"), -math.inf
     group = _group(row, told, here)
     for place, one in enumerate(before, -len(before)):
-        for name, value in _group(one, told, f"{at}[{place}]").items():
-            if group.setdefault(name, value) != value:
-                raise Refused(422, f"{at}[{place}].{name} is another than elsewhere: a history is of one {name}.")
+        _same_group(group, one, f"{at}[{place}]", told)
         if one.get(told.time) is not None:
             now = _moment(one[told.time], f"{at}[{place}].{told.time}")
             if now < last:
@@ -89,6 +99,12 @@ def _refuse_disorder(row: dict[str, Any], before: list[dict[str, Any]], at: str,
             last = now
     if row.get(told.time) is not None and _moment(row[told.time], f"{here}.{told.time}") <= last:
         raise Refused(422, f"{at} holds a row that is no earlier than the row itself, by {told.time}.")
+
+
+def _same_group(group: dict[str, str], one: dict[str, Any], at: str, told: PastRows) -> None:
+    for name, value in _group(one, told, at).items():
+        if group.setdefault(name, value) != value:
+            raise Refused(422, f"{at}.{name} is another than elsewhere: a history is of one {name}.")
 
 
 def _group(row: dict[str, Any], told: PastRows, at: str) -> dict[str, str]:
@@ -109,3 +125,127 @@ def _moment(value: Any, at: str) -> float:
         return seconds(value)
     except ValueError as error:
         raise Refused(422, f"{at} {error}.") from None
+
+
+@dataclass(frozen=True)
+class _Past:
+    """The rows that a history has, by series and by the number of their step."""
+
+    rows: dict[tuple[tuple[str, ...], int], dict[str, Any]]
+    latest: dict[tuple[str, ...], int]
+    """Of each series the last step of which something is known."""
+    offset: int | None
+    """How many microseconds after a whole number of steps since 1970 they stand; None where there are none."""
+
+
+def by_steps(
+    rows: list[Any], inputs: Iterable[str], told: PastRows, steps: Steps, shared: Any = None
+) -> list[dict[str, Any]]:
+    """As ``unrolled``, of a model that counts in steps of time: what is looked back at is found by its time."""
+    inputs = set(inputs)
+    wanted = [(name, *step) for name in sorted(inputs) if (step := looks_back(name))]
+    known = inputs - {name for name, _, _ in wanted} | {*told.columns, told.time, *told.by}
+    left_out = {KEY, told.time, *told.by} - (inputs - {KEY})
+    ours = _past(shared, KEY, known, told, steps, together=True) if shared is not None else None
+    out = []
+    for index, row in enumerate(rows):
+        if not isinstance(row, dict) or (KEY not in row and ours is None):
+            bare = row if not isinstance(row, dict) else {k: v for k, v in row.items() if k not in left_out}
+            out.append(bare)
+            continue
+        at, here = (f"rows[{index}].{KEY}", f"rows[{index}]") if KEY in row else (KEY, f"rows[{index}]")
+        own = _past(row[KEY], at, known, told, steps, row=row, here=here) if KEY in row else ours
+        assert own is not None
+        series = () if KEY in row else _series(row, told, here)
+        now = _now(row, here, told, own)
+        _refuse_far(now, series, here, own, steps)
+        made = {name: value for name, value in row.items() if name not in left_out}
+        for name, of, back in wanted:
+            if name in row:
+                raise Refused(422, f"{here} has {KEY} and {name!r}, which says the same: send one of the two.")
+            if found := own.rows.get((series, now - back)):
+                made[name] = found.get(of)
+        out.append(made)
+    return out
+
+
+def _past(
+    before: Any,
+    at: str,
+    known: set[str],
+    told: PastRows,
+    steps: Steps,
+    *,
+    together: bool = False,
+    row: dict[str, Any] | None = None,
+    here: str = "",
+) -> _Past:
+    """Read a history; ``together``: of many series, else of that of ``row``."""
+    if not isinstance(before, list):
+        raise Refused(422, f"{at} is a JSON {json_type(before)}, not a list of rows.")
+    found = _Past({}, {}, None)
+    group = _group(row, told, here) if row is not None else {}
+    for place, one in enumerate(before, -len(before)):
+        here = f"{at}[{place}]"
+        _refuse_strangers(one, here, known)
+        if one.get(told.time) is None:
+            raise Refused(422, f"{here} has no {told.time}, by which it is found.")
+        number, offset = numbered(_moment(one[told.time], f"{here}.{told.time}"), steps)
+        if found.offset is not None and offset != found.offset:
+            raise Refused(422, f"{here}.{told.time} stands between the steps of the rows before it.")
+        found = _Past(found.rows, found.latest, offset)
+        if not together:
+            _same_group(group, one, here, told)
+        series = _series(one, told, here) if together else ()
+        if found.rows.setdefault((series, number), one) is not one:
+            raise Refused(422, f"{here} stands in the same step as another row of its series, by {told.time}.")
+        if any(one.get(of) is not None for of in told.columns):
+            found.latest[series] = max(number, found.latest.get(series, number))
+    return found
+
+
+def _now(row: dict[str, Any], here: str, told: PastRows, past: _Past) -> int:
+    """The number of the row's step."""
+    assert told.steps is not None
+    if row.get(told.time) is None:
+        raise Refused(422, f"{here} has no {told.time}, by which its history is found.")
+    number, offset = numbered(_moment(row[told.time], f"{here}.{told.time}"), told.steps)
+    if past.offset is not None and offset != past.offset:
+        raise Refused(422, f"{here}.{told.time} stands between the steps of its history.")
+    return number
+
+
+def _refuse_far(number: int, series: tuple[str, ...], here: str, past: _Past, steps: Steps) -> None:
+    """Make sure that the model can tell a row from what is known of its series."""
+    if series not in past.latest:
+        raise Refused(422, f"{here} has no history: no row of its series is known.")
+    if (ahead := number - past.latest[series]) > steps.horizon:
+        what = f"{here} is {ahead} steps later than what is known of its series; the model tells {steps.horizon} ahead."
+        raise Refused(422, what)
+
+
+def _series(row: dict[str, Any], told: PastRows, at: str) -> tuple[str, ...]:
+    said = _group(row, told, at)
+    for name in told.by:
+        if name not in said:
+            raise Refused(422, f"{at} has no {name}, which tells series apart.")
+    return tuple(said[name] for name in told.by)
+
+
+def numbered(time: float, steps: Steps) -> tuple[int, int]:
+    """The step in which a time (seconds since 1970, UTC) stands, and how many microseconds after its beginning.
+
+    Of the calendar it does not matter when in a step a time is. As ``tables.history.numbered`` counts.
+    """
+    if not isinstance(steps.step, str):
+        return divmod(round(time * 1e6), round(steps.step * 1e6))
+    day = EPOCH + timedelta(seconds=min(max(time, FIRST), LAST))
+    return (day.year * 12 + day.month - 1) // MONTHS[steps.step], 0
+
+
+def before_by(time: str, count: int, steps: Steps) -> str:
+    """The time that is ``count`` steps before another, both as ISO 8601."""
+    if not isinstance(steps.step, str):
+        return iso(seconds(time) - count * steps.step)
+    months = (numbered(seconds(time), steps)[0] - count) * MONTHS[steps.step]
+    return f"{months // 12:04d}-{months % 12 + 1:02d}-01T00:00:00Z"

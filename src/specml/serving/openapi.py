@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from specml.data import TEXT_READ, iso, looks_back
 from specml.serving.announce import example, example_row
 from specml.serving.history import KEY, only_told
+from specml.serving.request import shares
 
 if TYPE_CHECKING:
     from specml.bundle import Contract
@@ -69,7 +70,10 @@ def _predict(contract: Contract, row: dict[str, Any], most: int, notice: dict[st
         "type": "object",
         "additionalProperties": False,
         "required": ["rows"],
-        "properties": {"rows": {"type": "array", "minItems": 1, "maxItems": most, "items": row}},
+        "properties": {
+            "rows": {"type": "array", "minItems": 1, "maxItems": most, "items": row},
+            **_shared(contract),
+        },
         "examples": [{"rows": [example_row(contract)]}],
     }
     identity = "Of the request, as the header x-request-id names it; its rows are ID-0, ID-1, …"
@@ -88,6 +92,7 @@ def _explain(contract: Contract, row: dict[str, Any], most: int, notice: dict[st
         "rows": {"type": "array", "minItems": 1, "maxItems": most, "items": row},
         "top": {"type": "integer", "minimum": 1, "description": "Columns told of each row; all unless said."},
     }
+    known |= _shared(contract)
     if contract.classes:
         default = "the positive class" if contract.task == "binary" else "the class that is decided"
         known["class"] = {"enum": list(contract.classes), "description": f"What is explained; {default} unless said."}
@@ -156,6 +161,12 @@ def _history(contract: Contract) -> dict[str, Any]:
         f"The rows{group} before this one, by {told.time}, oldest first. Of more than {told.rows} the latest "
         f"{told.rows} count; what fewer lack is missing."
     )
+    if told.steps:
+        where = dict.fromkeys((told.time, *told.by), "Needed: by it a row is found.")
+        about = (
+            f"The rows{group} up to {told.rows} steps before this one; by {told.time} they are found. What lacks is "
+            f"missing, but the latest is to be no more than {told.steps.horizon} steps earlier."
+        )
     row = {
         "type": "object",
         "additionalProperties": False,
@@ -167,10 +178,20 @@ def _history(contract: Contract) -> dict[str, Any]:
     }
     own = dict.fromkeys(told.by, "Of which group the row is: all of its history are of the same.")
     own[told.time] = "When the row is: all of its history is earlier."
+    if told.steps:
+        own[told.time] = "When the row is: by it the model finds what was before."
     # Without a type, by which clients tell them from the columns of the model.
     beside = {name: {"description": f"{own[name]} May be left out."} for name in only_told(contract)}
     before = {"type": "array", "items": row, "description": about, "x-history": told.model_dump(mode="json")}
     return {**beside, KEY: before}
+
+
+def _shared(contract: Contract) -> dict[str, Any]:
+    """The history that all rows of a body may have, of a forecast."""
+    if not shares(contract):
+        return {}
+    about = "The rows of all series before the rows that bring none of their own; as theirs."
+    return {KEY: {**_history(contract)[KEY], "description": about}}
 
 
 def _column(column: Column) -> dict[str, Any]:

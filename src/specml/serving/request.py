@@ -75,7 +75,13 @@ def read_rows(raw: bytes, contract: Contract, max_rows: int) -> Rows:
     Raises:
         Refused: 400 for what is no JSON object, 413 for too many rows, 422 for rows that break the contract.
     """
-    return named(rows_of(read_object(raw, most_values(contract, max_rows)), max_rows), contract)
+    body = read_object(raw, most_values(contract, max_rows))
+    return named(rows_of(body, max_rows, others=shares(contract)), contract, body.get(KEY))
+
+
+def shares(contract: Contract) -> tuple[str, ...]:
+    """The keys that a body may have beside its rows: of a forecast one history for all of them."""
+    return (KEY,) if contract.history and contract.history.steps else ()
 
 
 def rows_of(body: dict[str, Any], max_rows: int, others: tuple[str, ...] = ()) -> list[Any]:
@@ -97,14 +103,14 @@ def rows_of(body: dict[str, Any], max_rows: int, others: tuple[str, ...] = ()) -
     return rows
 
 
-def named(rows: list[Any], contract: Contract) -> Rows:
-    """``rows``, objects with values by column name, as columns.
+def named(rows: list[Any], contract: Contract, shared: Any = None) -> Rows:
+    """``rows``, objects with values by column name, as columns; ``shared``: see ``history.unrolled``.
 
     Raises:
         Refused: 422; the message names row and column.
     """
     known = {column.name for column in contract.inputs}
-    sent, rows = rows, unrolled(rows, contract)
+    sent, rows = rows, unrolled(rows, contract, shared)
     for index, row in enumerate(rows):
         if not isinstance(row, dict):
             raise Refused(422, f"rows[{index}] is a JSON {json_type(row)}, not an object.")
@@ -118,7 +124,8 @@ def named(rows: list[Any], contract: Contract) -> Rows:
         try:
             columns[name] = _READ[column.kind](column, [row.get(name) for row in rows])
         except _Unfit as unfit:
-            raise Refused(422, f"{_at(column, unfit.row, sent)} {unfit.what}") from None
+            by_steps = contract.history is not None and contract.history.steps is not None
+            raise Refused(422, f"{_at(column, unfit.row, sent, by_steps=by_steps)} {unfit.what}") from None
     return Rows(len(rows), columns)
 
 
@@ -225,8 +232,10 @@ def _refuse_missing(column: Column, values: list[Any]) -> None:
         raise _missing(values.index(None))
 
 
-def _at(column: Column, row: int, sent: list[Any]) -> str:
+def _at(column: Column, row: int, sent: list[Any], *, by_steps: bool) -> str:
     """Where a value stands in the rows as they were sent; in a history counted from its end, as in Python."""
+    if by_steps and (found := looks_back(column.name)) and column.name not in sent[row]:
+        return f"{found[0]} {found[1]} steps before rows[{row}]"
     step = looks_back(column.name) if KEY in sent[row] else None
     return f"rows[{row}].{KEY}[-{step[1]}].{step[0]}" if step else f"rows[{row}].{column.name}"
 

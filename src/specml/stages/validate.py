@@ -221,7 +221,7 @@ def gather(work: Work, layout: Layout, test: pl.DataFrame, opened: bundle.Bundle
     if told and told.steps:
         before = test[forecast.seasonal(told.steps, layout.target)].cast(pl.Float64).to_numpy()
         naive = np.where(np.isfinite(before), before, naive)
-        serial = Serial(history.numbered(test[told.time], told.steps), told.steps.horizon)
+        serial = Serial(history.numbered(test[told.time], told.steps), told.steps.horizon, told.steps.season)
     return Evidence(
         task=layout.task,
         y=test[layout.target].to_numpy(),

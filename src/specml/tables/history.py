@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from specml.casting import blank_as_missing, cast, finite
 from specml.component import Block, Disagreement
-from specml.data import MISSING, MOST_BACK, PastRows, looks_back, past
+from specml.data import MISSING, MONTHS, MOST_BACK, PastRows, looks_back, past
 from specml.errors import DataCheckFailed
 from specml.values import Duration
 
@@ -21,10 +21,8 @@ if TYPE_CHECKING:
     import numpy as np
     import polars as pl
 
-    from specml.data import Calendar, Steps
+    from specml.data import Steps
     from specml.spec import Features, Spec
-
-MONTHS: dict[Calendar, int] = {"month": 1, "quarter": 3, "year": 12}
 
 KEY = "history"
 """Under what a row of a request carries the rows before it."""
@@ -228,7 +226,7 @@ def _steps_back(table: pl.DataFrame, told: PastRows, steps: Steps) -> Callable[[
 
 
 def numbered(times: pl.Series, steps: Steps) -> np.ndarray:
-    """The number of the step in which each of ``times`` stands, int64 [n]; all are known.
+    """The number of the step in which each of ``times`` stands, counted from 1970 on, int64 [n]; all are known.
 
     Raises:
         DataCheckFailed: they are no times, or stand between the steps.
@@ -248,12 +246,11 @@ def numbered(times: pl.Series, steps: Steps) -> np.ndarray:
         months = read.dt.year().cast(pl.Int64) * 12 + read.dt.month().cast(pl.Int64) - 1
         return np.array(months.to_numpy() // MONTHS[steps.step], dtype=np.int64)
     passed, step = read.to_physical().to_numpy(), round(steps.step * 1e6)
-    off = passed - passed[0]
-    if odd := int((off % step != 0).sum()):
+    if odd := int(((passed - passed[0]) % step != 0).sum()):
         what = f"{odd} rows stand between the steps of {words(steps)} that the first row begins."
         hint = "Round the times, or take a shorter problem.forecast.step."
         raise DataCheckFailed(what, where=where, hint=hint)
-    return np.array(off // step, dtype=np.int64)
+    return np.array(passed // step, dtype=np.int64)
 
 
 def words(steps: Steps) -> str:
