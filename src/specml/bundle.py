@@ -10,8 +10,9 @@ manifest.
 ``open_bundle`` to read the old form, and keep a bundle of the old form under ``tests/``.
 
 - 2: the contract's ``explanation``, with ``design.onnx`` and the files of ``NATIVE`` beside the others.
-  Columns of times and texts, ``history``, ``prediction_interval`` and ``abstain_band`` came later; a specml that does
-  not know them refuses their contract. So did sets of categories in ``booster.txt``; it refuses that file.
+  Columns of times and texts, ``history``, ``prediction_interval``, ``quantiles`` and ``abstain_band`` came later; a
+  specml that does not know them refuses their contract. So did sets of categories in ``booster.txt``; it refuses that
+  file.
 - 1: none of these; it is read, and explained from its graph alone.
 """
 
@@ -88,6 +89,11 @@ class Explanation(BaseModel):
     """What it adds to the base."""
 
 
+def quantile_name(level: float) -> str:
+    """What the output of a quantile is called: ``quantile_0.1``."""
+    return f"quantile_{level:g}"
+
+
 class Contract(BaseModel):
     """What the model takes and gives."""
 
@@ -112,6 +118,8 @@ class Contract(BaseModel):
     """None: see ``explained``."""
     history: PastRows | None = None
     """Which of the rows before it a row of a request brings along; None: it is taken by itself."""
+    quantiles: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = ()
+    """Regression: the quantiles that are answered beside ``prediction``, the median; () where that is the mean."""
     prediction_interval: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Regression: the share of rows whose target is to lie between ``lower`` and ``upper``; None: there are none."""
 
@@ -124,13 +132,13 @@ class Contract(BaseModel):
     def outputs(self) -> dict[str, Literal["float32", "string"]]:
         """Graph outputs: ``probabilities`` [rows, classes] and ``label`` [rows], or ``prediction`` [rows].
 
-        A label is the text of a class, and empty where nothing is decided.
-        A prediction with an interval has its ``lower`` and ``upper`` end [rows] beside it.
+        A label is the text of a class, and empty where nothing is decided. A prediction with an interval has its
+        ``lower`` and ``upper`` end [rows] beside it, and one of quantiles these, as ``quantile_0.1`` [rows].
         """
         if self.task != "regression":
             return {"probabilities": "float32", "label": "string"}
-        names = ("prediction", *(("lower", "upper") if self.prediction_interval else ()))
-        return dict.fromkeys(names, "float32")
+        ends = ("lower", "upper") if self.prediction_interval else ()
+        return dict.fromkeys(("prediction", *ends, *map(quantile_name, self.quantiles)), "float32")
 
     def decide(self, probabilities: np.ndarray) -> np.ndarray:
         """Class indices int64 [n] of the graph's float32 probabilities [n, k], as its labels say them."""
@@ -237,6 +245,8 @@ def _told(contract: Contract) -> dict[str, Any]:
     for name in ("abstain_band", "history", "prediction_interval"):
         if told[name] is None:
             del told[name]
+    if not contract.quantiles:
+        del told["quantiles"]
     if (one := contract.explanation) and (one.scale, one.shift) == (1.0, 0.0):
         del told["explanation"]["scale"], told["explanation"]["shift"]
     return told

@@ -109,6 +109,8 @@ def _details(spec: Spec, layout: Layout, choice: dict[str, Any], evidence: dict[
         yield f"- Classes: {', '.join(_text(label) for label in layout.classes)} (`{LAYOUT}`)"
     if choice["calibration"]:
         yield f"- Calibration: {calibrated(choice['calibration'])} (`{CHOICE}`)"
+    if layout.quantiles:
+        yield f"- Quantiles: {', '.join(f'{one:g}' for one in layout.quantiles)}; 0.5 is the prediction (`{LAYOUT}`)"
     if told := choice.get("prediction_interval"):
         yield f"- Prediction interval: {widened(told)} (`{CHOICE}`)"
     if choice["threshold"] is not None:
@@ -257,6 +259,10 @@ def _analyses(choice: dict[str, Any], evidence: dict[str, Any]) -> Iterator[str]
     if evidence.get("costs"):
         yield f"Expected cost: {_text(expected(evidence['costs']))} (`{VERDICTS}`)."
         yield ""
+    if told := evidence.get("quantiles"):
+        yield "### Quantiles"
+        yield ""
+        yield from _table(("quantile", "n", "share of targets no higher", "interval"), reached(told), VERDICTS)
     if told := evidence.get("prediction_interval"):
         yield "### Prediction intervals"
         yield ""
@@ -458,6 +464,11 @@ def widened(told: dict[str, Any]) -> str:
     if seen := told.get("folds"):
         how += f"; of {seen['rows']:,} rows of folds that did not fit it, it held {seen['coverage']:.3f}"
     return how
+
+
+def reached(told: list[dict[str, Any]]) -> list[tuple[str, str, str, str]]:
+    """The cells of a table of how many targets lie no higher than each quantile."""
+    return [(one["name"], f"{one['n']:,}", number(one["value"]), interval(one)) for one in told]
 
 
 def intervals(told: dict[str, Any]) -> list[tuple[str, str, str, str, str]]:

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
     from specml.graph import Graph
 
-Method = Literal["absolute", "signed", "normalised"]
+Method = Literal["absolute", "signed", "normalised", "quantile"]
 METHODS: tuple[Method, ...] = ("absolute", "signed", "normalised")
+"""Those of predictions; of quantiles there is one of its own."""
 
 BINS = 10
 """Most parts of the predictions' range whose errors are compared."""
@@ -40,7 +41,9 @@ class Conformal:
 
     ``absolute``: as far on either side, whatever is predicted. ``signed``: as far as errors go on each side.
     ``normalised``: in proportion to how wrong predictions of that size are (Papadopoulos et al. 2002, *Inductive
-    confidence machines for regression*), between whose means the errors are taken as straight lines.
+    confidence machines for regression*), between whose means the errors are taken as straight lines. ``quantile``: from
+    the least to the largest of several quantiles, and as far beyond either, or within, as it takes (Romano, Patterson &
+    Candès 2019, *Conformalized quantile regression*).
     """
 
     method: Method
@@ -52,6 +55,8 @@ class Conformal:
     x: tuple[float, ...] = ()
     """``normalised``: predictions, rising, and the usual error ``y`` of each."""
     y: tuple[float, ...] = ()
+    middle: int = 0
+    """``quantile``: which of them is the prediction."""
 
     @classmethod
     def fit(
@@ -63,9 +68,11 @@ class Conformal:
         *,
         weight: np.ndarray | None = None,
         usual: np.ndarray | None = None,
+        middle: int = 0,
     ) -> Conformal:
         """Learn from out-of-fold predictions float64 [n] of targets float64 [n], each of which counts ``weight``.
 
+        ``quantile``: from quantiles [n, q], the one at ``middle`` being the prediction.
         ``usual``: ``normalised``: the usual error of each prediction as other rows have it; of these rows if None.
 
         Raises:
@@ -73,6 +80,9 @@ class Conformal:
         """
         import numpy as np
 
+        if method == "quantile":
+            reach = _quantile(np.maximum(prediction[:, 0] - y, y - prediction[:, -1]), weight, coverage)
+            return cls(method, coverage, reach, reach, middle=middle)
         error = y - prediction
         if method == "signed":
             # An end never lies beyond the prediction itself.
@@ -87,18 +97,27 @@ class Conformal:
         return cls(method, coverage, reach, reach, *points)
 
     def __call__(self, prediction: np.ndarray) -> np.ndarray:
-        """float64 [n, 2]: the lower and the upper end, of predictions float64 [n]."""
+        """float64 [n, 2]: the lower and the upper end, of predictions float64 [n], or of quantiles [n, q]."""
         import numpy as np
 
+        if self.method == "quantile":
+            low, middle, high = prediction[:, 0], prediction[:, self.middle], prediction[:, -1]
+            return np.stack([np.minimum(low - self.below, middle), np.maximum(high + self.above, middle)], axis=1)
         usual = straight(self.x, self.y, prediction) if self.x else 1.0
         return np.stack([prediction - self.below * usual, prediction + self.above * usual], axis=1)
 
     def to_onnx(self, graph: Graph, value: str) -> tuple[str, str]:
-        """The same on a float32 value [n, 1]: two more."""
+        """The same on a float32 value [n, 1] or [n, q]; returns two values [n, 1]."""
         import numpy as np
 
         value = graph.node("Cast", value, to=11)
         below, above = (graph.constant(np.array(one)) for one in (self.below, self.above))
+        if self.method == "quantile":
+            places = (graph.constant(np.array([one])) for one in (0, self.middle, -1))
+            low, middle, high = (graph.node("Gather", value, one, axis=1) for one in places)
+            low = graph.node("Min", graph.node("Sub", low, below), middle)
+            high = graph.node("Max", graph.node("Add", high, above), middle)
+            return graph.node("Cast", low, to=1), graph.node("Cast", high, to=1)
         if self.x:
             usual = straight_in(graph, self.x, self.y, value)
             below, above = (graph.node("Mul", usual, one) for one in (below, above))

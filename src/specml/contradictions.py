@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING
 from specml.component import Disagreement
 from specml.data import looks_back
 from specml.kinds import Candidate
-from specml.metrics import TABLE
+from specml.metrics import MEDIAN, known
 from specml.plan import Plan, Stage
 from specml.tables import forecast, history, joins, labels, splits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from specml.spec import Column, Compliance, Spec
+    from specml.spec import Column, Compliance, Problem, Spec
     from specml.tables.checks import ColumnChecks, Rows
 
+MOST_QUANTILES = 20
 ENSEMBLE = "ensemble"
 """What the leaderboard calls the mean of several candidates."""
 
@@ -62,14 +63,13 @@ def _search(spec: Spec) -> Iterator[Disagreement]:
 
 def _problem(spec: Spec) -> Iterator[Disagreement]:
     problem = spec.problem
-    metric = TABLE.get(problem.metric)
-    if metric is None or problem.task not in metric.tasks:
-        known = ", ".join(name for name, other in TABLE.items() if problem.task in other.tasks)
+    if problem.metric not in known(problem):
         yield Disagreement(
             key=("problem", "primary_metric"),
             what=f"{problem.metric!r} is no metric for a {problem.task} problem.",
-            hint=f"Known: {known}.",
+            hint=f"Known: {', '.join(known(problem))}.",
         )
+    yield from _quantiles(problem)
     if problem.task != "binary":
         # Compared with the defaults, not by what was written: the rendered spec writes everything.
         for key, unset in (("positive_class", None), ("costs", None), ("decision", type(problem.decision)())):
@@ -102,6 +102,21 @@ def _decision(spec: Spec) -> Iterator[Disagreement]:
     if decision.threshold != "auto" and decision.metric != type(decision)().metric:
         what = f"has no effect: the threshold is {decision.threshold}."
         yield Disagreement(key=(*path, "metric"), what=what, hint="Say problem.decision.threshold: auto.")
+
+
+def _quantiles(problem: Problem) -> Iterator[Disagreement]:
+    levels, path = problem.quantiles, ("problem", "quantiles")
+    if not levels:
+        return
+    if problem.learns != "regression":
+        yield Disagreement(key=path, what=f"has no effect on a {problem.task} problem: it has probabilities.")
+    elif list(levels) != sorted(set(levels)):
+        yield Disagreement(key=path, what="must rise from one to the next.")
+    elif MEDIAN not in levels or len(levels) < 2:
+        hint = "As problem.quantiles: [0.1, 0.5, 0.9]"
+        yield Disagreement(key=path, what="must have 0.5, which is the prediction, and another.", hint=hint)
+    elif len(levels) > MOST_QUANTILES:
+        yield Disagreement(key=path, what=f"are {len(levels)}; {MOST_QUANTILES} at most: each has a model of its own.")
 
 
 def _joins(spec: Spec) -> Iterator[Disagreement]:
@@ -315,6 +330,14 @@ def _candidates(spec: Spec) -> Iterator[Disagreement]:
                 hint=f"Known: {known}.",
             )
 
+        elif spec.problem.learns == "regression" and spec.problem.quantiles and not candidate.predicts_quantiles:
+            able = [name for name, other in Candidate.table.items() if getattr(other, "predicts_quantiles", False)]
+            yield Disagreement(
+                key=("candidates", name, "type"),
+                what="predicts no quantiles, which problem.quantiles asks for.",
+                hint=f"These do: {', '.join(able)}.",
+            )
+
 
 def _selection(spec: Spec) -> Iterator[Disagreement]:
     chosen, usual, path = spec.selection, type(spec.selection)(), ("selection",)
@@ -330,9 +353,7 @@ def _selection(spec: Spec) -> Iterator[Disagreement]:
         elif name in chosen.prefer[:index]:
             yield Disagreement(key=(*path, "prefer", index), what=f"names {name!r} twice.")
     yield from _calibration(spec)
-    if chosen.prediction_interval is not None and spec.problem.learns != "regression":
-        what = f"has no effect on a {spec.problem.task} problem: it has probabilities."
-        yield Disagreement(key=(*path, "prediction_interval"), what=what)
+    yield from _interval(spec)
     if chosen.ensemble == "none":
         if chosen.max_members != usual.max_members:
             yield Disagreement(key=(*path, "max_members"), what="has no effect without an ensemble.")
@@ -342,6 +363,24 @@ def _selection(spec: Spec) -> Iterator[Disagreement]:
     if ENSEMBLE in spec.candidates:
         what = "is the name of what selection.ensemble makes of the candidates."
         yield Disagreement(key=("candidates", ENSEMBLE), what=what, hint="Call it something else.")
+
+
+def _interval(spec: Spec) -> Iterator[Disagreement]:
+    wanted, problem, path = spec.selection.prediction_interval, spec.problem, ("selection", "prediction_interval")
+    if wanted is None:
+        return
+    if problem.learns != "regression":
+        what = f"has no effect on a {problem.task} problem: it has probabilities."
+        yield Disagreement(key=path, what=what)
+    elif problem.quantiles and wanted.method not in ("auto", "quantile"):
+        what = f"is {wanted.method}, but problem.quantiles are predicted, and the interval starts from them."
+        yield Disagreement(key=(*path, "method"), what=what, hint="Say quantile, or auto.")
+    elif problem.quantiles and not problem.quantiles[0] < MEDIAN < problem.quantiles[-1]:
+        what = "needs a quantile below 0.5, and one above."
+        yield Disagreement(key=path, what=what, hint="As problem.quantiles: [0.1, 0.5, 0.9]")
+    elif wanted.method == "quantile" and not problem.quantiles:
+        what, hint = "is quantile, but none are predicted.", "Say problem.quantiles: [0.05, 0.5, 0.95]"
+        yield Disagreement(key=(*path, "method"), what=what, hint=hint)
 
 
 def _calibration(spec: Spec) -> Iterator[Disagreement]:

@@ -153,7 +153,7 @@ def _regression(evidence: Evidence) -> dict[str, Any]:
     import numpy as np
     from scipy.stats import norm, t
 
-    actual, predicted = evidence.y.astype(np.float64), evidence.scores
+    actual, predicted = evidence.y.astype(np.float64), evidence.predicted
     residuals = actual - predicted
     means = []
     for rows in _parts(predicted, 2 * BINS, FEWEST):

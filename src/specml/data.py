@@ -208,10 +208,13 @@ class Layout(BaseModel):
     seasonal_error: float | None = None
     """Of a forecast: mean absolute error of the seasonal naive forecast in the training rows."""
 
+    quantiles: tuple[float, ...] = ()
+    """Regression: which quantiles are predicted, rising; () for the mean."""
+
     @property
     def n_outputs(self) -> int:
-        """Width of a prediction: 1 for binary (probability of the positive class) and regression."""
-        return len(self.classes) if self.task == "multiclass" else 1
+        """Width of a prediction: 1 for binary (probability of the positive class) and for a regression's mean."""
+        return len(self.classes) if self.task == "multiclass" else max(1, len(self.quantiles))
 
 
 def band_names(edges: tuple[float, ...]) -> list[str]:
@@ -240,6 +243,9 @@ class Design:
     -1 where it may only fall, else 0; () where it may do either with all."""
     seasonal: int | None = None
     """Of a forecast: the column of ``X`` that holds the target one known season before, NaN where that is missing."""
+
+    quantile: float | None = None
+    """Regression: the quantile that is to be predicted; None: the mean."""
 
     def rows(self, index: np.ndarray) -> Design:
         """The rows at ``index``."""

@@ -123,6 +123,8 @@ class Evidence:
     costs: np.ndarray | None = None
     """What each row cost as it was decided, float64 [n], NaN where that is not known; None where the spec names no
     costs."""
+    quantiles: tuple[float, ...] = ()
+    """Regression: of which quantiles ``scores``, ``native`` and ``prior`` [n, q] are; () where they are predictions."""
     ends: np.ndarray | None = None
     """Regression with a prediction interval: its lower and upper end, float64 [n, 2]."""
     native_ends: np.ndarray | None = None
@@ -131,6 +133,11 @@ class Evidence:
     """``decisions`` as Python makes them of the graph's probabilities by the contract."""
     champion: Callable[[], Champion | None] | None = None
     """What the live release says of the rows, computed when a gate asks; None when nothing was ever live."""
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """Regression: the prediction of each row [n]; of quantiles the median."""
+        return self.scores[:, self.quantiles.index(0.5)] if self.quantiles else self.scores
 
     def at(self, rows: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None]:
         """``y, scores, decisions, weight`` of some rows: what ``Metric.measure`` takes."""

@@ -63,13 +63,16 @@ class Graph:
             self._constants.append(made)
         return self._made[key]
 
-    def node(self, op: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
-        """Add an operator with one output; returns the output's name. The same on the same values is done once."""
-        made = _node(op, inputs, [""], domain, **attributes)
+    def node(self, op: str, *inputs: str, domain: str = "", spare: int = 0, **attributes: Any) -> str:
+        """Add an operator; returns the name of its first output. The same on the same values is done once.
+
+        ``spare``: how many outputs it has beside, which nothing reads.
+        """
+        made = _node(op, inputs, [""] * (1 + spare), domain, **attributes)
         key = bytes(made.SerializeToString(deterministic=True))
         if key not in self._made:
             name = self._made[key] = self._fresh("v")
-            made.name, made.output[0] = f"{op}_{name}", name
+            made.name, made.output[:] = f"{op}_{name}", [name, *(self._fresh("v") for _ in range(spare))]
             self._nodes.append(made)
         return self._made[key]
 

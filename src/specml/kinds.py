@@ -227,6 +227,8 @@ class Candidate(Component):
     """Whether ``fit`` watches ``stop_on``; it is then given rows that neither train nor score."""
     keeps_monotone: ClassVar[bool] = False
     """Whether ``fit`` keeps to ``Design.monotone``."""
+    predicts_quantiles: ClassVar[bool] = False
+    """Whether ``fit`` predicts ``Design.quantile`` where that is one."""
     complexity: ClassVar[int] = 2
     """Its place from the simplest models on, by which ``selection.rule`` may choose: 0 a constant, 1 linear, 2 trees,
     3 a network or anything."""
@@ -337,6 +339,8 @@ class Window:
     """The labels; None in a window of rows."""
     scores: np.ndarray | None = None
     decisions: np.ndarray | None = None
+    quantiles: tuple[float, ...] = ()
+    """Of which quantiles ``scores`` [n, q] are; () where they are none."""
     ends: np.ndarray | None = None
     """The prediction intervals that were answered, float64 [n, 2]; None where there were none."""
 

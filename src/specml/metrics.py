@@ -6,7 +6,7 @@ Names are known without importing scikit-learn, so that a spec can be checked at
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from specml.evidence import ABSTAINED, Interval, Serial
@@ -15,11 +15,15 @@ if TYPE_CHECKING:
     import numpy as np
 
     from specml.data import Task
+    from specml.spec import Problem
 
 ROUNDS = 400
 """Fewest bootstrap resamples."""
 BEYOND = 10
 """Resamples that lie beyond each bound: at 95 % of 400, at 99 % of 2,000."""
+
+PINBALL, MEDIAN = "mean_pinball_loss", 0.5
+"""The metric of quantiles, and the one of them that is the prediction."""
 
 EPSILON = 1e-15
 """Probabilities are kept this far from 0 and 1 in the log loss, which is infinite there."""
@@ -40,6 +44,12 @@ class Metric:
     larger_is_better: bool = True
     of: str = "scores"
     options: tuple[tuple[str, Any], ...] = ()
+    quantiles: tuple[float, ...] = ()
+    """Of which quantiles scores [n, q] are; () where they are no quantiles."""
+
+    def at(self, quantiles: tuple[float, ...]) -> Metric:
+        """The same of scores that are these quantiles: the pinball loss judges all, any other the median."""
+        return replace(self, quantiles=quantiles)
 
     def measure(
         self, y: np.ndarray, scores: np.ndarray, decisions: np.ndarray | None, weight: np.ndarray | None = None
@@ -50,12 +60,17 @@ class Metric:
         import numpy as np
         import sklearn.metrics
 
-        judged = decisions if self.of == "decisions" else scores
+        judged = decisions if self.of == "decisions" else self._judged(scores)
         if judged is not None and self.of == "decisions" and (judged == ABSTAINED).any():
             made = judged != ABSTAINED
             y, judged, weight = y[made], judged[made], None if weight is None else weight[made]
         if judged is None or len(y) == 0:
             return float("nan")
+        if self.name == PINBALL and self.quantiles:
+            parts = zip(self.quantiles, judged.T, strict=True)
+            return float(
+                np.mean([sklearn.metrics.mean_pinball_loss(y, p, sample_weight=weight, alpha=a) for a, p in parts])
+            )
         options = dict(self.options)
         if self.name == "log_loss":
             options["labels"] = np.arange(2 if scores.ndim == 1 else scores.shape[1])
@@ -81,6 +96,9 @@ class Metric:
 
         Equal to ``measure`` but for the rounding of sums.
         """
+        scores = self._judged(scores)
+        if self.name == PINBALL and self.quantiles:
+            return mean_over(pinball(y, scores, self.quantiles), weight)
         if self.name == "roc_auc":
             return _area(y, scores, weight)
         each = _EACH.get(self.name)
@@ -89,7 +107,7 @@ class Metric:
 
             def measured(rows: np.ndarray) -> float:
                 chosen = (None if one is None else one[rows] for one in (decisions, weight))
-                return self.measure(y[rows], scores[rows], *chosen)
+                return replace(self, quantiles=()).measure(y[rows], scores[rows], *chosen)
 
             return measured
         if self.name == "root_mean_squared_error":
@@ -97,9 +115,23 @@ class Metric:
             return lambda rows: float(squared(rows) ** 0.5)
         return mean_over(each(y, scores, decisions), weight)
 
+    def _judged(self, scores: np.ndarray) -> np.ndarray:
+        """The scores that it judges: of quantiles the median alone, unless it judges them all."""
+        alone = self.quantiles and self.name != PINBALL
+        return scores[:, self.quantiles.index(MEDIAN)] if alone else scores
+
     def gain(self, value: float, other: float) -> float:
         """By how much ``value`` is better than ``other``; positive is better whatever the metric's sign."""
         return value - other if self.larger_is_better else other - value
+
+
+def pinball(y: np.ndarray, scores: np.ndarray, quantiles: tuple[float, ...]) -> np.ndarray:
+    """float64 [n]: of each row the mean pinball loss of its quantiles ``scores`` [n, q] (Koenker & Bassett 1978)."""
+    import numpy as np
+
+    missed = y[:, None] - scores
+    levels = np.array(quantiles)
+    return np.asarray(np.maximum(levels * missed, (levels - 1) * missed).mean(axis=1))
 
 
 def _log_loss(y: np.ndarray, scores: np.ndarray, _: Any) -> np.ndarray:
@@ -187,6 +219,7 @@ TABLE: dict[str, Metric] = {
         Metric("r2", "r2_score", _NUMBERS),
         Metric("mean_absolute_error", "mean_absolute_error", _NUMBERS, larger_is_better=False),
         Metric("root_mean_squared_error", "root_mean_squared_error", _NUMBERS, larger_is_better=False),
+        Metric(PINBALL, "mean_pinball_loss", _NUMBERS, larger_is_better=False),
     )
 }
 
@@ -197,6 +230,15 @@ PRIMARY: dict[Task, str] = {
     "forecast": "mean_absolute_error",
 }
 """What a candidate is chosen by when the spec does not say."""
+
+
+def known(problem: Problem) -> dict[str, Metric]:
+    """The metrics of a problem by name; without quantiles none has a pinball loss."""
+    return {
+        name: metric.at(problem.quantiles)
+        for name, metric in TABLE.items()
+        if problem.task in metric.tasks and (name != PINBALL or problem.quantiles)
+    }
 
 
 def bootstrap(

@@ -31,7 +31,7 @@ from specml.features.numeric import Numeric
 from specml.features.text import Text
 from specml.graph import Trees
 from specml.kinds import Candidate, Feature, Gate, Rule, Signal, Source, Target
-from specml.metrics import PRIMARY
+from specml.metrics import PINBALL, PRIMARY
 from specml.mitigation import Mitigation
 from specml.plan import Obligation, Plan
 from specml.tables import forecast
@@ -79,9 +79,12 @@ class Problem(Block):
     """Binary: the label whose probability is predicted. 1 or true where the labels are 0/1 or false/true."""
     favourable_class: Label | None = None
     """The outcome that the person wants; the positive class unless said. Disparity gates count it as selection."""
+    quantiles: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = ()
+    """Regression: which quantiles of the target are predicted, rising, as ``[0.1, 0.5, 0.9]``: of all rows like this
+    one a tenth lies below the first. 0.5 is among them: the median is the prediction."""
     primary_metric: str | None = None
-    """What candidates are ranked by: roc_auc (binary), log_loss (multiclass), root_mean_squared_error (regression) or
-    mean_absolute_error (forecast) unless said."""
+    """What candidates are ranked by: roc_auc (binary), log_loss (multiclass), root_mean_squared_error (regression),
+    mean_absolute_error (forecast) or mean_pinball_loss (quantiles) unless said."""
     costs: Costs | None = None
     """Binary: what decisions cost. The expected cost on the held-out rows is then told; ``decision.threshold: costs``
     makes it small."""
@@ -91,7 +94,9 @@ class Problem(Block):
     @property
     def metric(self) -> str:
         """The primary metric, named or by default."""
-        return self.primary_metric or PRIMARY[self.task]
+        return self.primary_metric or (
+            PINBALL if self.quantiles and self.learns == "regression" else PRIMARY[self.task]
+        )
 
     @property
     def learns(self) -> Task:
@@ -252,10 +257,12 @@ class PredictionInterval(Block):
 
     coverage: Annotated[float, Field(ge=0.5, lt=1)] = 0.9
     """Share of the rows whose target the interval is to hold; what it holds of the held-out rows is measured."""
-    method: Literal["auto", "absolute", "signed", "normalised"] = "auto"
+    method: Literal["auto", "absolute", "signed", "normalised", "quantile"] = "auto"
     """``absolute``: as wide for every row; ``signed``: each end for itself, where errors go further on one side;
-    ``normalised``: as wide as predictions of that size are wrong; ``auto``: ``absolute``, unless one of the others has
-    a better interval score on folds that did not fit it, by more than one standard error."""
+    ``normalised``: as wide as predictions of that size are wrong; ``quantile``: from the least to the largest of
+    ``problem.quantiles``, and as far beyond as it takes. ``auto``: ``quantile`` where there are quantiles; else
+    ``absolute``, unless one of the others has a better interval score on folds that did not fit it, by more than one
+    standard error."""
 
 
 class Selection(Block):

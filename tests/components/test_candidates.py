@@ -14,6 +14,7 @@ import polars as pl
 import pytest
 
 import specml.spec  # noqa: F401 - fills the tables
+from specml import quantiles
 from specml.bundle import Contract, audit, predict
 from specml.data import MISSING, Column, Design, feature_array
 from specml.features.categorical import Categorical
@@ -21,6 +22,7 @@ from specml.features.numeric import Numeric
 from specml.features.text import Text
 from specml.graph import Graph
 from specml.kinds import Candidate, Model, Training
+from specml.metrics import TABLE
 from specml.preprocessing import Preprocessing
 from specml.stages.chosen import Chosen, Member
 from specml.stages.package import build
@@ -84,6 +86,8 @@ def needs_extra(name: str) -> pytest.MarkDecorator:
 
 CASES = [pytest.param(name, task, marks=needs_extra(name)) for name in sorted(Candidate.table) for task in tasks(name)]
 CROSSED = crossed()
+QUANTILES = (0.1, 0.5, 0.9)
+PREDICTING = [name for name, kind in sorted(Candidate.table.items()) if kind.predicts_quantiles]  # type: ignore[attr-defined]
 
 
 def made(name: str, **options: Any) -> Any:
@@ -176,7 +180,7 @@ def fitted(name: str, task: Task, columns: Columns, categories: str = "") -> Fit
 def saved(model: Model, folder: Path) -> dict[str, bytes]:
     folder.mkdir()
     model.save(folder)
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize(("name", "task", "columns"), CROSSED)
@@ -406,6 +410,73 @@ def test_what_is_not_installed_is_told_with_its_extra(monkeypatch: pytest.Monkey
         with pytest.raises(ModuleNotFoundError) as error:
             made(name).fit(design("binary"), seed=3, threads=1)
         assert f"pip install 'specml[{name}]'" in missing(error.value)
+
+
+@cache
+def fitted_quantiles(name: str) -> Fitted:
+    one = fitted(name, "regression", "all")
+    return replace(one, model=in_quantiles(one, one.train, threads=1))
+
+
+def in_quantiles(one: Fitted, train: Design, *, threads: int) -> Model:
+    stop = train.rows(np.arange(80))
+    return quantiles.fit(one.candidate, train, QUANTILES, seed=3, threads=threads, stop_on=stop)
+
+
+@pytest.mark.parametrize("name", PREDICTING)
+def test_quantiles_owe_the_same_bytes_and_the_same_model(name: str, tmp_path: Path) -> None:
+    one = fitted_quantiles(name)
+    files = saved(one.model, tmp_path / "one")
+    assert {file.partition("/")[0] for file in files} == {"quantile_0.1", "quantile_0.5", "quantile_0.9"}
+    assert files == saved(in_quantiles(one, one.train, threads=2), tmp_path / "two")
+    again = quantiles.load(one.candidate, tmp_path / "one", "regression", QUANTILES)
+    assert np.array_equal(again.predict(one.train.X), one.model.predict(one.train.X))
+    assert saved(again, tmp_path / "again") == files
+
+
+@pytest.mark.parametrize("name", PREDICTING)
+def test_a_bundle_answers_quantiles_that_never_cross(name: str) -> None:
+    """By onnxruntime alone, of training rows and of adversarial ones."""
+    one = fitted_quantiles(name)
+    contract = Contract(
+        name="conformance", task="regression", target="y", inputs=one.preprocessing.columns, candidate="any",
+        quantiles=QUANTILES,
+    )  # fmt: skip
+    graph = build(contract, Chosen((Member(one.preprocessing, one.model),)))
+    audit(graph, where="here")
+    rows = pl.concat([part.select(*NAMES["all"]) for part in (table(), adversarial_rows(table()))])
+    native = one.model.predict(one.preprocessing.transform(rows))
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    told = predict(session, {column.name: feature_array(rows, column) for column in contract.inputs})
+    answers = np.stack([told[f"quantile_{level}"] for level in QUANTILES], axis=1)
+    assert np.max(np.abs(answers - native) / np.maximum(1.0, np.abs(native))) < 1e-5
+    assert (np.diff(answers, axis=1) >= 0).all()
+    assert np.array_equal(told["prediction"], told["quantile_0.5"])
+
+
+@pytest.mark.parametrize("name", PREDICTING)
+def test_quantiles_lie_where_they_should_and_beat_those_of_no_column(name: str) -> None:
+    one = fitted_quantiles(name)
+    y, scores = one.train.y, one.model.predict(one.train.X)
+    shares = (y[:, None] <= scores).mean(axis=0)
+    assert np.abs(shares - np.array(QUANTILES)).max() < 0.13
+    metric = TABLE["mean_pinball_loss"].at(QUANTILES)
+    prior = metric.measure(y, np.tile(np.quantile(y, QUANTILES), (len(y), 1)), None)
+    loss = metric.measure(y, scores, None)
+    assert loss < prior or (name in BLIND and loss == pytest.approx(prior, rel=0.01))
+
+
+@pytest.mark.parametrize("name", PREDICTING)
+def test_quantiles_are_those_of_the_heavy_rows(name: str) -> None:
+    one = fitted_quantiles(name)
+    n = len(one.train.y)
+    twice = np.concatenate([np.arange(n), np.arange(n)])
+    told = replace(one.train, X=one.train.X[twice], y=np.concatenate([one.train.y, one.train.y + 20]))
+    low, high = (
+        in_quantiles(one, replace(told, weight=np.repeat(weight, n)), threads=1).predict(one.train.X)
+        for weight in (np.array([1.0, 0.01]), np.array([0.01, 1.0]))
+    )
+    assert (high.mean(axis=0) - low.mean(axis=0) > 10).all()
 
 
 def adversarial(X: np.ndarray, *, nan: bool) -> np.ndarray:

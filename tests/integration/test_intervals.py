@@ -11,10 +11,14 @@ import orjson
 import polars as pl
 import pytest
 
+from specml import report
 from specml.bundle import open_bundle, predict
+from specml.compile import compile_plan
+from specml.compile.dvc import params_yaml
 from specml.data import feature_array
 from specml.errors import DataCheckFailed
 from specml.files import read_json
+from specml.serving.answer import predictions
 from specml.serving.app import Args
 from specml.serving.table import with_predictions
 from specml.stages import package, prepare, select, validate
@@ -28,13 +32,20 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def table(n: int = 1500) -> pl.DataFrame:
+def table(n: int = 1500, step: float = 0.0) -> pl.DataFrame:
     """Rows whose errors grow with what is predicted, and of one group are twice as large."""
     generator = np.random.default_rng(0)
     size, sex = generator.uniform(1, 10, n), generator.choice(["f", "m"], n, p=[0.3, 0.7])
     noise = generator.normal(size=n) * (0.1 + 0.3 * size) * np.where(sex == "f", 2, 1)
     colour = generator.choice(["red", "green"], n)
-    return pl.DataFrame({"size": size, "colour": colour, "sex": sex, "y": 3 * size + (colour == "red") + noise})
+    return pl.DataFrame(
+        {
+            "size": size,
+            "colour": colour,
+            "sex": sex,
+            "y": 3 * size + (colour == "red") + step * (size % 3 > 1.5) + noise,
+        }
+    )
 
 
 def spec(**changes: Any) -> Any:
@@ -136,6 +147,43 @@ def test_whoever_asks_is_answered_with_it_and_its_labels_are_watched(made: Path,
     assert window.ends is not None
     assert window.y is not None
     assert ((window.ends[:, 0] <= window.y) & (window.y <= window.ends[:, 1])).sum() == 30
+
+
+@pytest.fixture(scope="module")
+def in_quantiles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("quantiles")
+    table(700, step=5.0).write_parquet(folder / "rows.parquet")
+    asked = spec(
+        problem={"task": "regression", "target": "y", "quantiles": [0.1, 0.5, 0.9]},
+        candidates={"line": "quantile_regression", "gbm": {"type": "lightgbm", "n_estimators": 30}, "none": "dummy"},
+        gates={"coverage": {"type": "coverage", "min": 0.8}},
+    )
+    run_stages(asked, folder)
+    (folder / "params.yaml").write_text(params_yaml(compile_plan(asked), "spec.yaml", ()), encoding="utf-8")
+    return folder
+
+
+def test_quantiles_are_chosen_measured_and_told(in_quantiles: Path) -> None:
+    choice, told = read_json(in_quantiles / select.OUT), read_json(in_quantiles / validate.OUT)
+    assert choice["metric"] == "mean_pinball_loss"
+    assert choice["candidate"] == "ensemble"
+    assert choice["prediction_interval"]["method"] == "quantile"
+    assert len(choice["prior"]) == 3
+    for one in told["quantiles"]:
+        assert one["value"] == pytest.approx(one["level"], abs=0.08)
+    assert {gate["outcome"] for gate in told["gates"].values()} == {"holds"}
+    assert told["metrics"]["mean_pinball_loss"] < told["metrics"]["mean_absolute_error"] / 2
+    card, page = (in_quantiles / "artifacts/release/card.md").read_text(), report.html(in_quantiles)
+    assert "- Quantiles: 0.1, 0.5, 0.9; 0.5 is the prediction" in card
+    assert "| 0.9 | 280 |" in card
+    assert "share of targets no higher" in page
+    test, opened = pl.read_parquet(in_quantiles / prepare.TEST), open_bundle(in_quantiles / package.OUT)
+    answers = predict(opened.session(), {one.name: feature_array(test, one) for one in opened.contract.inputs})
+    assert (answers["quantile_0.1"] <= answers["prediction"]).all()
+    assert np.array_equal(answers["quantile_0.5"], answers["prediction"])
+    one = predictions(answers, opened.contract)[0]
+    assert list(one) == ["prediction", "lower", "upper", "quantile_0.1", "quantile_0.5", "quantile_0.9"]
+    assert with_predictions(test[:1], [one]).columns[-5:] == list(one)[1:]
 
 
 def test_a_column_that_is_called_as_an_end_is_refused(tmp_path: Path) -> None:

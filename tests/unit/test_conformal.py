@@ -123,6 +123,42 @@ def test_the_graph_answers_the_same(method: Any) -> None:
     assert np.max(np.abs(told - expected) / np.maximum(1, np.abs(expected))) < 1e-6
 
 
+def test_quantiles_are_widened_or_narrowed_by_as_much_as_it_takes() -> None:
+    """Romano et al. 2019, equation 6: of nine rows the ninth of max(low - y, y - high), by hand."""
+    quantiles = np.tile([-1.0, 0.0, 1.0], (9, 1))
+    wider = Conformal.fit(
+        "quantile", 0.9, quantiles, np.array([0.0, 0.5, -0.5, 2.0, -3.0, 0.1, 0.2, 0.3, 0.4]), middle=1
+    )
+    assert (wider.below, wider.above) == (2.0, 2.0)
+    narrower = Conformal.fit("quantile", 0.9, quantiles, np.linspace(-0.25, 0.25, 9), middle=1)
+    assert narrower.below == -0.75
+    asked = np.array([[-1.0, 0.0, 1.0], [-5.0, -4.9, 9.0], [0.0, 3.0, 3.1]])
+    assert wider(asked).tolist() == [[-3, 3], [-7, 11], [-2, 5.1]]
+    # No end passes the prediction.
+    assert narrower(asked).tolist() == [[-0.25, 0.25], [-4.9, 8.25], [0.75, 3.0]]
+    for found in (wider, narrower):
+        assert restore(found.state()) == found
+        graph = Graph("g")
+        value = graph.input("q", "float32", 3)
+        for name, end in zip(("lower", "upper"), found.to_onnx(graph, value), strict=True):
+            graph.output(name, end, "float32", 1)
+        session = onnxruntime.InferenceSession(graph.to_bytes(), providers=["CPUExecutionProvider"])
+        told = np.concatenate(session.run(None, {"q": asked.astype(np.float32)}), axis=1)
+        assert told == pytest.approx(found(asked), rel=1e-6)
+
+
+def test_widened_quantiles_hold_exchangeable_rows_as_often_as_asked_for() -> None:
+    generator = np.random.default_rng(7)
+    hits, rounds, n = 0, 2000, 99
+    for _ in range(rounds):
+        size = generator.uniform(1, 5, n + 1)
+        y = generator.normal(size=n + 1) * size
+        told = np.outer(size, [-1.0, 0.0, 1.0])  # too narrow by far
+        ((low, high),) = Conformal.fit("quantile", 0.9, told[:n], y[:n], middle=1)(told[n:])
+        hits += low <= y[n] <= high
+    assert hits / rounds == pytest.approx(0.9, abs=3 * (0.09 / rounds) ** 0.5)
+
+
 def test_the_interval_score_is_the_papers() -> None:
     ends = np.array([[0.0, 2.0], [0.0, 2.0], [0.0, 2.0]])
     assert score(ends, np.array([1.0, 3.0, -0.5]), 0.9) == pytest.approx([2, 2 + 20 * 1, 2 + 20 * 0.5])
@@ -202,11 +238,30 @@ def test_the_signal_is_raised_when_the_whole_interval_lies_below() -> None:
     assert signal.judge({}, Window(60, y=y[:60], scores=y[:60], ends=np.zeros((60, 2)))).outcome == "not measured"
 
 
+REGRESSION: dict[str, Any] = {"problem": {"task": "regression", "target": "y"}, "candidates": {"line": "ridge"}}
+
+
+def quantiles(*levels: float) -> dict[str, Any]:
+    problem = {"task": "regression", "target": "y", "quantiles": levels}
+    return {"problem": problem, "candidates": {"l": "dummy"}, "selection": {"prediction_interval": {}}}
+
+
 @pytest.mark.parametrize(
     ("changes", "key", "what"),
     [
         ({"selection": {"prediction_interval": {}}}, "selection.prediction_interval", "has no effect on a binary"),
         ({"gates": {"c": {"type": "coverage", "min": 0.8}}}, "gates.c.type", "needs prediction intervals"),
+        (
+            {**REGRESSION, "selection": {"prediction_interval": {"method": "quantile"}}},
+            "selection.prediction_interval.method",
+            "none are predicted",
+        ),
+        (quantiles(0.1, 0.5), "selection.prediction_interval", "needs a quantile below 0.5, and one above"),
+        (
+            {**quantiles(0.1, 0.5, 0.9), "selection": {"prediction_interval": {"method": "absolute"}}},
+            "selection.prediction_interval.method",
+            "starts from them",
+        ),
     ],
 )
 def test_what_contradicts_is_told(changes: Any, key: str, what: str) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Dummy(Candidate):
-    """The share of each class in the training rows, or their mean, for every row (scikit-learn's, by weight).
+    """The share of each class in the training rows, their mean or quantile, for every row (scikit-learn's, by weight).
 
     What it scores, columns have to beat: a floor to see others against, not a model to release.
     """
@@ -26,6 +26,7 @@ class Dummy(Candidate):
     tasks: ClassVar[tuple[Task, ...]] = ("binary", "multiclass", "regression")
     prefers: ClassVar[Preference] = Preference(missing="native", scale="none", encode="ordinal")
     complexity: ClassVar[int] = 0
+    predicts_quantiles: ClassVar[bool] = True
 
     type: Literal["dummy"] = "dummy"
 
@@ -35,8 +36,9 @@ class Dummy(Candidate):
         from sklearn.dummy import DummyClassifier, DummyRegressor
 
         if train.task == "regression":
-            mean = DummyRegressor(strategy="mean").fit(train.X, train.y, sample_weight=train.weight).constant_
-            return ConstantModel(np.ravel(mean))
+            quantile = {} if train.quantile is None else {"strategy": "quantile", "quantile": train.quantile}
+            found = DummyRegressor(**quantile).fit(train.X, train.y, sample_weight=train.weight)
+            return ConstantModel(np.ravel(found.constant_))
         estimator = DummyClassifier(strategy="prior").fit(train.X, train.y, sample_weight=train.weight)
         shares = np.zeros(train.n_classes)
         shares[estimator.classes_] = estimator.class_prior_

@@ -36,6 +36,7 @@ class HistGradientBoosting(Candidate):
     prefers: ClassVar[Preference] = Preference(missing="native", scale="none", encode="ordinal")
     stops_early: ClassVar[bool] = True
     keeps_monotone: ClassVar[bool] = True
+    predicts_quantiles: ClassVar[bool] = True
     usual_space: ClassVar[Mapping[str, Dimension]] = {
         "learning_rate": Dimension(low=0.02, high=0.2, log=True),
         "max_leaf_nodes": Dimension(low=7, high=127, log=True),
@@ -94,6 +95,8 @@ class HistGradientBoosting(Candidate):
             "tol": 0.0,
             "random_state": seed,
         }
+        if train.quantile is not None:
+            options |= {"loss": "quantile", "quantile": train.quantile}
         family = "Regressor" if train.task == "regression" else "Classifier"
         estimator = getattr(ensemble, f"HistGradientBoosting{family}")(**options)
         watched: dict[str, Any] = {}

@@ -33,6 +33,7 @@ class LightGBM(Candidate):
     prefers: ClassVar[Preference] = Preference(missing="native", scale="none", encode="ordinal")
     stops_early: ClassVar[bool] = True
     keeps_monotone: ClassVar[bool] = True
+    predicts_quantiles: ClassVar[bool] = True
     usual_space: ClassVar[Mapping[str, Dimension]] = {
         "learning_rate": Dimension(low=0.02, high=0.2, log=True),
         "num_leaves": Dimension(low=7, high=127, log=True),
@@ -121,6 +122,8 @@ class LightGBM(Candidate):
             "deterministic": True,
             "force_row_wise": True,
         }
+        if train.quantile is not None:
+            options |= {"objective": "quantile", "alpha": train.quantile}
         if train.monotone:
             options["monotone_constraints"] = list(train.monotone)
         if train.task == "multiclass":

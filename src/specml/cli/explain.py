@@ -105,7 +105,8 @@ def lines(number: int, row: dict[str, Any], told: dict[str, Any], space: str, ta
         sure = prediction["probabilities"][category(prediction["label"])]
         yield f"row {number}: {target} is {_text(prediction['label'])}, with probability {sure:.3f}"
     else:
-        yield f"row {number}: {target} is {prediction['prediction']:.6g}"
+        ends = f", {prediction['lower']:.6g} to {prediction['upper']:.6g}" if "lower" in prediction else ""
+        yield f"row {number}: {target} is {prediction['prediction']:.6g}{ends}"
     unit = f"{UNITS[space]} of {_text(name)}"
     yield f"  {told['base']:+11.4f}  the usual {unit}"
     for one in told["contributions"]:

@@ -116,11 +116,16 @@ class Numeric(Feature):
                 yield Disagreement(key=("clip",), what="says no limit.", hint="Say min, max or quantiles.")
             elif low is not None and high is not None and low >= high:
                 yield Disagreement(key=("clip", "max"), what=f"is {high:g}, not above min: {low:g}.")
-        if self.monotone is None:
-            return
+        if self.monotone is not None:
+            yield from self._direction(spec)
+
+    def _direction(self, spec: Spec) -> Iterable[Disagreement]:
         if spec.problem.task == "multiclass":
             what = "says a direction, but of several classes none is the one whose score rises."
             yield Disagreement(key=("monotone",), what=what)
+        if spec.problem.quantiles:
+            yield Disagreement(key=("monotone",), what="can't be kept by quantiles, whose leaves are found anew.")
+            return
         for name, candidate in spec.candidates.items():
             if not candidate.keeps_monotone:
                 what = f"can't be kept by the candidate {name!r} ({candidate.type})."  # type: ignore[attr-defined]

@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from specml.evidence import Evidence, Verdict, bounded
 from specml.kinds import Gate
-from specml.metrics import TABLE, bootstrap
+from specml.metrics import PINBALL, TABLE, bootstrap
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,11 +18,11 @@ SCORE = {"binary": "log_loss", "multiclass": "log_loss", "regression": "root_mea
 
 
 class Baseline(Gate):
-    """The model beats the prior (class frequencies, or the mean, of the training rows) on the same holdout rows.
+    """The model beats the prior (class frequencies, mean or quantiles of the training rows) on the same holdout rows.
 
-    Judged by log loss or root mean squared error, which the prior minimises among constants, on the paired
-    bootstrap interval of the difference. A forecast must beat the seasonal naive one, by its mean absolute error;
-    errors of neighbours in time go together, and are drawn so.
+    Judged by log loss, root mean squared error or pinball loss, which the prior minimises among constants, on the
+    paired bootstrap interval of the difference. A forecast must beat the seasonal naive one, by its mean absolute
+    error; errors of neighbours in time go together, and are drawn so.
     """
 
     type: Literal["baseline"] = "baseline"
@@ -35,8 +35,8 @@ class Baseline(Gate):
 
     @override
     def check(self, evidence: Evidence) -> Verdict:
-        metric = TABLE["mean_absolute_error" if evidence.serial else SCORE[evidence.task]]
-
+        usual = PINBALL if evidence.quantiles else SCORE[evidence.task]
+        metric = TABLE["mean_absolute_error" if evidence.serial else usual].at(evidence.quantiles)
         y, scores, decisions, weight = evidence.at(slice(None))
         value = metric.gain(
             metric.measure(y, scores, decisions, weight), metric.measure(y, evidence.prior, None, weight)

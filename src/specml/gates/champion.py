@@ -11,12 +11,12 @@ from typing_extensions import override
 from specml.component import Disagreement
 from specml.evidence import ABSTAINED, Evidence, Verdict, bounded
 from specml.kinds import Gate
-from specml.metrics import TABLE, bootstrap
+from specml.metrics import TABLE, bootstrap, known
 
 if TYPE_CHECKING:
     from specml.spec import Spec
 
-OF_THE_TARGET = ("mean_absolute_error", "root_mean_squared_error")
+OF_THE_TARGET = ("mean_absolute_error", "root_mean_squared_error", "mean_pinball_loss")
 """Metrics in the target's unit, of which no margin could be said that suits every problem."""
 
 TINY = 1e-30
@@ -52,13 +52,11 @@ class Champion(Gate):
 
     @override
     def disagreements(self, spec: Spec) -> Iterable[Disagreement]:
-        metric = TABLE.get(self.metric or spec.problem.metric)
-        if self.metric is not None and (metric is None or spec.problem.task not in metric.tasks):
-            known = [name for name, other in TABLE.items() if spec.problem.task in other.tasks]
+        if self.metric is not None and self.metric not in (found := known(spec.problem)):
             yield Disagreement(
                 key=("metric",),
                 what=f"{self.metric!r} is no metric for a {spec.problem.task} problem.",
-                hint=f"Known: {', '.join(known)}.",
+                hint=f"Known: {', '.join(found)}.",
             )
 
     @override
@@ -74,7 +72,7 @@ class Champion(Gate):
         if champion.scores is None:
             reason = f"the champion, {champion.bundle[7:19]}, can't be compared: {champion.wanting}"
             return Verdict(outcome="not measured", reason=reason, n=n, threshold=threshold)
-        metric = TABLE[self.metric or evidence.metric]
+        metric = TABLE[self.metric or evidence.metric].at(evidence.quantiles)
         relative = metric.name in OF_THE_TARGET
 
         def gain(mine: float, its_own: float) -> float:

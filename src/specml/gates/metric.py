@@ -12,7 +12,7 @@ from typing_extensions import override
 from specml.component import Disagreement
 from specml.evidence import Evidence, Verdict, bounded
 from specml.kinds import Gate
-from specml.metrics import TABLE, bootstrap
+from specml.metrics import TABLE, bootstrap, known
 
 if TYPE_CHECKING:
     from specml.spec import Spec
@@ -44,13 +44,12 @@ class MetricGate(Gate):
 
     @override
     def disagreements(self, spec: Spec) -> Iterable[Disagreement]:
-        metric = TABLE.get(self.metric)
-        if metric is None or spec.problem.task not in metric.tasks:
-            known = [name for name, other in TABLE.items() if spec.problem.task in other.tasks]
+        metric = (found := known(spec.problem)).get(self.metric)
+        if metric is None:
             yield Disagreement(
                 key=("metric",),
                 what=f"{self.metric!r} is no metric for a {spec.problem.task} problem.",
-                hint=f"Known: {', '.join(known)}.",
+                hint=f"Known: {', '.join(found)}.",
             )
             return
         wrong = "min" if not metric.larger_is_better else "max"
@@ -64,7 +63,7 @@ class MetricGate(Gate):
 
     @override
     def check(self, evidence: Evidence) -> Verdict:
-        metric = TABLE[self.metric]
+        metric = TABLE[self.metric].at(evidence.quantiles)
         n = len(evidence.y)
         rows = evidence.at(slice(None))
         value, interval = metric.measure(*rows), None

@@ -22,6 +22,7 @@ from specml.card import (
     number,
     outcome,
     ratios,
+    reached,
     settings,
     taken,
     widened,
@@ -142,6 +143,8 @@ def _problem(facts: Facts) -> list[tuple[str, str]]:
         rows.insert(4, ("not decided", banded(facts.choice)))
     if facts.choice["calibration"]:
         rows.insert(3, ("calibrated", calibrated(facts.choice["calibration"])))
+    if layout.quantiles:
+        rows.insert(2, ("quantiles", ", ".join(f"{one:g}" for one in layout.quantiles)))
     if told := facts.choice.get("prediction_interval"):
         rows.insert(3, ("prediction interval", widened(told)))
     if facts.spec.problem.favourable_class is not None:
@@ -349,6 +352,7 @@ def _winner(facts: Facts) -> dict[str, Any]:
     seen = facts.evidence.get("prediction_interval")
     told["intervals"] = [(svg.cut(name, LONGEST), *rest) for name, *rest in intervals(seen)] if seen else []
     told["coverage"] = f"{seen['coverage']:g}" if seen else ""
+    told["quantiles"] = reached(facts.evidence.get("quantiles", []))
     if drawn is None:
         return told
     if facts.layout.task == "regression":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from specml.bundle import quantile_name
 from specml.data import TEXT_READ, iso, looks_back
 from specml.serving.announce import example, example_row
 from specml.serving.history import KEY, only_told
@@ -233,6 +234,8 @@ def _prediction(contract: Contract) -> dict[str, Any]:
         if (share := contract.prediction_interval) is not None:
             for name in ("lower", "upper"):
                 told[name]["description"] = f"The {name} end of an interval that is to hold {share:.4g} of the values."
+        for level in contract.quantiles:
+            told[quantile_name(level)]["description"] = f"Of all rows like this one, {level:.4g} lie no higher."
         return {"type": "object", "required": list(told), "properties": told}
     probability = {"type": "number", "minimum": 0, "maximum": 1}
     properties: dict[str, Any] = {

@@ -36,7 +36,7 @@ def to_rows(table: pl.DataFrame, columns: Mapping[str, Kind]) -> list[dict[str, 
 def with_predictions(table: pl.DataFrame, predictions: Iterable[Mapping[str, Any]]) -> pl.DataFrame:
     """``table`` with what was predicted: ``predicted``, for classes their probabilities, and a server's ``id``.
 
-    A prediction with an interval has its ``lower`` and ``upper`` end beside it.
+    A prediction with an interval has its ``lower`` and ``upper`` end beside it, and one of quantiles these.
     """
     import polars as pl
 
@@ -45,8 +45,8 @@ def with_predictions(table: pl.DataFrame, predictions: Iterable[Mapping[str, Any
         told.setdefault("predicted", []).append(prediction.get("label", prediction.get("prediction")))
         for label, probability in prediction.get("probabilities", {}).items():
             told.setdefault(f"probability_{label}", []).append(probability)
-        for name in ("lower", "upper", "id"):
-            if name in prediction:
+        for name in prediction:
+            if name in ("lower", "upper", "id") or name.startswith("quantile_"):
                 told.setdefault(name, []).append(prediction[name])
     columns = []
     for name, values in told.items():

@@ -12,7 +12,7 @@ from typing_extensions import override
 from specml.component import Disagreement
 from specml.evidence import Outcome, Verdict
 from specml.kinds import Signal, Window
-from specml.metrics import TABLE, bootstrap
+from specml.metrics import TABLE, bootstrap, known
 
 if TYPE_CHECKING:
     from specml.spec import Spec
@@ -46,11 +46,10 @@ class Performance(Signal):
 
     @override
     def disagreements(self, spec: Spec) -> Iterable[Disagreement]:
-        metric = TABLE.get(self.metric)
-        if metric is None or spec.problem.task not in metric.tasks:
-            known = [name for name, other in TABLE.items() if spec.problem.task in other.tasks]
+        metric = (found := known(spec.problem)).get(self.metric)
+        if metric is None:
             what = f"{self.metric!r} is no metric for a {spec.problem.task} problem."
-            yield Disagreement(key=("metric",), what=what, hint=f"Known: {', '.join(known)}.")
+            yield Disagreement(key=("metric",), what=what, hint=f"Known: {', '.join(found)}.")
         elif getattr(self, wrong := "max" if metric.larger_is_better else "min") is not None:
             better = "larger" if metric.larger_is_better else "smaller"
             what = f"bounds {self.metric} on the wrong side: {better} is better."
@@ -70,7 +69,7 @@ class Performance(Signal):
         if y is None or scores is None or window.rows < self.min_rows:
             reason = f"{window.rows:,} labelled rows, fewer than {self.min_rows:,}."
             return Verdict(outcome="not measured", reason=reason, n=window.rows, threshold=bound)
-        metric = TABLE[self.metric]
+        metric = TABLE[self.metric].at(window.quantiles)
         interval = bootstrap(metric.over(y, scores, decisions), window.rows, self.confidence, seed=0)
         if interval is None:
             reason = f"{self.metric} is not defined on these {window.rows:,} labels."

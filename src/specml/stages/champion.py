@@ -66,6 +66,8 @@ def unfit(contract: Contract, layout: Layout) -> str:
     """Why a champion of this contract can't answer rows of this layout; empty when it can."""
     if (contract.task, contract.target) != (layout.task, layout.target):
         return f"it estimates {contract.target} ({contract.task}), not {layout.target} ({layout.task})."
+    if contract.quantiles != layout.quantiles:
+        return f"it answers {_levels(contract.quantiles)}, not {_levels(layout.quantiles)}."
     if {str(one) for one in contract.classes} != {str(one) for one in layout.classes}:
         return f"its classes are {_named(contract.classes)}, not {_named(layout.classes)}."
     here = {column.name: column.kind for column in layout.features}
@@ -77,6 +79,10 @@ def unfit(contract: Contract, layout: Layout) -> str:
         return "it looks back at other rows: features.history, data.split or problem.forecast has changed."
     other = [column.name for column in contract.inputs if column.kind != here[column.name]]
     return f"{_named(other)} is of another kind than it was trained on." if other else ""
+
+
+def _levels(quantiles: tuple[float, ...]) -> str:
+    return f"the quantiles {', '.join(f'{one:g}' for one in quantiles)}" if quantiles else "the mean"
 
 
 def _named(values: object) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
+from specml import quantiles
 from specml.data import Design, Layout
 from specml.errors import DataCheckFailed, NotEnoughData
 from specml.kinds import Training
@@ -64,7 +65,7 @@ def cross_validate(
     """
     import numpy as np
 
-    metric = TABLE[spec.problem.metric]
+    metric = TABLE[spec.problem.metric].at(layout.quantiles)
     y = train[layout.target].to_numpy()
     outcome = np.full((len(y),) if layout.n_outputs == 1 else (len(y), layout.n_outputs), np.nan)
     scores: list[float] = []
@@ -80,7 +81,7 @@ def cross_validate(
         if mitigated:
             fit = weighed(spec, train[fit_rows], fit)
             stop = None if stop is None or stop_rows is None else weighed(spec, train[stop_rows], stop)
-        model = candidate.fit(fit, seed=spec.search.seed, threads=threads, stop_on=stop)
+        model = quantiles.fit(candidate, fit, layout.quantiles, seed=spec.search.seed, threads=threads, stop_on=stop)
         outcome[outside] = model.predict(held.X)
         for name, value in model.learned.items():
             learned.setdefault(name, []).append(value)

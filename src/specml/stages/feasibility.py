@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from specml import quantiles
 from specml.candidates.lightgbm import LightGBM
 from specml.data import Layout
 from specml.errors import DataCheckFailed, NotEnoughData
@@ -80,6 +81,7 @@ def declare(spec: Spec) -> Stage:
             "plugins",
             "problem.decision.threshold",
             "problem.primary_metric",
+            "problem.quantiles",
             "problem.task",
             "search.folds",
             "search.seed",
@@ -190,23 +192,25 @@ def _score(spec: Spec, layout: Layout, rows: pl.DataFrame, held: pl.DataFrame) -
         return float("nan")
     if fit.X.shape[1] == 0:
         return float("nan")
-    model = (BASELINE if layout.n_outputs == 1 else MANY).fit(fit, seed=spec.search.seed, threads=1)
+    baseline = BASELINE if layout.n_outputs == 1 else MANY
+    model = quantiles.fit(baseline, fit, layout.quantiles, seed=spec.search.seed, threads=1)
     return _measured(spec, layout, held, np.asarray(model.predict(design(preprocessing, layout, held).X)))
 
 
 def _measured(spec: Spec, layout: Layout, held: pl.DataFrame, outcome: np.ndarray) -> float:
     weight = held[layout.weight].to_numpy().astype(float) if layout.weight else None
     decisions = decide(layout, outcome, spec.problem.decision.threshold)
-    return TABLE[spec.problem.metric].measure(held[layout.target].to_numpy(), outcome, decisions, weight)
+    metric = TABLE[spec.problem.metric].at(layout.quantiles)
+    return metric.measure(held[layout.target].to_numpy(), outcome, decisions, weight)
 
 
 def _constant(layout: Layout, y: np.ndarray, n: int) -> np.ndarray:
-    """What is predicted without any column: the mean, or each class as often as it comes."""
+    """What is predicted without any column: the mean or quantiles, or each class as often as it comes."""
     import numpy as np
 
     if layout.task == "multiclass":
         return np.tile(np.bincount(y, minlength=len(layout.classes)) / len(y), (n, 1))
-    return np.full(n, float(y.mean()))
+    return np.tile(np.quantile(y, layout.quantiles), (n, 1)) if layout.quantiles else np.full(n, float(y.mean()))
 
 
 def _points(found: Curve, metric: str) -> list[tuple[float, float, float, float]]:

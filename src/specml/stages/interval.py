@@ -25,8 +25,9 @@ def interval(
     folds: Sequence[np.ndarray],
     *,
     forward: bool,
+    quantiles: tuple[float, ...] = (),
 ) -> tuple[Conformal, dict[str, Any]]:
-    """The interval around ``outcome``, out-of-fold predictions float64 [n]; and how it was found.
+    """The interval around ``outcome``, out-of-fold predictions float64 [n] or ``quantiles`` [n, q]; how it was found.
 
     A fold is judged by an interval of the other folds' rows, with ``forward`` (folds in time) of the earlier ones'.
     ``auto`` takes another method than ``absolute`` if its interval score is better by more than one standard error of
@@ -37,11 +38,15 @@ def interval(
     """
     import numpy as np
 
-    rows = _Rows(wanted.coverage, outcome, y, weight)
-    methods = METHODS if wanted.method == "auto" else (wanted.method,)
+    rows = _Rows(wanted.coverage, outcome, y, weight, quantiles.index(0.5) if quantiles else 0)
+    methods: tuple[Method, ...] = METHODS
+    if quantiles:
+        methods = ("quantile",)
+    elif wanted.method != "auto":
+        methods = (wanted.method,)
     found = {method: rows.judged(method, folds, forward=forward) for method in methods}
     scores = {method: [float(one[:, 0].mean()) for one in parts] for method, parts in found.items()}
-    method = _worthwhile(scores) if wanted.method == "auto" else wanted.method
+    method = _worthwhile(scores) if len(methods) > 1 else methods[0]
     told: dict[str, Any] = {"wanted": wanted.method, "rows": sum(map(len, folds)), "method": method}
     if judged := found[method]:
         every = np.concatenate(judged)
@@ -54,8 +59,10 @@ def interval(
 class _Rows:
     """Predictions and what they are worth."""
 
-    def __init__(self, coverage: float, outcome: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> None:
-        self.coverage, self.outcome, self.y, self.weight = coverage, outcome, y, weight
+    def __init__(
+        self, coverage: float, outcome: np.ndarray, y: np.ndarray, weight: np.ndarray | None, middle: int
+    ) -> None:
+        self.coverage, self.outcome, self.y, self.weight, self.middle = coverage, outcome, y, weight, middle
 
     def fit(self, method: Method, folds: Sequence[np.ndarray]) -> Conformal:
         """Of the rows in ``folds``. Their usual error is told each fold by the others, as a new row is told it."""
@@ -70,7 +77,8 @@ class _Rows:
                 parts.append(straight(*points, self.outcome[rows]))
             usual = np.concatenate(parts)
         weight = None if self.weight is None else self.weight[inside]
-        return Conformal.fit(method, self.coverage, self.outcome[inside], self.y[inside], weight=weight, usual=usual)
+        outcome, y = self.outcome[inside], self.y[inside]
+        return Conformal.fit(method, self.coverage, outcome, y, weight=weight, usual=usual, middle=self.middle)
 
     def judged(self, method: Method, folds: Sequence[np.ndarray], *, forward: bool) -> list[np.ndarray]:
         """Of each fold that others tell of: interval score, whether it holds the target, and width [rows, 3]."""

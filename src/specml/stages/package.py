@@ -59,6 +59,7 @@ def work(work: Work) -> None:
         candidate=name,
         explanation=explanation(*explained, model.calibration) if explained else None,
         history=layout.history,
+        quantiles=layout.quantiles,
         prediction_interval=model.interval.coverage if model.interval else None,
     )
     _refuse_taken(contract)
@@ -75,9 +76,9 @@ def _refuse_taken(contract: Contract) -> None:
     for column in contract.inputs:
         if column.name in contract.outputs():
             raise DataCheckFailed(
-                f"a feature can't be called {column.name!r}, as an end of the prediction interval is.",
+                f"a feature can't be called {column.name!r}, as an output of the model is.",
                 where=f"data.columns.{column.name}",
-                hint="Rename it in the data, or leave selection.prediction_interval out.",
+                hint="Rename it in the data, or ask for no interval and no quantiles.",
             )
 
 
@@ -120,7 +121,10 @@ def assemble(contract: Contract, model: Chosen, trees: Trees) -> Graph:
     answer = model.to_onnx(graph)
     if contract.task == "regression":
         ends = model.interval.to_onnx(graph, answer) if model.interval else ()
-        for name, value in zip(contract.outputs(), (answer, *ends), strict=True):
+        levels = contract.quantiles
+        parts = [graph.node("Gather", answer, graph.constant(np.array([i])), axis=1) for i in range(len(levels))]
+        predicted = parts[levels.index(0.5)] if levels else answer
+        for name, value in zip(contract.outputs(), (predicted, *ends, *parts), strict=True):
             graph.output(name, graph.node("Squeeze", value, graph.constant(np.array([1]))), "float32")
         return graph
     # A mean of many leaves, summed in float32, may come out at 1.0000004.

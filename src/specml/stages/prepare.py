@@ -54,6 +54,7 @@ def declare(spec: Spec) -> Stage:
             "problem.task",
             "problem.target",
             "problem.positive_class",
+            "problem.quantiles",
             "problem.favourable_class",
             "problem.feasibility",
             "problem.forecast",

@@ -73,7 +73,7 @@ class Training:
     @property
     def metric(self) -> Metric:
         """By which candidates are ranked."""
-        return TABLE[self.spec.problem.metric]
+        return TABLE[self.spec.problem.metric].at(self.layout.quantiles)
 
     def folds(self) -> list[np.ndarray]:
         """The validation rows of each fold, as the candidates were judged by them."""
@@ -98,6 +98,7 @@ def declare(spec: Spec) -> Stage:
             "problem.costs",
             "problem.decision",
             "problem.primary_metric",
+            "problem.quantiles",
             "problem.task",
             "search.folds",
             "search.seed",
@@ -201,7 +202,15 @@ def calibrated(
 def _interval(work: Work, training: Training, wanted: PredictionInterval, outcome: np.ndarray) -> dict[str, Any]:
     """What is told of the interval around out-of-fold predictions; ``state`` is what was learned."""
     forward = training.layout.folding.method == "time"
-    _, told = interval(wanted, outcome, training.y, training.weight, training.folds(), forward=forward)
+    _, told = interval(
+        wanted,
+        outcome,
+        training.y,
+        training.weight,
+        training.folds(),
+        forward=forward,
+        quantiles=training.layout.quantiles,
+    )
     words = f"prediction interval: {told['method']}"
     if seen := told.get("folds"):
         words += f", holds {seen['coverage']:.1%} of {seen['rows']:,} rows of folds that did not fit it"
@@ -305,9 +314,12 @@ def _ensemble(work: Work, training: Training, predictions: Mapping[str, np.ndarr
 
 
 def _prior(layout: Layout, y: np.ndarray, weight: np.ndarray | None) -> list[float]:
-    """What the naive model answers for every row: [P(positive)], class frequencies, or [mean]."""
+    """What the naive model answers for every row: [P(positive)], class frequencies, [mean] or quantiles."""
     import numpy as np
 
+    if layout.quantiles:
+        kept = np.ones(len(y)) if weight is None else weight
+        return [float(np.quantile(y, one, weights=kept, method="inverted_cdf")) for one in layout.quantiles]
     if layout.task == "regression":
         return [float(np.average(y, weights=weight))]
     counts = np.bincount(y, weights=weight, minlength=len(layout.classes))

@@ -8,6 +8,7 @@ from specml.data import Layout
 from specml.files import canonical_json, folder_atomic, write_atomic
 from specml.plan import Stage
 from specml.preprocessing import Preprocessing
+from specml.quantiles import fit, load
 from specml.space import with_settings
 from specml.stages import feasibility, prepare
 from specml.stages.cross_validation import fit_design, weighed
@@ -40,6 +41,7 @@ def declare(spec: Spec) -> Stage:
             "plugins",
             "problem.decision.threshold",
             "problem.primary_metric",
+            "problem.quantiles",
             "problem.task",
             "search",
         ),
@@ -70,7 +72,8 @@ def work(work: Work) -> None:
         final = with_settings(candidate, best.settings).model_copy(update=best.judged.learned)
         work.say("refit on all training rows", done=0.95)
         preprocessing, design = fit_design(spec, candidate, layout, train)
-        model = final.fit(weighed(spec, train, design), seed=spec.search.seed, threads=threads())
+        design = weighed(spec, train, design)
+        model = fit(final, design, layout.quantiles, seed=spec.search.seed, threads=threads())
     scores, metric = best.judged.folds, spec.problem.metric
     told: dict[str, Any] = {"metric": metric, "folds": scores, "learned": best.judged.learned}
     if found.trials:
@@ -94,10 +97,10 @@ def work(work: Work) -> None:
 
 def size(folder: Path) -> int:
     """Bytes of a trained candidate; its out-of-fold predictions are no part of it."""
-    return sum(file.stat().st_size for file in folder.iterdir() if file.suffix != ".npy")
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file() and file.suffix != ".npy")
 
 
 def load_model(work: Work, layout: Layout, candidate: Candidate, folder: str) -> tuple[Preprocessing, Model]:
     """The trained model of a candidate, from the files of its stage."""
     path = work.path(folder)
-    return Preprocessing.load(path / "preprocessing.json"), candidate.load(path, layout.task)
+    return Preprocessing.load(path / "preprocessing.json"), load(candidate, path, layout.task, layout.quantiles)

@@ -15,7 +15,7 @@ from specml.data import Layout, feature_array
 from specml.evidence import ABSTAINED, Champion, Evidence, Serial, Slice, Verdict, held, wilson
 from specml.explain import importance
 from specml.files import canonical_json, digest, read_json, write_atomic
-from specml.metrics import TABLE, bootstrap, mean_over
+from specml.metrics import TABLE, bootstrap, known, mean_over
 from specml.plan import Plot, Stage
 from specml.stages import champion, chosen, package, prepare, select, train
 from specml.tables import forecast, history
@@ -68,6 +68,7 @@ def declare(spec: Spec) -> Stage:
             "problem.costs",
             "problem.favourable_class",
             "problem.primary_metric",
+            "problem.quantiles",
             "problem.task",
             "search.seed",
         ),
@@ -98,8 +99,7 @@ def work(work: Work) -> None:
     evidence = gather(work, layout, test, opened)
     measured = {
         name: value
-        for name, metric in TABLE.items()
-        if layout.task in metric.tasks
+        for name, metric in known(work.spec.problem).items()
         if np.isfinite(value := metric.measure(*evidence.at(slice(None))))
     }
     measured = _forecast(layout, evidence) | measured
@@ -127,6 +127,8 @@ def work(work: Work) -> None:
         }
         work.say(f"{name}: {verdict.outcome} · {verdict.reason}", done=0.3 + 0.7 * (number + 1) / len(gates))
     told = {"bundle": opened.digest, "rows": test.height, "metrics": measured, "gates": verdicts}
+    if evidence.quantiles:
+        told["quantiles"] = _below(evidence)
     if intervals:
         told["prediction_interval"] = intervals
         shown = intervals["all"]["interval"]
@@ -190,7 +192,7 @@ def _forecast(layout: Layout, evidence: Evidence) -> dict[str, float]:
     """
     if evidence.serial is None:
         return {}
-    metric = TABLE["mean_absolute_error"]
+    metric = TABLE["mean_absolute_error"].at(evidence.quantiles)
     y, scores, _, weight = evidence.at(slice(None))
     error, naive = metric.measure(y, scores, None, weight), metric.measure(y, evidence.prior, None, weight)
     found = {"skill": 1 - error / naive} if naive > 0 else {}
@@ -220,6 +222,7 @@ def gather(work: Work, layout: Layout, test: pl.DataFrame, opened: bundle.Bundle
     serial = None
     if told and told.steps:
         before = test[forecast.seasonal(told.steps, layout.target)].cast(pl.Float64).to_numpy()
+        before = before if naive.ndim == 1 else before[:, None]
         naive = np.where(np.isfinite(before), before, naive)
         serial = Serial(history.numbered(test[told.time], told.steps), told.steps.horizon, told.steps.season)
     return Evidence(
@@ -228,6 +231,7 @@ def gather(work: Work, layout: Layout, test: pl.DataFrame, opened: bundle.Bundle
         scores=scores,
         decisions=decisions,
         native=native,
+        quantiles=layout.quantiles,
         prior=naive,
         weight=test[layout.weight].to_numpy().astype(np.float64) if layout.weight else None,
         favourable=favourable(work.spec, layout),
@@ -306,7 +310,9 @@ def _scores(layout: Layout, answers: list[dict[str, np.ndarray]]) -> tuple[np.nd
     import numpy as np
 
     if layout.task == "regression":
-        return np.concatenate([a["prediction"] for a in answers]).astype(np.float64), None
+        names = list(map(bundle.quantile_name, layout.quantiles)) or ["prediction"]
+        found = np.concatenate([np.stack([a[name] for name in names], axis=1) for a in answers]).astype(np.float64)
+        return found if layout.quantiles else found[:, 0], None
     probabilities = np.concatenate([a["probabilities"] for a in answers]).astype(np.float64)
     labels = np.concatenate([a["label"] for a in answers])
     place = {"": ABSTAINED} | {str(label): index for index, label in enumerate(layout.classes)}
@@ -344,6 +350,19 @@ def _intervals(evidence: Evidence, coverage: float | None) -> dict[str, Any]:
     return {"coverage": coverage, "width": float(width), "all": every, "groups": groups}
 
 
+def _below(evidence: Evidence) -> list[dict[str, Any]]:
+    """Of each quantile the share of held-out targets that do not lie above it, which is to be its level."""
+    import numpy as np
+
+    found = []
+    for level, scores in zip(evidence.quantiles, evidence.scores.T, strict=True):
+        ends = np.stack([np.full(len(scores), -np.inf), scores], axis=1)
+        share, interval, n = held(evidence.y, ends, evidence.weight, CONFIDENCE)
+        told = Slice(name=f"{level:g}", n=round(n), value=share, interval=interval).model_dump(mode="json")
+        found.append({**told, "level": level})
+    return found
+
+
 def favourable(spec: Spec, layout: Layout) -> int:
     """Index of the class that a person wants."""
     wanted = spec.problem.favourable_class
@@ -364,7 +383,7 @@ def _plot(plot: Plot, layout: Layout, evidence: Evidence, drawn: dict[str, Any])
         return f"{plot.x},{plot.y}\n" + "".join(f"{b['score']:g},{b['share']:g}\n" for b in drawn["calibration"])
     if plot.path == PREDICTIONS:
         kept = np.linspace(0, len(evidence.y) - 1, min(1000, len(evidence.y))).astype(int)
-        return "actual,predicted\n" + "".join(f"{evidence.y[i]:g},{evidence.scores[i]:g}\n" for i in kept)
+        return "actual,predicted\n" + "".join(f"{evidence.y[i]:g},{evidence.predicted[i]:g}\n" for i in kept)
     assert evidence.decisions is not None
     names = ['"' + str(label).replace('"', '""') + '"' for label in layout.classes]
     names.append('"no decision"')  # the last one, that of ABSTAINED

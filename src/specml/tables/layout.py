@@ -180,6 +180,7 @@ def layout(
         folding=splits.folding(spec.data.split, spec.problem.learns),
         weight=weights[0] if weights else None,
         history=history.past_rows(spec, chosen),
+        quantiles=spec.problem.quantiles,
     )
 
 
