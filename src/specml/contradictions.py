@@ -329,7 +329,6 @@ def _candidates(spec: Spec) -> Iterator[Disagreement]:
                 what=f"solves {' and '.join(candidate.tasks)} problems, not {task} ones.",
                 hint=f"Known: {known}.",
             )
-
         elif spec.problem.learns == "regression" and spec.problem.quantiles and not candidate.predicts_quantiles:
             able = [name for name, other in Candidate.table.items() if getattr(other, "predicts_quantiles", False)]
             yield Disagreement(
