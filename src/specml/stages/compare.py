@@ -49,6 +49,7 @@ def declare(spec: Spec) -> Stage:
             "problem.decision",
             "problem.favourable_class",
             "problem.primary_metric",
+            "problem.quantiles",
             "problem.task",
             "search",
             "selection",
