@@ -73,7 +73,8 @@ def _session(model: Any, form: Trees, provider: str) -> onnxruntime.InferenceSes
         if provider.startswith("CUDA"):
             onnxruntime.preload_dlls()
             options.optimized_model_filepath = str(path)
-        session = onnxruntime.InferenceSession(graph.to_bytes(), options, providers=[provider, "CPUExecutionProvider"])
+        providers = list(dict.fromkeys([provider, "CPUExecutionProvider"]))
+        session = onnxruntime.InferenceSession(graph.to_bytes(), options, providers=providers)
         if session.get_providers()[0] != provider:
             raise SystemExit(f"{provider} does not open here.")
         if path.exists():

@@ -9,7 +9,8 @@ Each row ends in the same leaf as by the ``ai.onnx.ml`` operator, whatever its v
 float64, by which the sum is the library's to float32's last bit.
 
 Trees are taken in blocks of at most ``BLOCK``, ordered by depth: a call of n rows holds a few arrays [n, ``BLOCK``] of
-4 or 8 bytes at a time, some 10 kB for each row, whatever the number of trees.
+4 or 8 bytes at a time, whatever the number of trees: of trees of depth 3 and of leaves of ten classes 26 kB for each
+row, of others 5 to 11 (measured by onnxruntime's peak on the CPU).
 """
 
 from __future__ import annotations
