@@ -174,7 +174,7 @@ def _deep_lift(bundle: Bundle, _: int) -> Explain:
         raise BundleError(f"is no network: {error}.", where="network.npz") from None
     contract, design = bundle.contract, _design(bundle)
     # captum follows modules, not functions of torch.
-    layers = [one for dense in network.dense for one in (dense, torch.nn.ReLU())]
+    layers = [one for dense in network.dense for one in (dense, torch.nn.ELU())]
     dense = torch.nn.Sequential(*layers, network.last)
     owners = np.array(network.shape.owners)
     reference = references(contract.inputs, bundle.reference.get("columns", {}))

@@ -224,7 +224,7 @@ class Candidate(Component):
     tasks: ClassVar[tuple[Task, ...]]
     prefers: ClassVar[Preference]
     stops_early: ClassVar[bool] = False
-    """Whether ``fit`` watches ``stop_on``; it is then given rows that neither train nor score."""
+    """Whether ``fit`` can watch ``stop_on``; it is then given rows that neither train nor score."""
     keeps_monotone: ClassVar[bool] = False
     """Whether ``fit`` keeps to ``Design.monotone``."""
     predicts_quantiles: ClassVar[bool] = False
@@ -241,6 +241,11 @@ class Candidate(Component):
     space: dict[str, Dimension] = {}
     """What a search tries, by option; the family's usual ranges unless given. The options themselves are the
     first trial, then come the family's strong settings, as far as they lie in these ranges."""
+
+    @property
+    def watches(self) -> bool:
+        """Whether, with these options, ``fit`` watches ``stop_on``; if not, no rows are held back for it."""
+        return self.stops_early
 
     @abstractmethod
     def fit(self, train: Design, *, seed: int, threads: int, stop_on: Design | None = None) -> Model:

@@ -3,8 +3,9 @@
 Importing this module imports torch: do so inside the function that needs it.
 
 A design [n, d] is first *embedded* [n, width]: a number becomes its piecewise-linear encoding (where it lies between
-quantiles of the training rows; Gorishniy et al. 2022, "On Embeddings for Numerical Features") and, for a column that
-lacked values in training, a 0/1 for a missing one; a category becomes a learned vector. Then come dense layers.
+quantiles of the training rows; Gorishniy et al. 2022, "On Embeddings for Numerical Features"), a robustly scaled and
+smoothly clipped value (Holzmüller et al. 2024, "Better by Default", arXiv 2407.04491) and, for a column that lacked
+values in training, a 0/1 for a missing one; a category becomes a learned vector. Then come dense layers.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
+from torch.nn import functional
 from typing_extensions import override
 
 from specml.files import canonical_json, read_json
@@ -38,6 +40,15 @@ UNSEEN = 0.02
 
 NARROWEST = 1e-30
 """Neighbouring edges closer than this are one: the slope between them would overflow float32."""
+
+FARTHEST = float(np.finfo(np.float32).max)
+"""Infinite distances from the median are taken for this: times the 0 of a constant column they are 0, not NaN."""
+
+CLIP = 3.0
+"""Scaled values lie between -3 and 3, and are nearly as they were between -1 and 1."""
+
+MOST_SCALED = 1e6
+"""Scaled values beyond are taken for this, 3 when clipped: the square of a larger one might overflow float32."""
 
 
 class Shape(BaseModel):
@@ -77,12 +88,13 @@ class Shape(BaseModel):
     def owners(self) -> list[int]:
         """Of each embedded value [width]: the design column that it comes from."""
         encoded = [place for place in self.numbers for _ in range(self.bins[place])]
-        return [*encoded, *self.flags, *(place for place in self.categories for _ in range(self.embedding))]
+        vectors = [place for place in self.categories for _ in range(self.embedding)]
+        return [*encoded, *self.numbers, *self.flags, *vectors]
 
     @property
     def size(self) -> int:
         """How many numbers the arrays hold, at least."""
-        encoded = sum(self.bins) + len(self.flags) + self.embedding * len(self.categories)
+        encoded = sum(self.bins) + len(self.numbers) + len(self.flags) + self.embedding * len(self.categories)
         widths = [encoded, *self.hidden, self.outputs]
         vectors = self.embedding * sum(codes + 1 for codes in self.cardinalities if codes)
         return sum(self.bins) + vectors + sum(a * b for a, b in pairwise(widths))
@@ -93,6 +105,8 @@ class Network(nn.Module):
 
     fill: torch.Tensor
     """[numbers] What stands for a missing value: the median."""
+    factor: torch.Tensor
+    """[numbers] What a distance from the median is multiplied by; 0 for a constant, of which nothing was learned."""
     low: torch.Tensor
     """[sum of bins] Lower edge of each piece."""
     slope: torch.Tensor
@@ -113,6 +127,7 @@ class Network(nn.Module):
         self.shape = shape
         count = sum(shape.bins)
         self.register_buffer("fill", torch.zeros(len(shape.numbers)))
+        self.register_buffer("factor", torch.zeros(len(shape.numbers)))
         self.register_buffer("low", torch.zeros(count))
         self.register_buffer("slope", torch.ones(count))
         self.register_buffer("centre", torch.zeros(shape.outputs))
@@ -143,20 +158,23 @@ class Network(nn.Module):
         """``X`` [n, d] as [n, width]: every value between -inf and inf; ``shape.owners`` says whose it is."""
         numbers, codes = X[:, self._numbers], X[:, self._categories]
         lacking = torch.isnan(numbers)
-        filled = torch.where(lacking, self.fill, numbers)[:, self._piece_of]
-        encoded = ((filled - self.low) * self.slope).clamp(0.0, 1.0)
+        filled = torch.where(lacking, self.fill, numbers)
+        encoded = ((filled[:, self._piece_of] - self.low) * self.slope).clamp(0.0, 1.0)
+        far = (filled - self.fill).clamp(-FARTHEST, FARTHEST) * self.factor
+        scaled = far.clamp(-MOST_SCALED, MOST_SCALED)
+        scaled = scaled / torch.sqrt((scaled / CLIP) * (scaled / CLIP) + 1.0)
         flags = lacking[:, self._flag_of].to(X.dtype)
         known = (codes >= 0) & (codes < self._sizes)
         if self.training:
             known &= torch.rand_like(codes) >= UNSEEN
         index = torch.where(known, codes, -1.0).long() + self._first
-        return torch.cat([encoded, flags, self.vectors(index).flatten(1)], dim=1)
+        return torch.cat([encoded, scaled, flags, self.vectors(index).flatten(1)], dim=1)
 
     def standard_score(self, embedded: torch.Tensor) -> torch.Tensor:
         """Embedded rows [n, width] as log-odds [n, 1], logits [n, k] or the standardised prediction [n, 1]."""
         value = embedded
         for layer in self.dense:
-            value = self.dropout(torch.relu(layer(value)))
+            value = self.dropout(functional.elu(layer(value)))
         last: torch.Tensor = self.last(value)
         return last
 
@@ -181,7 +199,7 @@ class Network(nn.Module):
         for layer in [*self.dense, self.last]:
             weight, bias = (graph.constant(_array(one)) for one in (layer.weight, layer.bias))
             value = graph.node("Gemm", value, weight, bias, transB=1)
-            value = value if layer is self.last else graph.node("Relu", value)
+            value = value if layer is self.last else graph.node("Elu", value)
         if self.shape.link == "softmax":
             return graph.node("Softmax", value, axis=1)
         if self.shape.link == "sigmoid":
@@ -199,12 +217,19 @@ class Network(nn.Module):
         value = graph.node("Gather", columns, graph.constant(_array(self._piece_of)), axis=1)
         value = graph.node("Sub", value, graph.constant(_array(self.low)))
         value = graph.node("Mul", value, graph.constant(_array(self.slope)))
-        zero, one = (graph.constant(np.array(end, dtype=np.float32)) for end in (0.0, 1.0))
-        parts = [graph.node("Clip", value, zero, one)]
+        parts = [_clip(graph, value, 0.0, 1.0), self._scaled_to_onnx(graph, columns)]
         if shape.flags:
             flags = graph.node("Gather", lacking, graph.constant(_array(self._flag_of)), axis=1)
             parts.append(graph.node("Cast", flags, to=1))
         return parts
+
+    def _scaled_to_onnx(self, graph: Graph, filled: str) -> str:
+        value = graph.node("Sub", filled, graph.constant(_array(self.fill)))
+        value = graph.node("Mul", _clip(graph, value, -FARTHEST, FARTHEST), graph.constant(_array(self.factor)))
+        value = _clip(graph, value, -MOST_SCALED, MOST_SCALED)
+        part = graph.node("Div", value, graph.constant(np.array(CLIP, dtype=np.float32)))
+        squared = graph.node("Add", graph.node("Mul", part, part), graph.constant(np.array(1.0, dtype=np.float32)))
+        return graph.node("Div", value, graph.node("Sqrt", squared))
 
     def _categories_to_onnx(self, graph: Graph, X: str) -> list[str]:
         shape = self.shape
@@ -286,6 +311,24 @@ def pieces(values: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray]:
         return np.array([np.finfo(np.float32).max]), np.ones(1, dtype=np.float32)
     ends = np.array(kept, dtype=np.float32)
     return ends[:-1], 1 / np.diff(ends)
+
+
+def scaling(values: np.ndarray) -> tuple[float, float]:
+    """Median of the finite ``values``, and the factor that makes the distance between their quartiles 1.
+
+    Where that distance is 0, the factor makes the range 2; where there is no range either, or no value, it is 0.
+    """
+    finite = values[np.isfinite(values)].astype(np.float64)
+    if not len(finite):
+        return 0.0, 0.0
+    lowest, first, median, third, highest = np.quantile(finite, [0, 0.25, 0.5, 0.75, 1])
+    width = next((one for one in (third - first, (highest - lowest) / 2) if one > NARROWEST), np.inf)
+    return float(median), float(1 / width)
+
+
+def _clip(graph: Graph, value: str, low: float, high: float) -> str:
+    ends = (graph.constant(np.array(end, dtype=np.float32)) for end in (low, high))
+    return graph.node("Clip", value, *ends)
 
 
 def _array(value: torch.Tensor) -> np.ndarray:

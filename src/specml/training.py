@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import numpy as np
+    from pytorch_lightning.utilities.types import OptimizerLRScheduler
 
     from specml.network import Network
 
@@ -33,14 +34,16 @@ Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 class Fitting(LightningModule):
     """Weighted log loss, or squared error in units of the target's variance, descended by AdamW.
 
-    With validation rows, the network ends as it was after its best epoch.
+    The learning rate falls to 0 over ``steps``, along a cosine (Loshchilov & Hutter 2017, "SGDR"). With validation
+    rows, the network ends as it was after its best epoch.
     """
 
-    def __init__(self, network: Network, learning_rate: float, weight_decay: float) -> None:
+    def __init__(self, network: Network, learning_rate: float, weight_decay: float, steps: int) -> None:
         super().__init__()
         self.network = network
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
+        self.steps = steps
         self.best_epoch = 0
         self._best_loss = math.inf
         self._best: dict[str, torch.Tensor] = {}
@@ -79,8 +82,13 @@ class Fitting(LightningModule):
             self.network.load_state_dict(self._best)
 
     @override
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        # The second moment of few steps is forgotten sooner than in long trainings, as RealMLP does.
+        optimizer = torch.optim.AdamW(
+            self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, betas=(0.9, 0.95)
+        )
+        cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cosine, "interval": "step"}}
 
 
 def batches(

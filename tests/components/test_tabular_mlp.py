@@ -92,14 +92,74 @@ def test_early_stopping_keeps_the_best_epoch_and_tells_it() -> None:
     train, stop = coded("binary", n=300), coded("binary", n=300, seed=1)
     options = {**QUICK, "epochs": 60, "learning_rate": 0.03, "dropout": 0.0}
     early = TabularMlp(**options).fit(train, seed=1, threads=1, stop_on=stop)
-    epochs = early.learned["epochs"]
+    epochs = early.learned["stop_after"]
     assert 1 <= epochs < 57
-    # Trained that many epochs without rows to watch, it is the same network.
-    again = TabularMlp(**{**options, "epochs": epochs}).fit(train, seed=1, threads=1)
+    # Trained that many epochs of the same schedule without rows to watch, it is the same network.
+    again = TabularMlp(**options).model_copy(update=early.learned).fit(train, seed=1, threads=1)
+    assert again.learned == early.learned
     assert np.array_equal(early.predict(stop.X), again.predict(stop.X))
-    assert TabularMlp(**{**options, "epochs": 4, "early_stopping": 0}).fit(
-        train, seed=1, threads=1, stop_on=stop
-    ).learned == {"epochs": 4}
+    # A schedule of that many epochs is another one.
+    squeezed = TabularMlp(**{**options, "epochs": epochs}).fit(train, seed=1, threads=1)
+    assert not np.allclose(early.predict(stop.X), squeezed.predict(stop.X))
+    # Nothing is watched unless it is asked for.
+    unwatched = TabularMlp(**{**options, "epochs": 4, "early_stopping": 0})
+    assert not unwatched.watches
+    assert TabularMlp(**options).watches
+    assert unwatched.fit(train, seed=1, threads=1, stop_on=stop).learned == {}
+
+
+@pytest.mark.parametrize("stop_after", [None, 2, 9])
+def test_the_learning_rate_falls_along_a_cosine_over_all_epochs(
+    stop_after: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    seen: list[float] = []
+    step = torch.optim.AdamW.step
+
+    def watched(self: Any, *args: Any, **kwargs: Any) -> Any:
+        seen.append(self.param_groups[0]["lr"])
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", watched)
+    TabularMlp(**{**QUICK, "epochs": 4, "stop_after": stop_after}).fit(design("binary", n=130), seed=1, threads=1)
+    steps = 3 * 4  # batches of 64, 64 and 2 rows
+    expected = 0.01 * (1 + np.cos(np.pi * np.arange(steps) / steps)) / 2
+    np.testing.assert_allclose(seen, expected[: 3 * min(4, stop_after or 4)], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("values", "median", "factor"),
+    [
+        ([1, 2, 3, 4, 9, np.nan, np.inf], 3, 1 / 2),
+        ([0, 0, 0, 0, 0, 0, 8], 0, 1 / 4),  # no distance between the quartiles: the range becomes 2
+        ([5, 5, 5, np.nan], 5, 0),
+        ([np.nan, np.inf], 0, 0),
+        ([], 0, 0),
+        ([-3e38, 0, 3e38], 0, 1 / 3e38),
+        ([0, 1e-31, 2e-31, 3e-31], 1.5e-31, 0),  # the factor would overflow float32
+    ],
+)
+def test_numbers_are_scaled_by_their_quartiles(values: list[float], median: float, factor: float) -> None:
+    from specml.network import scaling
+
+    assert scaling(np.array(values, dtype=np.float32)) == pytest.approx((median, factor))
+
+
+def test_a_scaled_value_is_clipped_smoothly_and_is_0_of_what_nothing_was_learned_of() -> None:
+    import torch
+
+    data = design("binary", n=300)
+    data.X[:, 0] = np.arange(300)
+    data.X[:, 1], data.X[:, 2] = 7.0, np.nan
+    network: Any = TabularMlp(**QUICK, bins=1).fit(data, seed=1, threads=1).network  # type: ignore[attr-defined]
+    far = [0, 149.5, 149.5 + 149.5, 1e6, 3e38, np.inf, -3e38, -np.inf, np.nan]
+    X = np.repeat(np.array(far, np.float32)[:, None], data.X.shape[1], axis=1)
+    with torch.no_grad():
+        scaled = network.embed(torch.from_numpy(X))[:, sum(network.shape.bins) :][:, :3].numpy()
+    assert np.abs(scaled[:3, 0]).tolist() == pytest.approx([1 / np.sqrt(10 / 9), 0, 1 / np.sqrt(10 / 9)])
+    assert scaled[3:, 0].tolist() == pytest.approx([3, 3, 3, -3, -3, 0], abs=1e-3)
+    assert (scaled[:, 1:] == 0).all()
 
 
 def test_rows_and_classes_weigh_what_they_are_said_to() -> None:

@@ -109,7 +109,7 @@ def _stop_rows(
     candidate: Candidate, spec: Spec, layout: Layout, train: pl.DataFrame, inside: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Rows to fit on and, for a candidate that stops early, rows that tell it when: never the fold that scores it."""
-    if not candidate.stops_early:
+    if not candidate.watches:
         return inside, None
     y, key = train[layout.target].to_numpy()[inside], _fold_key(layout, train[inside])
     try:
