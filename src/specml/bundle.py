@@ -10,9 +10,9 @@ manifest.
 ``open_bundle`` to read the old form, and keep a bundle of the old form under ``tests/``.
 
 - 2: the contract's ``explanation``, with ``design.onnx`` and the files of ``NATIVE`` beside the others.
-  Columns of times and texts, ``history``, ``prediction_interval``, ``quantiles`` and ``abstain_band`` came later; a
-  specml that does not know them refuses their contract. So did sets of categories in ``booster.txt``; it refuses that
-  file.
+  Columns of times and texts, ``history``, ``prediction_interval``, ``quantiles``, ``abstain_band`` and
+  ``group_thresholds`` came later; a specml that does not know them refuses their contract. So did sets of categories in
+  ``booster.txt``; it refuses that file.
 - 1: none of these; it is read, and explained from its graph alone.
 """
 
@@ -94,6 +94,17 @@ def quantile_name(level: float) -> str:
     return f"quantile_{level:g}"
 
 
+class GroupThresholds(BaseModel):
+    """From which probability on the positive class is decided, by the value of an input."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    column: str
+    """The input; no model takes it."""
+    thresholds: dict[str, Annotated[float, Field(allow_inf_nan=False)]]
+    """Any other value has the threshold of all rows."""
+
+
 class Contract(BaseModel):
     """What the model takes and gives."""
 
@@ -110,6 +121,8 @@ class Contract(BaseModel):
     """Labels in the order of ``probabilities``."""
     threshold: float | None = None
     """Binary: the positive class is decided from this probability on."""
+    group_thresholds: GroupThresholds | None = None
+    """Binary: thresholds that groups of rows have in place of ``threshold``."""
     abstain_band: tuple[float, float] | None = None
     """Binary: from the first probability on and below the second, nothing is decided: the label is empty."""
     candidate: str
@@ -140,18 +153,25 @@ class Contract(BaseModel):
         ends = ("lower", "upper") if self.prediction_interval else ()
         return dict.fromkeys(("prediction", *ends, *map(quantile_name, self.quantiles)), "float32")
 
-    def decide(self, probabilities: np.ndarray) -> np.ndarray:
-        """Class indices int64 [n] of the graph's float32 probabilities [n, k], as its labels say them."""
+    def decide(self, probabilities: np.ndarray, groups: np.ndarray | None = None) -> np.ndarray:
+        """Class indices int64 [n] of the graph's float32 probabilities [n, k], as its labels say them.
+
+        ``groups``: the values [n] of the column of ``group_thresholds``, where there are such.
+        """
         import numpy as np
 
         if self.task == "multiclass":
             return np.asarray(probabilities.argmax(axis=1))
         p = probabilities[:, 1]
-        decided = (p >= np.float32(self.threshold or 0.0)).astype(np.int64)
+        cut: Any = np.float32(self.threshold or 0.0)
+        if self.group_thresholds is not None and groups is not None:
+            told = self.group_thresholds.thresholds
+            cut = np.array([told.get(one, self.threshold) for one in groups.tolist()], dtype=np.float32)
+        decided = np.asarray(p >= cut).astype(np.int64)
         if self.abstain_band is not None:
             low, high = np.float32(self.abstain_band[0]), np.float32(self.abstain_band[1])
             decided[(p >= low) & (p < high)] = ABSTAINED
-        return decided
+        return np.asarray(decided)
 
 
 class BundleError(SpecmlError):
@@ -242,7 +262,7 @@ def write_bundle(
 def _told(contract: Contract) -> dict[str, Any]:
     """As JSON values; what came later to the contract stands there only where it says something."""
     told = contract.model_dump(mode="json")
-    for name in ("abstain_band", "history", "prediction_interval"):
+    for name in ("abstain_band", "group_thresholds", "history", "prediction_interval"):
         if told[name] is None:
             del told[name]
     if not contract.quantiles:

@@ -25,7 +25,7 @@ OPEN = "not measured"
 NESTED = "An ensemble is scored on each fold with members and weights that the other folds chose."
 GROUPS = "artifacts/compare/groups.json"
 COMPARED = (
-    "The same candidates and settings without the weights and with them, on the same {rows:,} out-of-fold rows, each "
+    "The same candidates and settings without it and with it, on the same {rows:,} out-of-fold rows, each "
     "side with a threshold of its own; rates are of the favourable class, with their {confidence:g} % intervals."
 )
 SHOWN = 20
@@ -58,7 +58,7 @@ def card(
         _evaluation(evidence, prepared),
         _training(layout, prepared),
         _analyses(choice, evidence),
-        _mitigation(spec, compared),
+        _mitigation(spec, choice, compared),
         _importance(importance),
         _considerations(spec, layout, release),
         _caveats(evidence),
@@ -115,6 +115,8 @@ def _details(spec: Spec, layout: Layout, choice: dict[str, Any], evidence: dict[
         yield f"- Prediction interval: {widened(told)} (`{CHOICE}`)"
     if choice["threshold"] is not None:
         yield f"- Decision threshold: {choice['threshold']:.4g} (`{CHOICE}`)"
+    if choice["group_thresholds"]:
+        yield f"- Decision thresholds by {_text(thresholds_by_group(choice['group_thresholds']))} (`{CHOICE}`)"
     if choice["abstain_band"]:
         yield f"- Decides {banded(choice)} (`{CHOICE}`)"
     yield ""
@@ -338,11 +340,35 @@ def compared_groups(told: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[s
     return head, rows
 
 
-def ratios(told: dict[str, Any]) -> Iterator[str]:
+def lowest(told: dict[str, Any]) -> Iterator[str]:
     """How far apart the groups of each column are without and with the mitigation, in a line each."""
     for column, one in sorted(told["with"]["ratios"].items()):
-        before = _ranged(told["without"]["ratios"][column])
-        yield f"{column}: the lowest selection rate by the highest is {before} without, {_ranged(one)} with"
+        before = told["without"]["ratios"][column]
+        for rate, ratio in sorted(one.items(), reverse=True):
+            what = f"the lowest {RATES[rate]} by the highest"
+            yield f"{column}: {what} is {_ranged(before[rate])} without, {_ranged(ratio)} with"
+
+
+def thresholds_by_group(grouped: dict[str, Any]) -> str:
+    """The threshold of each group, in a line."""
+    told = [f"{name} {cut:.4g}" for name, cut in sorted(grouped["thresholds"].items())]
+    small = f"; {', '.join(grouped['small'])} as all rows, being few" if grouped["small"] else ""
+    rate = grouped["metric"].removesuffix("_ratio").replace("_", " ")
+    apart = (
+        "" if grouped["ratio"] is None else f"; the lowest {rate} is {grouped['ratio']:.3f} of the highest out of fold"
+    )
+    return f"{grouped['column']}: {', '.join(told)}{small}{apart}"
+
+
+def mitigated(spec: Spec, choice: dict[str, Any]) -> Iterator[str]:
+    """What was done about a disparity, a sentence each."""
+    asked = spec.mitigation
+    if asked.reweighing is not None:
+        by = ", ".join(asked.reweighing.by)
+        yield f"Training rows are weighed so that label and group ({by}) are independent."
+    if choice["group_thresholds"]:
+        told = thresholds_by_group(choice["group_thresholds"])
+        yield f"Each group has a threshold of its own, and a row is asked for its group; {told}."
 
 
 def _ranged(measured: dict[str, Any]) -> str:
@@ -352,16 +378,16 @@ def _ranged(measured: dict[str, Any]) -> str:
     return OPEN if measured["value"] is None else f"{measured['value']:.3f}{ends}"
 
 
-def _mitigation(spec: Spec, told: dict[str, Any] | None) -> Iterator[str]:
-    asked = spec.mitigation.reweighing
-    if told is None or asked is None:
+def _mitigation(spec: Spec, choice: dict[str, Any], told: dict[str, Any] | None) -> Iterator[str]:
+    if told is None:
         return
     yield "### Mitigation"
     yield ""
-    yield f"Training rows are weighed so that label and group ({_listed(asked.by)}) are independent (`{SPEC}`)."
+    for words in mitigated(spec, choice):
+        yield f"{_text(words)} (`{CHOICE}`)"
     yield COMPARED.format(rows=told["rows"], confidence=100 * told["confidence"])
     yield ""
-    for words in ratios(told):
+    for words in lowest(told):
         yield f"- {_text(words)} (`{GROUPS}`)"
     yield ""
     yield from _table(*compared_groups(told), GROUPS)
@@ -386,6 +412,8 @@ def _considerations(spec: Spec, layout: Layout, release: dict[str, Any]) -> Iter
     yield "A gate assesses a disparity between groups; none certifies that there is none."
     if not layout.protected:
         yield f"No column is declared protected: disparity between groups was {OPEN}."
+    if grouped := spec.mitigation.group_thresholds:
+        yield f"The threshold of a row hangs on {_text(grouped.by)}: different treatment, which law may forbid."
     yield ""
     yield f"- Personal columns: {'; '.join(_personal(spec)) or 'none declared'} (`{SPEC}`)"
     for key in ("compliance", "obligations"):

@@ -37,6 +37,7 @@ def all_of(spec: Spec) -> Iterator[Disagreement]:
         forecast.disagreements,
         _features,
         _mitigation,
+        _group_thresholds,
         _candidates,
         _search,
         _selection,
@@ -314,6 +315,30 @@ def _mitigation(spec: Spec) -> Iterator[Disagreement]:
             yield Disagreement(key=key, what=what, hint=hint)
         if name in asked.by[:index]:
             yield Disagreement(key=key, what=f"names {name!r} twice.")
+
+
+def _group_thresholds(spec: Spec) -> Iterator[Disagreement]:
+    asked, path = spec.mitigation.group_thresholds, ("mitigation", "group_thresholds")
+    if asked is None:
+        return
+    column, decision, by = spec.column(asked.by), spec.problem.decision, (*path, "by")
+    if spec.problem.task != "binary":
+        yield Disagreement(key=path, what=f"has no effect on a {spec.problem.task} problem.")
+    if column.role != "protected":
+        hint = f"Declare data.columns.{asked.by}.role: protected"
+        yield Disagreement(key=by, what=f"names {asked.by!r}, which is no protected column.", hint=hint)
+    elif column.use == "audit_only":
+        what = f"names {asked.by!r}, which is audit_only: no decision may hang on it."
+        yield Disagreement(key=by, what=what, hint="Leave group_thresholds out; reweighing asks no row for its group.")
+    if column.bands or column.groups:
+        what = f"names {asked.by!r}, which has {'bands' if column.bands else 'groups'}: a row is asked for its value."
+        yield Disagreement(key=by, what=what, hint="Make a column of the groups in the data, and name that one.")
+    if decision.abstain_band is not None:
+        what = "can't stand beside problem.decision.abstain_band, which holds one threshold."
+        yield Disagreement(key=path, what=what, hint="Leave one of the two out.")
+    if decision.threshold == "auto" and decision.metric.startswith("f1"):
+        what = f"can't stand beside problem.decision.metric: {decision.metric}, which is no sum over groups."
+        yield Disagreement(key=path, what=what, hint="Say balanced_accuracy, accuracy, or threshold: costs.")
 
 
 def _candidates(spec: Spec) -> Iterator[Disagreement]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
@@ -25,11 +25,37 @@ class Reweighing(Block):
     """Protected columns; of several, each combination of their groups is one."""
 
 
+class GroupThresholds(Block):
+    """A threshold for each group of a protected column, which the model then asks of every row that it decides.
+
+    That a person's group decides with which threshold is different treatment by it, which law may forbid: see
+    ``docs/decisions.md``.
+    """
+
+    by: str
+    """A protected column of categories; each of its values is a group."""
+    metric: Literal["selection_rate_ratio", "true_positive_rate_ratio"] = "selection_rate_ratio"
+    """What is to come near: how often the favourable class is decided, among all rows or among those whose true outcome
+    it is; the lowest such rate by the highest."""
+    min: Annotated[float, Field(gt=0, lt=1)] = 0.8
+    """The ratio that thresholds must keep out of fold. On other rows it differs by chance: ask for more than a gate
+    does."""
+    min_group_size: Annotated[int, Field(ge=1)] = 100
+    """Groups with fewer rows that the rate is over are decided by the threshold of all rows, as an unknown one is."""
+
+
 class Mitigation(Block):
     """What is done about a disparity; the run then tells of each group what it did."""
 
     reweighing: Reweighing | None = None
     """Classification: how much each training row counts."""
+    group_thresholds: GroupThresholds | None = None
+    """Binary: a threshold for each group."""
+
+    @property
+    def asked(self) -> bool:
+        """Whether anything is done."""
+        return self.reweighing is not None or self.group_thresholds is not None
 
 
 def reweighed(groups: Sequence[np.ndarray], y: np.ndarray, weight: np.ndarray | None) -> np.ndarray:

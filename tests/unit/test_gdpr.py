@@ -77,6 +77,15 @@ def test_what_is_missing_is_told_with_its_article(without: str, what: str, folde
             f"{RULE}.special_categories",
             "Art. 22(4) allows decisions on 'housing' by",
         ),
+        (
+            (
+                "data.columns.sex={role: protected, personal: special}",
+                "+mitigation.group_thresholds={by: sex}",
+                f"{RULE}.special_categories=health_care",
+            ),
+            f"{RULE}.special_categories",
+            "Art. 22(4) allows decisions on 'sex' by",
+        ),
     ],
 )
 def test_what_can_not_comply_is_told_where_it_stands(

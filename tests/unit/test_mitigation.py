@@ -137,7 +137,7 @@ def test_a_mean_of_several_is_compared_with_the_mean_of_the_same(tmp_path: Path)
 
 def test_weights_bring_the_groups_nearer(both: dict[str, Path]) -> None:
     told = read(both["with"], "artifacts/compare/groups.json")
-    without, weighed = (told[side]["ratios"]["group"] for side in ("without", "with"))
+    without, weighed = (told[side]["ratios"]["group"]["selection_rate"] for side in ("without", "with"))
     assert weighed["value"] > without["interval"]["high"]
     rates = [one["selection_rate"] for one in told["with"]["groups"].values()]
     assert weighed["value"] == pytest.approx(
@@ -199,3 +199,184 @@ def test_weights_that_can_not_be_are_refused(tmp_path: Path, task: str, role: st
         load(path, [])
     assert what in str(error.value)
     assert "mitigation.reweighing" in str(error.value)
+
+
+def asked_for(**changes: Any) -> Any:
+    from specml.mitigation import GroupThresholds
+
+    return GroupThresholds.model_validate({"by": "group", "min_group_size": 1, **changes})
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([0.5, 0.8, 0.95]),
+    st.sampled_from(["selection_rate_ratio", "true_positive_rate_ratio"]),
+    st.integers(0, 1),
+    st.sampled_from(["costs", "auto", 0.3]),
+)
+def test_no_thresholds_within_the_ratio_are_worth_more(
+    seed: int, least: float, metric: str, favourable: int, by: Any
+) -> None:
+    """Every pair of cuts is tried."""
+    from specml.stages.group_thresholds import group_thresholds
+    from specml.stages.threshold import threshold
+
+    generator = np.random.default_rng(seed)
+    n = 24
+    y, groups = generator.integers(0, 2, n), np.array(["a", "b"], dtype=object)[np.arange(n) % 2]
+    y[:4] = [0, 0, 1, 1]
+    scores = np.round(np.clip(0.5 + 0.3 * (y - 0.5) + generator.normal(scale=0.3, size=n), 0.02, 0.98) * 64) / 64
+    problem = hiring().problem.model_copy(update={"costs": None})
+    costs = {"false_negative": 5.0, "false_positive": 2.0}
+    problem = type(problem).model_validate(
+        {**problem.model_dump(), "decision": {"threshold": by}, "costs": costs if by == "costs" else None}
+    )
+    cut, _ = threshold(problem, y, scores, None)
+    found = group_thresholds(
+        asked_for(min=least, metric=metric),
+        problem,
+        y,
+        scores,
+        None,
+        groups=groups,
+        favourable=favourable,
+        threshold=cut,
+    )
+    hit, alarm = {"costs": (5.0, 2.0), "auto": (1 / y.mean(), 1 / (1 - y.mean()))}.get(by, (0.7, 0.3))
+
+    def judged(cuts: dict[str, float]) -> tuple[float, float]:
+        """The ratio of the rates, and what the decisions are worth."""
+        positive = scores >= np.array([cuts[one] for one in groups])
+        over = np.ones(n, dtype=bool) if metric.startswith("selection") else y == favourable
+        rates = [(positive == favourable)[over & (groups == one)].mean() for one in "ab"]
+        worth = float(np.where(y == 1, hit, -alarm)[positive].sum())
+        return (min(rates) / max(rates) if max(rates) else 0.0), worth
+
+    ratio, worth = judged(found["thresholds"])
+    assert ratio >= least - 1e-9
+    assert found["ratio"] == pytest.approx(ratio)
+    own = {one: [*np.unique(scores[groups == one]), 2.0] for one in "ab"}
+    every = [judged({"a": a, "b": b}) for a in own["a"] for b in own["b"]]
+    assert worth == pytest.approx(max(w for r, w in every if r >= least - 1e-9))
+
+
+def test_small_groups_keep_the_threshold_of_all_rows_and_too_few_are_refused() -> None:
+    from specml.errors import StageFailed
+    from specml.stages.group_thresholds import group_thresholds
+
+    generator = np.random.default_rng(0)
+    y = generator.integers(0, 2, 300)
+    scores, groups = generator.random(300), np.array(["a"] * 150 + ["b"] * 145 + ["c"] * 5, dtype=object)
+    told = {"groups": groups, "favourable": 1, "threshold": 0.5}
+    found = group_thresholds(asked_for(min_group_size=100), hiring().problem, y, scores, None, **told)
+    assert set(found["thresholds"]) == {"a", "b"}
+    assert found["small"] == ["c"]
+    with pytest.raises(StageFailed, match="1 groups of 'group' have 150 rows"):
+        group_thresholds(asked_for(min_group_size=150), hiring().problem, y, scores, None, **told)
+
+
+@pytest.fixture(scope="module")
+def grouped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project with a threshold for each group."""
+    folder = tmp_path_factory.mktemp("grouped")
+    applicants(folder)
+    run_stages(hiring(mitigation={"group_thresholds": {"by": "group", "min": 0.9}}), folder)
+    return folder
+
+
+def test_thresholds_by_group_are_in_the_graph(grouped: Path) -> None:
+    from specml.bundle import open_bundle, predict
+    from specml.data import MISSING, feature_array
+
+    opened = open_bundle(grouped / "artifacts/bundle")
+    contract, told = opened.contract, read(grouped, "artifacts/select/choice.json")["group_thresholds"]
+    assert contract.group_thresholds is not None
+    assert contract.group_thresholds.thresholds == told["thresholds"]
+    assert [one.name for one in contract.inputs][-1] == "group"
+    test = pl.read_parquet(grouped / "artifacts/prepare/test.parquet")
+    inputs = {one.name: feature_array(test, one) for one in contract.inputs}
+    for changed in (None, "a", "b", "never seen", MISSING):
+        if changed is not None:
+            inputs["group"] = np.full(test.height, changed, dtype=object)
+        outputs = predict(opened.session(), inputs)
+        p = outputs["probabilities"][:, 1]
+        cuts = np.array([told["thresholds"].get(one, contract.threshold) for one in inputs["group"]], np.float32)
+        assert outputs["label"].tolist() == ["yes" if yes else "no" for yes in p >= cuts]
+        decided = contract.decide(outputs["probabilities"], inputs["group"])
+        assert [("no", "yes")[one] for one in decided] == outputs["label"].tolist()
+    assert read(grouped, "artifacts/validate/verdicts.json")["gates"]["parity"]["outcome"] == "holds"
+
+
+def test_a_request_must_say_its_group(grouped: Path) -> None:
+    from specml.bundle import open_bundle
+    from specml.serving.refusal import Refused
+    from specml.serving.request import named
+
+    contract = open_bundle(grouped / "artifacts/bundle").contract
+    with pytest.raises(Refused, match="group"):
+        named([{"skill": 0.5, "stands_for": 1.0}], contract)
+    assert named([{"skill": 0.5, "stands_for": 1.0, "group": "a"}], contract).columns["group"].tolist() == ["a"]
+
+
+def test_the_group_moves_no_probability(grouped: Path) -> None:
+    told = read(grouped, "artifacts/validate/importance.json")
+    assert told["method"] == "linear"
+    assert told["importance"]["group"] == 0.0
+    assert told["importance"]["skill"] > 0
+
+
+def test_both_sides_of_thresholds_by_group_are_told(grouped: Path, both: dict[str, Path]) -> None:
+    told, choice = (read(grouped, f"artifacts/{path}") for path in ("compare/groups.json", "select/choice.json"))
+    assert told["without"]["ratios"]["group"]["selection_rate"]["value"] < 0.9
+    assert told["with"]["ratios"]["group"]["selection_rate"]["value"] == pytest.approx(
+        choice["group_thresholds"]["ratio"], abs=1e-6
+    )
+    assert told["with"]["metric"] == told["without"]["metric"]
+    card = (grouped / "artifacts/release/card.md").read_text()
+    assert "Each group has a threshold of its own, and a row is asked for its group; group: a 0." in card
+    assert "group_thresholds" not in read(both["with"], "artifacts/bundle/contract.json")
+
+
+def test_a_champion_that_asks_for_the_group_is_comparable_while_the_rows_have_it(grouped: Path) -> None:
+    from specml.bundle import open_bundle
+    from specml.data import Layout
+    from specml.stages.champion import unfit
+
+    contract = open_bundle(grouped / "artifacts/bundle").contract
+    layout = Layout.model_validate_json((grouped / "artifacts/prepare/layout.json").read_bytes())
+    assert unfit(contract, layout) == ""
+    gone = layout.model_copy(update={"protected": (), "groups": {}})
+    assert unfit(contract, gone) == "the rows have no longer group, which it needs."
+
+
+GROUPED = """
+name: hiring
+problem: {task: TASK, target: y, positive_class: yes!, DECISION}
+data:
+  sources: {rows: {type: csv, path: rows.csv}}
+  columns: {group: {role: protected, MORE}, age: {role: feature}}
+mitigation: {group_thresholds: {by: BY}}
+candidates: {one: dummy}
+"""
+
+
+@pytest.mark.parametrize(
+    ("decision", "more", "by", "what"),
+    [
+        ("goal: x", "dtype: category", "age", "'age', which is no protected column"),
+        ("goal: x", "use: audit_only", "group", "no decision may hang on it"),
+        ("goal: x", "groups: {a: [b]}", "group", "which has groups"),
+        ("decision: {abstain_band: [0.4, 0.6]}", "dtype: category", "group", "can't stand beside"),
+        ("decision: {threshold: auto, metric: f1}", "dtype: category", "group", "no sum over groups"),
+    ],
+)
+def test_thresholds_by_group_that_can_not_be_are_refused(
+    tmp_path: Path, decision: str, more: str, by: str, what: str
+) -> None:
+    path = tmp_path / "spec.yaml"
+    text = GROUPED.replace("TASK", "binary").replace("DECISION", decision).replace("MORE", more).replace("BY", by)
+    path.write_text(text)
+    with pytest.raises(SpecmlError) as error:
+        load(path, [])
+    assert what in str(error.value)

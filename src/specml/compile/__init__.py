@@ -31,7 +31,7 @@ def compile_plan(spec: Spec, files: tuple[str, ...] = (), code: tuple[str, ...] 
     ruled = type(spec).model_validate(plan.params) if spec.compliance.rules else spec
     asked_for = {
         "champion": any(gate.against_champion for gate in ruled.gates.values()),
-        "compare": ruled.mitigation.reweighing is not None,
+        "compare": ruled.mitigation.asked,
         "feasibility": ruled.problem.feasibility.learning_curve,
         "fingerprint": any(source.remote for source in ruled.data.sources.values()),
     }

@@ -119,7 +119,7 @@ def gather(folder: Path) -> Facts:
         release=release,
         approved=_approved(folder, release),
         importance=_optional(folder / validate.IMPORTANCE),
-        compared=_optional(folder / compare.OUT) if spec.mitigation.reweighing else None,
+        compared=_optional(folder / compare.OUT) if spec.mitigation.asked else None,
         bundle=bundle,
         sources=_sources(ran),
         changed=_changed(ran, params.values, stages),

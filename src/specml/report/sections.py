@@ -19,12 +19,14 @@ from specml.card import (
     governance,
     interval,
     intervals,
+    lowest,
+    mitigated,
     number,
     outcome,
-    ratios,
     reached,
     settings,
     taken,
+    thresholds_by_group,
     widened,
 )
 from specml.curves import merged
@@ -139,6 +141,8 @@ def _problem(facts: Facts) -> list[tuple[str, str]]:
         rows.insert(
             3, ("decided", f"{layout.classes[1]} from a probability of {threshold:.4g} on, {decided(facts.choice)}")
         )
+    if facts.choice["group_thresholds"]:
+        rows.insert(4, ("decided by group", thresholds_by_group(facts.choice["group_thresholds"])))
     if facts.choice["abstain_band"]:
         rows.insert(4, ("not decided", banded(facts.choice)))
     if facts.choice["calibration"]:
@@ -502,14 +506,14 @@ def _group(one: dict[str, Any]) -> svg.Group:
 
 def _mitigation(facts: Facts) -> dict[str, Any] | None:
     """What a mitigation did to each group."""
-    told, asked = facts.compared, facts.spec.mitigation.reweighing
-    if told is None or asked is None:
+    told = facts.compared
+    if told is None:
         return None
     head, rows = compared_groups(told)
     return {
-        "by": ", ".join(svg.cut(name, LONGEST) for name in asked.by),
+        "done": [svg.cut(words, 2000) for words in mitigated(facts.spec, facts.choice)],
         "how": COMPARED.format(rows=told["rows"], confidence=100 * told["confidence"]),
-        "ratios": list(ratios(told)),
+        "ratios": list(lowest(told)),
         "head": head,
         "rows": [(svg.cut(group, LONGEST), *rest) for group, *rest in rows[: 2 * SHOWN_GROUPS]],
         "left_out": max(0, len(rows) // 2 - SHOWN_GROUPS),

@@ -171,7 +171,8 @@ class Gdpr(Rule):
             if self.solely_automated is False and getattr(self, key):
                 yield Disagreement(key=(key,), what="has no effect: solely_automated is false.")
         used = [name for name, column in spec.data.columns.items() if column.personal == "special"]
-        used = [name for name in used if spec.column(name).role == "feature"]
+        asked = spec.mitigation.group_thresholds
+        used = [name for name in used if spec.column(name).role == "feature" or (asked and asked.by == name)]
         if self.solely_automated and used and self.special_categories not in ("explicit_consent", "public_interest"):
             what = f"GDPR Art. 22(4) allows decisions on {used[0]!r} by explicit_consent or public_interest alone."
             yield Disagreement(key=("special_categories",) if self.special_categories else (), what=what)

@@ -70,12 +70,14 @@ def unfit(contract: Contract, layout: Layout) -> str:
         return f"it answers {_levels(contract.quantiles)}, not {_levels(layout.quantiles)}."
     if {str(one) for one in contract.classes} != {str(one) for one in layout.classes}:
         return f"its classes are {_named(contract.classes)}, not {_named(layout.classes)}."
-    here = {column.name: column.kind for column in layout.features}
+    here: dict[str, str] = {column.name: column.kind for column in layout.features}
+    if told := contract.group_thresholds:
+        here |= {name: "categorical" for name in layout.protected if name == told.column and not layout.groups[name]}
     lacking = [column.name for column in contract.inputs if column.name not in here]
     if lacking:
         return f"the rows have no longer {_named(lacking)}, which it needs."
-    told, now = contract.history, layout.history
-    if told and now and (told.time, told.by, told.steps) != (now.time, now.by, now.steps):
+    past, now = contract.history, layout.history
+    if past and now and (past.time, past.by, past.steps) != (now.time, now.by, now.steps):
         return "it looks back at other rows: features.history, data.split or problem.forecast has changed."
     other = [column.name for column in contract.inputs if column.kind != here[column.name]]
     return f"{_named(other)} is of another kind than it was trained on." if other else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from specml.card import number, ratios
+from specml.card import lowest, number
 from specml.data import Layout
 from specml.evidence import ABSTAINED, Evidence, wilson
 from specml.files import canonical_json, read_json, write_atomic
@@ -15,10 +15,10 @@ from specml.plan import Stage
 from specml.space import with_settings
 from specml.stages import prepare, train
 from specml.stages.cross_validation import cross_validate
+from specml.stages.favourable import favourable
 from specml.stages.select import OUT as CHOICE
 from specml.stages.select import Training, calibrated
 from specml.stages.threshold import threshold
-from specml.stages.validate import favourable
 from specml.stages.work import threads
 
 if TYPE_CHECKING:
@@ -65,7 +65,9 @@ def declare(spec: Spec) -> Stage:
 
 
 def work(work: Work) -> None:
-    """The chosen candidates, cross-validated again on the same folds without the mitigation → both sides by group.
+    """The chosen candidates out of fold, with the mitigation and without it → both sides by group.
+
+    Where training rows are weighed, they are cross-validated again on the same folds without the weights.
 
     Each side is calibrated, and its threshold found, by its own out-of-fold predictions: as ``select`` would have.
     """
@@ -80,19 +82,21 @@ def work(work: Work) -> None:
     trained = {name: work.path(train.OUT.replace("${key}", name)) for name, _ in members}
     after = {name: np.load(folder / "out_of_fold.npy", allow_pickle=False) for name, folder in trained.items()}
     options = {row["candidate"]: row["options"] for row in choice["leaderboard"]}
-    before = {}
+    before = dict(after)
     with threadpool_limits(1, user_api="blas"):
-        for name, _ in members:
+        for name, _ in members if work.spec.mitigation.reweighing else ():
             candidate = with_settings(work.spec.candidates[name], options[name])
             judged = cross_validate(
                 work.spec, candidate, layout, rows, threads=threads(), say=work.say, mitigated=False
             )
             before[name] = judged.out_of_fold
-    sides = {"without": before, "with": after}
-    found = {side: _side(work, training, rows, predictions, members) for side, predictions in sides.items()}
+    found = {
+        "without": _side(work, training, rows, before, members, grouped=None),
+        "with": _side(work, training, rows, after, members, grouped=choice["group_thresholds"]),
+    }
     told = {"metric": work.spec.problem.metric, "rows": found["with"]["n"], "confidence": CONFIDENCE, **found}
     write_atomic(work.path(OUT), canonical_json(told))
-    for words in ratios(told):
+    for words in lowest(told):
         work.say(words, note=True)
     value, other = (found[side]["metric"]["value"] for side in ("with", "without"))
     work.say(f"{work.spec.problem.metric} out of fold {number(other)} without the mitigation, {number(value)} with it")
@@ -140,8 +144,10 @@ def _side(
     rows: pl.DataFrame,
     predictions: dict[str, np.ndarray],
     members: list[tuple[str, float]],
+    *,
+    grouped: dict[str, Any] | None,
 ) -> dict[str, Any]:
-    """The mean of the members, calibrated and decided, overall and by group."""
+    """The mean of the members, calibrated and decided (by the thresholds ``grouped``), overall and by group."""
     import numpy as np
 
     layout, spec = training.layout, work.spec
@@ -152,9 +158,15 @@ def _side(
     cut, decisions = None, outcome.argmax(axis=1) if outcome.ndim == 2 else None
     if decisions is None:
         cut, _ = threshold(spec.problem, training.y, outcome, training.weight)
-        decisions = (outcome >= cut).astype(np.int64)
+        cuts: Any = np.float32(cut)
+        if grouped:
+            values = rows[grouped["column"]].to_list()
+            cuts = np.array([grouped["thresholds"].get(one, cut) for one in values], dtype=np.float32)
+        p = outcome.astype(np.float32)  # as the graph compares
+        decisions = (p >= cuts).astype(np.int64)
         if band := spec.problem.decision.abstain_band:
-            decisions[(outcome >= band[0]) & (outcome < band[1])] = ABSTAINED
+            low, high = (np.float32(end) for end in band)
+            decisions[(p >= low) & (p < high)] = ABSTAINED
     weight = None if training.weight is None else training.weight[known]
     scores = outcome[known]
     evidence = Evidence(
@@ -169,15 +181,17 @@ def _side(
     )
     seen = _Seen(evidence, spec.problem.metric, spec.search.seed)
     groups: dict[str, Any] = {}
-    lowest: dict[str, Any] = {}
+    ratios: dict[str, Any] = {}
     for column in (name for name in layout.protected if name in rows.columns):
         values = rows[column].to_numpy()[known]
         by = {name: values == name for name in sorted(set(values.tolist()))}
         groups |= {f"{column}={name}": seen.told(mask) for name, mask in by.items()}
-        rates = [group_rate("selection_rate", evidence, mask) for mask in by.values()]
-        lowest[column] = _lowest([rate for rate in rates if rate.n >= FEWEST])
+        ratios[column] = {
+            name: _lowest([rate for mask in by.values() if (rate := group_rate(name, evidence, mask)).n >= FEWEST])
+            for name in ("selection_rate", "true_positive_rate")
+        }
     every = seen.told(np.ones(len(scores), dtype=bool))
-    return {**every, "threshold": cut, "groups": groups, "ratios": lowest}
+    return {**every, "threshold": cut, "groups": groups, "ratios": ratios}
 
 
 def _lowest(rates: list[Rate]) -> dict[str, Any]:

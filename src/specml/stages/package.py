@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from specml.bundle import Contract, Explanation, write_bundle
-from specml.data import Layout
+from specml.data import Column, Layout
 from specml.errors import DataCheckFailed
 from specml.files import read_json
 from specml.graph import Graph
@@ -48,16 +48,19 @@ def work(work: Work) -> None:
     name = choice["candidate"]
     model = chosen.load(work, layout, choice)
     explained = model.explained()
+    grouped = choice["group_thresholds"]
+    asked = (Column.model_validate(grouped["input"]),) if grouped else ()
     contract = Contract(
         name=work.spec.name,
         task=layout.task,
         target=layout.target,
-        inputs=layout.features,
+        inputs=(*layout.features, *asked),
         classes=layout.classes,
         threshold=choice["threshold"],
+        group_thresholds=grouped and {key: grouped[key] for key in ("column", "thresholds")},
         abstain_band=choice["abstain_band"],
         candidate=name,
-        explanation=explanation(*explained, model.calibration) if explained else None,
+        explanation=explanation(*explained, model.calibration, others=len(asked)) if explained else None,
         history=layout.history,
         quantiles=layout.quantiles,
         prediction_interval=model.interval.coverage if model.interval else None,
@@ -65,8 +68,9 @@ def work(work: Work) -> None:
     _refuse_taken(contract)
     graph = assemble(contract, model, work.spec.serving.tree_form)
     packed, trees = graph.to_bytes(), graph.trees if graph.has_trees else None
-    reference = {"columns": read_json(work.path(explore.OUT)), "prior": choice["prior"]}
-    design, numbers = (build_design(explained[0]), explained[1].content) if explained else (b"", b"")
+    columns = read_json(work.path(explore.OUT)) | ({grouped["column"]: grouped["described"]} if grouped else {})
+    reference = {"columns": columns, "prior": choice["prior"]}
+    design, numbers = (build_design(explained[0], asked), explained[1].content) if explained else (b"", b"")
     digest = write_bundle(work.path(OUT), contract, packed, reference, design=design, native=numbers, trees=trees)
     form = ", trees as tensor operators" if trees == "tensors" else ""
     work.say(f"{name} packaged: {len(packed):,} bytes{form}, {digest[:19]}")
@@ -83,20 +87,27 @@ def _refuse_taken(contract: Contract) -> None:
 
 
 def explanation(
-    designs: tuple[Preprocessing, ...], native: Native, calibration: Calibration | None = None
+    designs: tuple[Preprocessing, ...], native: Native, calibration: Calibration | None = None, *, others: int = 0
 ) -> Explanation:
-    """How the packaged model is explained by its own numbers; ``designs``: of each of its members."""
+    """How the packaged model is explained by its own numbers; ``designs``: of each of its members.
+
+    ``others``: inputs beside those, which no member takes.
+    """
     inputs = designs[0].inputs or designs[0].columns
     made = dict.fromkeys((column.name for column in inputs), 0)
     for design in designs:
         for column, fitted in zip(design.columns, design.fitted, strict=True):
             made[column.name] += len(fitted.names)
     scale, shift = (calibration.affine if calibration else None) or (1.0, 0.0)
-    return Explanation(method=native.method, space=native.space, widths=tuple(made.values()), scale=scale, shift=shift)
+    widths = (*made.values(), *(0 for _ in range(others)))
+    return Explanation(method=native.method, space=native.space, widths=widths, scale=scale, shift=shift)
 
 
-def build_design(designs: tuple[Preprocessing, ...]) -> bytes:
-    """The graph of the preprocessing alone: named columns in, ``design`` out, in the order of ``chosen.joined``."""
+def build_design(designs: tuple[Preprocessing, ...], others: tuple[Column, ...] = ()) -> bytes:
+    """The graph of the preprocessing alone: named columns in, ``design`` out, in the order of ``chosen.joined``.
+
+    Of ``others`` nothing comes.
+    """
     import numpy as np
 
     graph = Graph("design")
@@ -104,6 +115,8 @@ def build_design(designs: tuple[Preprocessing, ...]) -> bytes:
     value, order = values[0], chosen.joined(designs)
     if len(values) > 1:
         value = graph.node("Gather", graph.node("Concat", *values, axis=1), graph.constant(np.array(order)), axis=1)
+    for one in others:
+        graph.input(one.name, one.tensor)
     graph.output("design", value, "float32", len(order))
     return graph.to_bytes()
 
@@ -131,7 +144,7 @@ def assemble(contract: Contract, model: Chosen, trees: Trees) -> Graph:
     answer = graph.node("Clip", answer, *(graph.constant(np.array(end, dtype=np.float32)) for end in (0.0, 1.0)))
     names = [str(one) for one in contract.classes]
     if contract.task == "binary":
-        positive = graph.node("GreaterOrEqual", answer, graph.constant(np.array(contract.threshold, dtype=np.float32)))
+        positive = graph.node("GreaterOrEqual", answer, _threshold(graph, contract))
         place = graph.node("Cast", positive, to=7)
         if contract.abstain_band is not None:
             low, high = (graph.constant(np.array(end, dtype=np.float32)) for end in contract.abstain_band)
@@ -153,3 +166,20 @@ def assemble(contract: Contract, model: Chosen, trees: Trees) -> Graph:
     graph.output("probabilities", answer, "float32", len(contract.classes))
     graph.output("label", label, "string")
     return graph
+
+
+def _threshold(graph: Graph, contract: Contract) -> str:
+    """The threshold, or [n, 1] those of the rows' groups."""
+    import numpy as np
+
+    grouped = contract.group_thresholds
+    if grouped is None:
+        return graph.constant(np.array(contract.threshold, dtype=np.float32))
+    return graph.node(
+        "LabelEncoder",
+        graph.input(grouped.column, "string"),
+        domain="ai.onnx.ml",
+        keys_strings=list(grouped.thresholds),
+        values_floats=list(grouped.thresholds.values()),
+        default_float=contract.threshold,
+    )

@@ -42,7 +42,7 @@ def declare(spec: Spec) -> Stage:
             prepare.METRICS,
             prepare.TRAIN,
             select.OUT,
-            *([compare.OUT] if spec.mitigation.reweighing else []),
+            *([compare.OUT] if spec.mitigation.asked else []),
             validate.IMPORTANCE,
             validate.OUT,
         ),
@@ -85,7 +85,7 @@ def work(work: Work) -> None:
     evidence["gates"] = admission.waived(evidence["gates"], release)
     refusals = sorted(name for name, gate in evidence["gates"].items() if admission.stops(gate))
     release["admitted"] = not refusals
-    groups = read_json(work.path(compare.OUT)) if work.spec.mitigation.reweighing else None
+    groups = read_json(work.path(compare.OUT)) if work.spec.mitigation.asked else None
     told = card(work.spec, layout, choice, evidence, importance, prepared=prepared, release=release, compared=groups)
     write_atomic(work.path(CARD), told)
     train = pl.read_parquet(work.path(prepare.TRAIN), columns=[column.name for column in layout.features])

@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from specml.card import decided
+from specml.card import decided, thresholds_by_group
 from specml.contradictions import ENSEMBLE
-from specml.data import Layout
+from specml.data import Column, Layout
 from specml.errors import StageFailed
 from specml.files import canonical_json, read_json, write_atomic
 from specml.metrics import TABLE
@@ -19,11 +19,14 @@ from specml.stages import chosen, prepare, train
 from specml.stages.calibrate import calibrate
 from specml.stages.cross_validation import decide, folds
 from specml.stages.ensemble import ensemble
+from specml.stages.explore import describe
+from specml.stages.favourable import favourable
+from specml.stages.group_thresholds import group_thresholds
 from specml.stages.interval import interval
 from specml.stages.threshold import threshold
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     import numpy as np
     import polars as pl
@@ -55,7 +58,13 @@ class Training:
         """From the stage ``prepare``."""
         import polars as pl
 
-        columns = {layout.target, layout.weight or layout.target, layout.folding.column or layout.target}
+        grouped = work.spec.mitigation.group_thresholds
+        columns = {
+            layout.target,
+            *([grouped.by] if grouped else []),
+            layout.weight or layout.target,
+            layout.folding.column or layout.target,
+        }
         return cls(work.spec, layout, pl.read_parquet(work.path(prepare.TRAIN), columns=sorted(columns)))
 
     @property
@@ -95,8 +104,10 @@ def declare(spec: Spec) -> Stage:
         summary="choose the candidate, its calibration and its decision threshold",
         params=(
             "candidates",
+            "mitigation.group_thresholds",
             "problem.costs",
             "problem.decision",
+            "problem.favourable_class",
             "problem.primary_metric",
             "problem.quantiles",
             "problem.task",
@@ -142,31 +153,74 @@ def work(work: Work) -> None:
     members = row.get("members", {row["candidate"]: 1.0})
     outcome: Any = sum(predictions[name] * share for name, share in sorted(members.items()))
     outcome, calibration = calibrated(work, training, {**row, "members": members}, outcome)
-    cut: float | None = None
-    found: dict[str, Any] = {}
-    band = spec.problem.decision.abstain_band if layout.task == "binary" else None
-    if layout.task == "binary":
-        cut, found = threshold(spec.problem, training.y, outcome, training.weight)
-        if not spec.problem.decision.within(cut):
-            raise _outside(cut, decided({"decision": found}))
     choice: dict[str, Any] = {
         "candidate": row["candidate"],
         "members": members,
         "reason": reason,
         "metric": metric.name,
         "calibration": calibration,
-        "threshold": cut,
-        "decision": found,
-        "abstain_band": None if band is None else [float(np.float32(end)) for end in band],
+        **_decision(training, outcome),
         "leaderboard": board,
         "prior": _prior(layout, training.y, training.weight),
     }
     if wanted := spec.selection.prediction_interval:
         choice["prediction_interval"] = _interval(work, training, wanted, outcome)
     write_atomic(work.path(OUT), canonical_json(choice))
-    if cut is not None and found["by"] != "declared":
-        work.say(f"{layout.classes[1]} is decided from {cut:.4g} on, {decided(choice)}", note=True)
+    for words in _told(layout, choice):
+        work.say(words, note=True)
     work.say(f"{row['candidate']} is taken: {metric.name} {row['mean']:.4f}, {reason}")
+
+
+def _decision(training: Training, outcome: np.ndarray) -> dict[str, Any]:
+    """From which probability on, and where not, the positive class is decided; nothing of that but for two classes.
+
+    Raises:
+        StageFailed: the abstain band does not hold the threshold, or no thresholds by group meet their ratio.
+    """
+    import numpy as np
+
+    if training.layout.task != "binary":
+        return {"threshold": None, "decision": {}, "group_thresholds": None, "abstain_band": None}
+    problem = training.spec.problem
+    cut, found = threshold(problem, training.y, outcome, training.weight)
+    if not problem.decision.within(cut):
+        raise _outside(cut, decided({"decision": found}))
+    band = problem.decision.abstain_band
+    return {
+        "threshold": cut,
+        "decision": found,
+        "group_thresholds": _grouped(training, outcome, cut),
+        "abstain_band": None if band is None else [float(np.float32(end)) for end in band],
+    }
+
+
+def _told(layout: Layout, choice: dict[str, Any]) -> Iterator[str]:
+    """What a person should know of the decision."""
+    if choice["threshold"] is not None and choice["decision"]["by"] != "declared":
+        yield f"{layout.classes[1]} is decided from {choice['threshold']:.4g} on, {decided(choice)}"
+    if choice["group_thresholds"]:
+        caution = "different treatment, which law may forbid: see docs/decisions.md"
+        yield f"thresholds by {thresholds_by_group(choice['group_thresholds'])}; {caution}"
+
+
+def _grouped(training: Training, outcome: np.ndarray, cut: float) -> dict[str, Any] | None:
+    """The thresholds by group, with the column that the graph must then be given; None where none are asked for."""
+    asked = training.spec.mitigation.group_thresholds
+    if asked is None:
+        return None
+    values, judged = training.table[asked.by], (training.y, outcome, training.weight)
+    found = group_thresholds(
+        asked,
+        training.spec.problem,
+        *judged,
+        groups=values.to_numpy(),
+        favourable=favourable(training.spec, training.layout),
+        threshold=cut,
+    )
+    described = describe(values)
+    known = sorted(described["shares"])
+    one = Column(name=asked.by, kind="categorical", nullable=described["missing"] > 0, categories=tuple(known))
+    return {**found, "input": one.model_dump(mode="json"), "described": described}
 
 
 def _outside(cut: float, how: str) -> StageFailed:

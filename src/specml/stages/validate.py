@@ -18,6 +18,7 @@ from specml.files import canonical_json, digest, read_json, write_atomic
 from specml.metrics import TABLE, bootstrap, known, mean_over
 from specml.plan import Plot, Stage
 from specml.stages import champion, chosen, package, prepare, select, train
+from specml.stages.favourable import favourable
 from specml.tables import forecast, history
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
     import polars as pl
 
+    from specml.bundle import Contract
     from specml.decision import Costs
     from specml.spec import Spec
     from specml.stages.work import Work
@@ -244,9 +246,7 @@ def gather(work: Work, layout: Layout, test: pl.DataFrame, opened: bundle.Bundle
         costs=_each(work.spec, test[layout.target].to_numpy(), decisions),
         ends=_ends(answers) if model.interval else None,
         native_ends=model.interval(native) if model.interval else None,
-        recomputed=None
-        if decisions is None
-        else np.concatenate([opened.contract.decide(one["probabilities"]) for one in answers]),
+        recomputed=None if decisions is None else _recomputed(opened.contract, answers, test),
         champion=(lambda: _champion(work, layout, test)) if _compares(work.spec) else None,
     )
 
@@ -255,6 +255,15 @@ def _each(spec: Spec, y: np.ndarray, decisions: np.ndarray | None) -> np.ndarray
     """What each row cost."""
     costs = spec.problem.costs
     return None if costs is None or decisions is None else costs.each(y, decisions)
+
+
+def _recomputed(contract: Contract, answers: list[dict[str, np.ndarray]], test: pl.DataFrame) -> np.ndarray:
+    """What the contract makes of the graph's probabilities."""
+    import numpy as np
+
+    grouped = contract.group_thresholds
+    groups = None if grouped is None else test[grouped.column].to_numpy()
+    return contract.decide(np.concatenate([one["probabilities"] for one in answers]), groups)
 
 
 def _compares(spec: Spec) -> bool:
@@ -361,14 +370,6 @@ def _below(evidence: Evidence) -> list[dict[str, Any]]:
         told = Slice(name=f"{level:g}", n=round(n), value=share, interval=interval).model_dump(mode="json")
         found.append({**told, "level": level})
     return found
-
-
-def favourable(spec: Spec, layout: Layout) -> int:
-    """Index of the class that a person wants."""
-    wanted = spec.problem.favourable_class
-    if wanted is None or layout.task == "regression":
-        return 1
-    return layout.classes.index(wanted)
 
 
 def _plot(plot: Plot, layout: Layout, evidence: Evidence, drawn: dict[str, Any]) -> str:
