@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,16 +15,16 @@ from sklearn.metrics import mean_pinball_loss
 
 from specml.candidates.quantile_regression import QuantileRegression
 from specml.data import Design
-from specml.evidence import Evidence
+from specml.evidence import Evidence, Serial
 from specml.gates.baseline import Baseline
 from specml.gates.metric import MetricGate
 from specml.graph import Graph
-from specml.kinds import Model
+from specml.kinds import Model, Window
 from specml.metrics import TABLE, known, pinball
 from specml.quantiles import Quantiles
 from specml.signals.performance import Performance
 from specml.stages.champion import unfit
-from specml.watch.live import Window
+from specml.watch.live import labelled
 from tests.conftest import spec_of
 
 LEVELS = (0.1, 0.5, 0.9)
@@ -118,11 +120,24 @@ def test_gates_and_the_signal_judge_quantiles() -> None:
     seen = evidence()
     assert Baseline().check(seen).outcome == "holds"
     assert "mean_pinball_loss" in Baseline().check(seen).reason
+    forecast = Baseline().check(replace(seen, serial=Serial(np.arange(500), 24)))
+    assert "mean_absolute_error over the seasonal naive forecast" in forecast.reason
+    assert forecast.outcome == "holds"
     assert MetricGate(metric="mean_pinball_loss", max=0.4).check(seen).outcome == "holds"
     assert MetricGate(metric="mean_absolute_error", max=0.9).check(seen).value == pytest.approx(0.8, abs=0.05)
     window = Window(500, y=seen.y, scores=seen.scores, quantiles=LEVELS)
     assert Performance(metric="mean_pinball_loss", max=0.4).judge({}, window).outcome == "holds"
     assert Performance(metric="r2", min=0.99).judge({}, window).outcome == "refused"
+
+
+def test_late_labels_are_judged_by_the_quantiles_that_were_answered() -> None:
+    seen = evidence(60)
+    named = {f"quantile_{level:g}": one for level, one in zip(LEVELS, seen.scores.T, strict=True)}
+    rows = pl.DataFrame({"id": "a", "y": seen.y, "prediction": seen.scores[:, 1], **named})
+    window = labelled(rows)
+    assert window.quantiles == LEVELS
+    assert np.array_equal(window.scores, seen.scores)  # type: ignore[arg-type]
+    assert labelled(rows.select("id", "y", "prediction")).quantiles == ()
 
 
 def test_a_champion_of_other_quantiles_is_not_compared() -> None:
