@@ -45,7 +45,7 @@ NAMES["all"] = NAMES["numbers"] | NAMES["categories"] | NAMES["text"]
 NEEDED: dict[str, dict[str, Any]] = {"custom": {"estimator": "tests.models.nets:Net"}}
 """Options that have no default."""
 SMALL: dict[str, dict[str, Any]] = {
-    "tabular_mlp": {"epochs": 3, "hidden": (16,)},
+    "tabular_mlp": {"epochs": 6, "hidden": (16,), "batch_size": 32, "learning_rate": 0.02},
     "hist_gradient_boosting": {"max_iter": 30, "learning_rate": 0.2},
     **{name: {"n_estimators": 12} for name in ("random_forest", "extra_trees")},
     **{name: {"n_estimators": 30, "learning_rate": 0.2} for name in ("lightgbm", "lagged_lightgbm", "xgboost")},
