@@ -6,6 +6,7 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from specml.bundle import RELEASE, VERDICTS
+from specml.data import in_words
 from specml.explain import UNITS
 from specml.metrics import TABLE
 
@@ -70,6 +71,8 @@ def _front_matter(spec: Spec, layout: Layout, choice: dict[str, Any], evidence: 
     from ruamel.yaml import YAML
 
     kind = f"tabular-{'regression' if layout.task == 'regression' else 'classification'}"
+    if layout.history and layout.history.steps:
+        kind = "time-series-forecasting"
     metrics = [{"type": name, "name": name, "value": value} for name, value in sorted(evidence["metrics"].items())]
     result = {
         "task": {"type": kind, "name": spec.problem.goal or kind},
@@ -101,7 +104,8 @@ def _details(spec: Spec, layout: Layout, choice: dict[str, Any], evidence: dict[
     yield f"- Bundle: `{evidence['bundle']}` (`{VERDICTS}`)"
     yield f"- Model: {choice['candidate']}{f' ({learned})' if learned else ''} (`{CHOICE}`)"
     yield f"- Taken because: {choice['reason']} (`{CHOICE}`)"
-    yield f"- Problem: {layout.task}; `{_text(layout.target)}` from {len(layout.features)} columns (`{LAYOUT}`)"
+    asked = in_words(layout.task, layout.history)
+    yield f"- Problem: {asked}; `{_text(layout.target)}` from {len(layout.features)} columns (`{LAYOUT}`)"
     if told := layout.history:
         group = f" of the same {_text(' and '.join(told.by))}" if told.by else ""
         yield f"- Takes {_listed(told.columns)} of up to {told.rows} earlier rows{group}, by `{told.time}` (`{LAYOUT}`)"

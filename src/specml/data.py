@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
+from specml.values import Duration
+
 if TYPE_CHECKING:
     import numpy as np
     import polars as pl
@@ -164,6 +166,11 @@ class Steps(BaseModel):
     season: int
     """How many steps back the seasonal naive forecast looks."""
 
+    @property
+    def length(self) -> str:
+        """How long a step is, for people."""
+        return self.step if isinstance(self.step, str) else str(Duration(self.step))
+
 
 class PastRows(BaseModel):
     """Which of the rows before it a row is told of: those of its group that are strictly earlier, the latest ones."""
@@ -186,6 +193,13 @@ class PastRows(BaseModel):
     def _told(self, told: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Without what came later, where it says nothing: models of before are told as they were."""
         return {name: value for name, value in told(self).items() if name != "steps" or value is not None}
+
+
+def in_words(task: Task, history: PastRows | None) -> str:
+    """What a model is asked for, for people."""
+    if history is None or history.steps is None:
+        return task
+    return f"forecast, {history.steps.horizon} × {history.steps.length} ahead"
 
 
 class Layout(BaseModel):

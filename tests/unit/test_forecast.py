@@ -15,7 +15,7 @@ from specml.bundle import open_bundle, predict
 from specml.candidates.lagged_lightgbm import LaggedLightGBM
 from specml.candidates.lightgbm import LightGBM
 from specml.cli.predict import command
-from specml.data import Design, Layout, PastRows, Steps, feature_array, past
+from specml.data import Design, Layout, PastRows, Steps, feature_array, in_words, past
 from specml.errors import DataCheckFailed
 from specml.evidence import Evidence, Serial
 from specml.gates.baseline import Baseline
@@ -288,6 +288,7 @@ def asked_of_the_bundle(folder: Path, rows: dict[str, list[Any]], opened: Any, m
     done = CliRunner().invoke(command, [str(folder / "both.csv"), "--bundle", str(folder / "artifacts/bundle")])
     assert done.exit_code == 0, done.output
     assert pl.read_csv(done.stdout.encode())["predicted"].to_list()[-6:] == pytest.approx(wanted, rel=1e-6)
+    assert "- Problem: forecast, 3 × 1d ahead" in (folder / "artifacts/release/card.md").read_text()
     plots = (folder / "artifacts/validate/curves.json").read_bytes()
     assert {"course", "phases"} <= json.loads(plots).keys()
 
@@ -361,6 +362,14 @@ def test_the_baseline_of_a_forecast_is_the_seasonal_naive_one() -> None:
     assert verdict.value == pytest.approx(np.abs(naive - y).mean() - np.abs(model - y).mean())
     assert "mean_absolute_error over the seasonal naive forecast" in verdict.reason
     assert Baseline().check(Evidence("regression", y, naive, None, naive, naive, serial=serial)).outcome == "refused"
+
+
+def test_people_are_told_that_it_is_a_forecast() -> None:
+    told = PastRows(rows=7, columns=("sales",), time="day", steps=Steps(step=86400.0, horizon=3, season=7))
+    assert in_words("regression", told) == "forecast, 3 × 1d ahead"
+    assert in_words("regression", told.model_copy(update={"steps": None})) == "regression"
+    monthly = Steps(step="month", horizon=6, season=12)
+    assert in_words("regression", told.model_copy(update={"steps": monthly})) == "forecast, 6 × month ahead"
 
 
 def growing(n: int = 400) -> Design:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from specml.data import Layout
+from specml.data import Layout, in_words
 from specml.errors import SpecmlError
 from specml.files import read_json
 from specml.report import svg
@@ -93,7 +93,7 @@ def sections(seen: Explored) -> dict[str, Any]:
             ("training rows", f"{seen.facts['rows']:,}", f"{rows['test']:,} held out and not looked at"),
             ("columns", f"{len(strongest):,}", f"{len(seen.prepared['set_aside']):,} more set aside"),
             ("with missing values", f"{gaps:,}", "columns"),
-            ("target", svg.cut(seen.layout.target, 24), seen.layout.task),
+            ("target", svg.cut(seen.layout.target, 24), in_words(seen.layout.task, seen.layout.history)),
         ],
         "sample": f"{seen.facts['sample']:,}" if seen.facts["sample"] < seen.facts["rows"] else "",
         "target": _target(seen),

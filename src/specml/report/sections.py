@@ -30,7 +30,7 @@ from specml.card import (
     widened,
 )
 from specml.curves import merged
-from specml.data import iso
+from specml.data import in_words, iso
 from specml.explain import UNITS
 from specml.metrics import TABLE
 from specml.report import svg
@@ -128,7 +128,7 @@ def _verdict(facts: Facts) -> dict[str, Any]:
 def _problem(facts: Facts) -> list[tuple[str, str]]:
     problem, layout = facts.spec.problem, facts.layout
     rows = [
-        ("task", layout.task),
+        ("task", in_words(layout.task, layout.history)),
         ("target", layout.target),
         ("intended use", problem.intended_use or "not stated"),
         ("out of scope", "; ".join(problem.out_of_scope) or "not stated"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from specml.bundle import quantile_name
-from specml.data import TEXT_READ, iso, looks_back
+from specml.data import TEXT_READ, in_words, iso, looks_back
 from specml.serving.announce import example, example_row
 from specml.serving.history import KEY, only_told
 from specml.serving.request import shares
@@ -50,12 +50,13 @@ def openapi(
     if not explained_rows:
         del paths["/explain"]
     error = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
+    asked = in_words(contract.task, contract.history)
     document: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {
             "title": contract.name,
             "version": version,
-            "description": f"Predicts {contract.target} ({contract.task}) with {contract.candidate}.",
+            "description": f"Predicts {contract.target} ({asked}) with {contract.candidate}.",
         },
         "paths": paths,
         "components": {"schemas": {"Error": error}},

@@ -13,7 +13,6 @@ from specml.casting import blank_as_missing, cast, finite
 from specml.component import Block, Disagreement
 from specml.data import MISSING, MONTHS, MOST_BACK, PastRows, looks_back, past
 from specml.errors import DataCheckFailed
-from specml.values import Duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -213,7 +212,7 @@ def _steps_back(table: pl.DataFrame, told: PastRows, steps: Steps) -> Callable[[
     order = np.argsort(key, kind="stable")
     ordered = key[order]
     if twice := len(ordered) - len(np.unique(ordered)):
-        what = f"{twice} rows stand in the same step of {words(steps)} as another of their series."
+        what = f"{twice} rows stand in the same step of {steps.length} as another of their series."
         hint = "Name what tells series apart in problem.forecast.by, take a shorter step, or sum such rows up before."
         raise DataCheckFailed(what, where=f"data.columns.{told.time}", hint=hint)
 
@@ -247,15 +246,10 @@ def numbered(times: pl.Series, steps: Steps) -> np.ndarray:
         return np.array(months.to_numpy() // MONTHS[steps.step], dtype=np.int64)
     passed, step = read.to_physical().to_numpy(), round(steps.step * 1e6)
     if odd := int(((passed - passed[0]) % step != 0).sum()):
-        what = f"{odd} rows stand between the steps of {words(steps)} that the first row begins."
+        what = f"{odd} rows stand between the steps of {steps.length} that the first row begins."
         hint = "Round the times, or take a shorter problem.forecast.step."
         raise DataCheckFailed(what, where=where, hint=hint)
     return np.array(passed // step, dtype=np.int64)
-
-
-def words(steps: Steps) -> str:
-    """How long a step is, for people."""
-    return steps.step if isinstance(steps.step, str) else str(Duration(steps.step))
 
 
 def _order(table: pl.DataFrame, told: PastRows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
