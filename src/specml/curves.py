@@ -166,6 +166,9 @@ def _regression(evidence: Evidence) -> dict[str, Any]:
     if tail >= 0.25:
         return {"predicted_actual": means, "residuals": [], "beyond": 0, "normal": []}
     low, high = np.quantile(residuals, [tail, 1 - tail])
+    if 0 < high - low < 1e-9 * max(abs(low), abs(high)):  # one number but for its last digits: no bins can part it
+        low = high = float(np.median(residuals))
+        residuals = np.full(len(residuals), low)
     inside = residuals[(residuals >= low) & (residuals <= high)]
     counts, edges = np.histogram(inside, bins=2 * BINS, range=(low, high))
     shares = np.linspace(tail, 1 - tail, 41)
@@ -196,12 +199,24 @@ def _forecast(evidence: Evidence) -> dict[str, Any]:
     number = serial.number - serial.number.min()
     course = [
         {"from": int(number[rows].min()), "to": int(number[rows].max()), **means(rows)}
-        for rows in _parts(number, PERIODS, FEWEST)
+        for rows in _periods(number, serial.season)
     ]
     phase = serial.number % serial.season
     phases = [{"phase": int(one), **means(np.flatnonzero(phase == one))} for one in np.unique(phase)]
     told = phases if 1 < serial.season <= PERIODS and all(one["n"] >= FEWEST for one in phases) else []
     return {"course": course, "phases": told}
+
+
+def _periods(number: np.ndarray, season: int) -> list[np.ndarray]:
+    """Row indices by time, in parts of whole seasons where there are ten of them: their rhythm is not drawn."""
+    import numpy as np
+
+    span = int(number.max()) + 1
+    if span < 10 * season:
+        return _parts(number, PERIODS, FEWEST)
+    part = number // (season * -(-span // (PERIODS * season)))
+    found = [np.flatnonzero(part == one) for one in np.unique(part)]
+    return [rows for rows in found if len(rows) >= FEWEST]
 
 
 def _parts(scores: np.ndarray, bins: int, fewest: int) -> list[np.ndarray]:

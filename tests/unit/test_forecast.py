@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 
+from specml import curves
 from specml.bundle import open_bundle, predict
 from specml.candidates.lagged_lightgbm import LaggedLightGBM
 from specml.candidates.lightgbm import LightGBM
@@ -24,6 +25,7 @@ from specml.serving.request import named
 from specml.spec import Spec
 from specml.stages import prepare
 from specml.tables import history
+from specml.values import Duration
 from tests.conftest import run_stages
 from tests.unit.test_prepare import prepared
 
@@ -106,7 +108,7 @@ def test_the_season_that_is_known_covers_the_horizon(horizon: Any, season: Any, 
 @pytest.mark.parametrize(("step", "days"), [("month", 31), ("quarter", 92), ("year", 366)])
 def test_steps_of_the_calendar_have_an_embargo_that_is_long_enough(step: str, days: int) -> None:
     made = spec(forecast={"step": step, "horizon": 2, "season": 4})
-    assert made.data.split.embargo == 2 * days * 86400
+    assert made.data.split.embargo == Duration(2 * days * 86400)
 
 
 def test_what_the_spec_says_stays_and_the_seasonal_forecast_is_among_it() -> None:
@@ -332,7 +334,12 @@ def test_rows_that_are_no_steps_are_refused(change: dict[str, list[Any]], says: 
 def test_blocks_of_neighbours_are_drawn_together() -> None:
     number = np.repeat(np.arange(50), 2)[::-1].copy()
     drawn: list[Any] = []
-    bootstrap(lambda rows: float(drawn.append(number[rows]) or 0.0), 100, 0.95, 0, Serial(number, 5))
+
+    def keep(rows: np.ndarray) -> float:
+        drawn.append(number[rows])
+        return 0.0
+
+    bootstrap(keep, 100, 0.95, 0, Serial(number, 5))
     for one in drawn:
         assert len(one) == 100
         steps = one[::2]
@@ -402,3 +409,20 @@ def test_its_options_are_those_of_lightgbm() -> None:
     ours, theirs = LaggedLightGBM.model_fields, LightGBM.model_fields
     for name in ours.keys() - {"type", "space", "difference"}:
         assert (ours[name].default, ours[name].metadata) == (theirs[name].default, theirs[name].metadata), name
+
+
+def test_a_forecast_is_drawn_by_whole_seasons_and_never_by_single_rows() -> None:
+    number = np.arange(24 * 100)
+    y = np.sin(2 * np.pi * number / 24)
+    naive = np.zeros(len(y))
+    told = Evidence("regression", y, y + 0.5, None, y, naive, serial=Serial(number, 24, 24))
+    drawn = curves.drawn(told, ())
+    assert len(drawn["course"]) == 50
+    assert all(one["n"] == 48 and abs(one["actual"]) < 1e-6 for one in drawn["course"])
+    assert [one["phase"] for one in drawn["phases"]] == list(range(24))
+    assert drawn["phases"][6]["error"] == pytest.approx(0.5)
+    assert drawn["phases"][6]["naive_error"] == pytest.approx(1)
+    few = Evidence("regression", y[:60], y[:60], None, y[:60], naive[:60], serial=Serial(number[:60], 24, 24))
+    drawn = curves.drawn(few, ())
+    assert min(one["n"] for one in drawn["course"]) >= curves.FEWEST
+    assert drawn["phases"] == []
