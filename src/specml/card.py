@@ -231,6 +231,7 @@ def _training(layout: Layout, prepared: dict[str, Any]) -> Iterator[str]:
         ("quarantined", "were put aside by checks"),
         ("unlabelled", "have no label, and train nothing"),
         ("embargoed", "stand within the embargo before the held-out ones, and train nothing"),
+        ("first_season", "are of a series' first season, and are history only"),
     ):
         if n := prepared["rows"].get(key):
             yield f"{n:,} rows {what} (`{PREPARED}`)."

@@ -17,7 +17,7 @@ from specml.candidates.lagged_lightgbm import LaggedLightGBM
 from specml.candidates.lightgbm import LightGBM
 from specml.cli.predict import command
 from specml.data import Design, Layout, PastRows, Steps, feature_array, in_words, past
-from specml.errors import DataCheckFailed
+from specml.errors import DataCheckFailed, NotEnoughData
 from specml.evidence import Evidence, Serial
 from specml.gates.baseline import Baseline
 from specml.metrics import bootstrap
@@ -205,7 +205,11 @@ def test_prepared_rows_are_told_what_a_loop_finds(tmp_path: Path) -> None:
     inside = [p for p, day in enumerate(rows["day"]) if day <= first - timedelta(days=3)]
     before = by_loop(rows, 7)
     errors = [abs(rows["sales"][p] - value) for p in inside if (value := before[p]) is not None]
-    assert train.height == len(inside)
+    begun = {shop: min(d for s, d in at if s == shop) + timedelta(days=7) for shop in ("a", "b")}
+    assert train.height == sum(rows["day"][p] >= begun[rows["shop"][p]] for p in inside)
+    told = json.loads((tmp_path / prepare.METRICS).read_bytes())["rows"]
+    assert told["first_season"] == len(inside) - train.height
+    assert sum(told.values()) == len(rows["day"])
     assert layout.seasonal_error == pytest.approx(np.mean(errors))
     assert {c.name for c in layout.features if "@" not in c.name} == {"shop", "holiday", "day"}
     assert "visitors" in json.loads((tmp_path / prepare.METRICS).read_bytes())["set_aside"]
@@ -426,3 +430,11 @@ def test_a_forecast_is_drawn_by_whole_seasons_and_never_by_single_rows() -> None
     drawn = curves.drawn(few, ())
     assert min(one["n"] for one in drawn["course"]) >= curves.FEWEST
     assert drawn["phases"] == []
+
+
+def test_a_series_may_be_shorter_than_what_is_looked_back_at(tmp_path: Path) -> None:
+    train, _, layout = prepared(tmp_path, series(50, shops=tuple("abcdef")), **tree())
+    assert train[past("sales", 49)].null_count() == train.height
+    assert past("sales", 49) in {column.name for column in layout.features}
+    with pytest.raises(NotEnoughData, match="no series is known for 45 steps before the held-out ones"):
+        prepared(tmp_path, series(50, shops=tuple("abcdef")), **tree(forecast={"season": 45}))

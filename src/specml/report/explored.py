@@ -264,7 +264,11 @@ def _found(seen: Explored) -> dict[str, Any]:
     """What the stage ``prepare`` has found."""
     prepared, rows = seen.prepared, dict(seen.prepared["rows"])
     names = {"train": "for training", "test": "held out", "unlabelled": "without a label, left out"}
-    names |= {"quarantined": "in quarantine", "embargoed": "within the embargo, left out"}
+    names |= {
+        "quarantined": "in quarantine",
+        "embargoed": "within the embargo, left out",
+        "first_season": "of the first season, left out",
+    }
     odd = {**prepared.get("repaired", {}), **prepared.get("odd", {})}
     return {
         "rows": [(names.get(key, key), f"{n:,}") for key, n in rows.items() if n or key in ("train", "test")],

@@ -226,7 +226,11 @@ def _held_out(prepared: dict[str, Any]) -> str:
     """How the sides were divided, and which rows are on neither."""
     rows = prepared["rows"]
     said = [f"held out: {prepared['held_out']}"] if "held_out" in prepared else []
-    for key, what in (("unlabelled", "without a label"), ("embargoed", "within the embargo")):
+    for key, what in (
+        ("unlabelled", "without a label"),
+        ("embargoed", "within the embargo"),
+        ("first_season", "of the first season"),
+    ):
         said += [f"{rows[key]:,} rows {what} left out"] if rows.get(key) else []
     return "; ".join(said)
 

@@ -114,6 +114,9 @@ def _stop_rows(
     y, key = train[layout.target].to_numpy()[inside], _fold_key(layout, train[inside])
     try:
         fit, stop = splits.divide(layout.folding, key, y, STOP_SHARE, spec.search.seed)
+        if len(fit) < len(inside) / 2:  # an embargo as long as a short fold: these rows score nothing, and need none
+            bare = layout.folding.model_copy(update={"embargo": 0})
+            fit, stop = splits.divide(bare, key, y, STOP_SHARE, spec.search.seed)
     except NotEnoughData as error:
         what = f"too few rows to stop early: {error.what}"
         raise NotEnoughData(what, where="search.folds", hint=FEWER) from None

@@ -102,9 +102,11 @@ def _prepared(work: Work, folder: Path) -> tuple[dict[str, Any], list[str]]:
     labels.bounded(spec, unlabelled, table.height, findings)
     table, classes = _coded(spec, table, set_aside)
     _refuse_set_aside(spec, set_aside)
-    narrow = table.narrow(list(dict.fromkeys([target, *_divides(spec), *spec.with_role("protected")])))
+    by = spec.problem.forecast.by if spec.problem.forecast else ()
+    narrow = table.narrow(list(dict.fromkeys([target, *_divides(spec), *by, *spec.with_role("protected")])))
     contract.balanced(spec, narrow[target], findings)
-    train_rows, test_rows = splits.hold_out(split, narrow, target, spec.problem.learns)
+    past_rows, test_rows = splits.hold_out(split, narrow, target, spec.problem.learns)
+    train_rows = past_rows[forecast.begun(spec, narrow[past_rows])]
     if not table.single:  # rows come in the order in which they are stored
         train_rows.sort()
     known, held = narrow[train_rows], narrow[test_rows]
@@ -115,7 +117,7 @@ def _prepared(work: Work, folder: Path) -> tuple[dict[str, Any], list[str]]:
     layout = layouts.layout(spec, features, layouts.seen(spec, features, train), classes, set_aside)
     looked_at = train.all() if train.single else train.sampled(strength.ROWS)
     if layout.history and layout.history.steps:
-        layout = _scaled(spec, layout, train, [*table.schema.names(), *set_aside])
+        layout = _scaled(spec, layout, narrow[past_rows], [*table.schema.names(), *set_aside])
     strengths = leakage.single_columns(spec, layout, looked_at, findings)
     leakage.across(spec, layout, train, test.sampled(strength.ROWS), findings)
     findings.refuse()
@@ -128,8 +130,11 @@ def _prepared(work: Work, folder: Path) -> tuple[dict[str, Any], list[str]]:
         "set_aside": dict(sorted(set_aside.items())),
         "checks": findings.told(),
     }
-    if embargoed := narrow.height - known.height - held.height:
-        told["rows"]["embargoed"] = embargoed
+    left_out = {
+        "embargoed": narrow.height - len(past_rows) - held.height,
+        "first_season": len(past_rows) - known.height,
+    }
+    told["rows"] |= {name: n for name, n in left_out.items() if n}
     facts = {"joins": found, "labels": labelled, "repaired": repaired.done, "odd": repaired.odd}
     told |= {key: one for key, one in facts.items() if one}
     if apart is not None:
@@ -139,13 +144,12 @@ def _prepared(work: Work, folder: Path) -> tuple[dict[str, Any], list[str]]:
     return told, [*_notes(told), *labels.notes(spec.data.labels, labelled), *findings.warnings()]
 
 
-def _scaled(spec: Spec, layout: Layout, train: Batches, names: list[str]) -> Layout:
+def _scaled(spec: Spec, layout: Layout, past: pl.DataFrame, names: list[str]) -> Layout:
     """``layout`` of a forecast with the error by which others are scaled; ``names``: the columns that there are."""
     asked, told = spec.problem.forecast, layout.history
     assert asked is not None
     assert told is not None
     ingest.refuse_missing(dict.fromkeys(asked.named, "problem.forecast"), names)
-    past = train.narrow(list(dict.fromkeys([layout.target, told.time, *told.by])))
     return layout.model_copy(update={"seasonal_error": forecast.seasonal_error(past, layout.target, asked, told.time)})
 
 
@@ -229,6 +233,8 @@ def _notes(told: dict[str, Any]) -> Iterator[str]:
         yield f"{n:,} rows without a label are left out"
     if n := told["rows"].get("embargoed"):
         yield f"{n:,} rows within the embargo are left out"
+    if n := told["rows"].get("first_season"):
+        yield f"{n:,} rows of a series' first season train nothing: they are history"
     for key in ("repaired", "odd"):
         yield from (f"{name}: {what}" for name, what in sorted(told.get(key, {}).items()))
     yield from (f"{name} set aside: {reason}" for name, reason in told["set_aside"].items())

@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError
 
 from specml.component import Block, Disagreement
 from specml.data import MOST_BACK, Calendar, PastRows, Steps, looks_back, past
+from specml.errors import NotEnoughData
 from specml.kinds import Feature
 from specml.tables import history
 from specml.values import Duration
@@ -21,6 +22,7 @@ from specml.values import Duration
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import numpy as np
     import polars as pl
 
     from specml.spec import Spec
@@ -253,7 +255,9 @@ def _reads(spec: Spec, asked: Forecast) -> Iterator[Disagreement]:
                 continue
             when = f"{back} steps back" if back else "at the row's own time"
             what = f"reads {of!r} {when}, but rows are told {asked.ahead} steps ahead: it is not known by then."
-            hint = f"Look back {asked.ahead} steps or more, or add {of} to problem.forecast.known_ahead."
+            hint = f"Look back {asked.ahead} steps or more."
+            if of != spec.problem.target:
+                hint = f"{hint[:-1]}, or add {of} to problem.forecast.known_ahead."
             yield Disagreement(key=("features", "derive", name), what=what, hint=hint)
             break
 
@@ -277,6 +281,31 @@ def seasonal_error(table: pl.DataFrame, target: str, asked: Forecast, time: str)
     (before,) = history.values(table, {target: [season]}, told)
     error = (table[target] - before).abs().mean()
     return error if isinstance(error, float) and error > 0 else None
+
+
+def begun(spec: Spec, table: pl.DataFrame) -> np.ndarray:
+    """Of which rows the series had begun a known season before, bool [n]; all where nothing is forecast.
+
+    Those of the first season can't have what all later rows have: a model of them would be of another kind.
+
+    Raises:
+        NotEnoughData: there are none.
+    """
+    import numpy as np
+    import polars as pl
+
+    asked, time = spec.problem.forecast, spec.data.split.column
+    if asked is None or time is None or not table.height:
+        return np.ones(table.height, dtype=bool)
+    number = pl.Series("number", history.numbered(table[time], asked.told))
+    first = pl.col("number").min()
+    after = pl.col("number") - (first.over(asked.by) if asked.by else first)
+    later = table.select(asked.by).with_columns(number).select(after >= asked.known_season)
+    found: np.ndarray = later.to_series().to_numpy()
+    if not found.any():
+        what = f"no series is known for {asked.known_season} steps before the held-out ones: none has a season before."
+        raise NotEnoughData(what, where="problem.forecast.season", hint="Take more rows, or a smaller data.split.test.")
+    return found
 
 
 def seasonal(steps: Steps, target: str) -> str:

@@ -147,7 +147,9 @@ def layout(
         if not chosen.takes(name) and name not in read:
             set_aside[name] = "features.include and exclude leave it out"
             continue
-        if column.constant:
+        # What is derived for a forecast unless the spec says may look farther back than there are rows.
+        far = spec.problem.forecast is not None and looks_back(name) is not None
+        if column.constant and not far:
             alone = looks_back(name) and column.missing == column.rows
             set_aside[name] = (
                 "no training row has so many rows before it" if alone else "it has one value only in the training rows"
