@@ -438,3 +438,11 @@ def test_a_series_may_be_shorter_than_what_is_looked_back_at(tmp_path: Path) -> 
     assert past("sales", 49) in {column.name for column in layout.features}
     with pytest.raises(NotEnoughData, match="no series is known for 45 steps before the held-out ones"):
         prepared(tmp_path, series(50, shops=tuple("abcdef")), **tree(forecast={"season": 45}))
+
+
+def test_all_rows_may_be_one_series(tmp_path: Path) -> None:
+    rows = series(220, shops=("a",))
+    train, test, _ = prepared(tmp_path, rows, **tree(forecast={"by": ()}))
+    assert min(train["day"]) >= START + timedelta(days=7)
+    found = dict(zip(rows["day"], by_loop(rows, 7), strict=True))
+    assert test[past("sales", 7)].to_list() == [found[day] for day in test["day"]]

@@ -297,11 +297,11 @@ def begun(spec: Spec, table: pl.DataFrame) -> np.ndarray:
     asked, time = spec.problem.forecast, spec.data.split.column
     if asked is None or time is None or not table.height:
         return np.ones(table.height, dtype=bool)
-    number = pl.Series("number", history.numbered(table[time], asked.told))
-    first = pl.col("number").min()
-    after = pl.col("number") - (first.over(asked.by) if asked.by else first)
-    later = table.select(asked.by).with_columns(number).select(after >= asked.known_season)
-    found: np.ndarray = later.to_series().to_numpy()
+    number = pl.Series("@step", history.numbered(table[time], asked.told))
+    first = pl.col("@step").min()
+    after = pl.col("@step") - (first.over(asked.by) if asked.by else first)
+    rows = pl.DataFrame([number, *(table[name] for name in asked.by)])
+    found: np.ndarray = rows.select(after >= asked.known_season).to_series().to_numpy()
     if not found.any():
         what = f"no series is known for {asked.known_season} steps before the held-out ones: none has a season before."
         raise NotEnoughData(what, where="problem.forecast.season", hint="Take more rows, or a smaller data.split.test.")
