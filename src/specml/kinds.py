@@ -241,6 +241,10 @@ class Candidate(Component):
     space: dict[str, Dimension] = {}
     """What a search tries, by option; the family's usual ranges unless given. The options themselves are the
     first trial, then come the family's strong settings, as far as they lie in these ranges."""
+    target_transform: Literal["none", "sqrt", "log"] = "none"
+    """Regressions: what is learned in place of the target, its square root or ``log(1 + target)``; no target may be
+    below 0. Answers are the target itself, and explained by asking the graph. Without a ``space``, a search tries all
+    three where no training row's target is below 0."""
 
     @property
     def watches(self) -> bool:
@@ -264,6 +268,9 @@ class Candidate(Component):
         if self.space and spec.search.trials == 1:
             hint = "Say search.trials: how many settings are tried."
             yield Disagreement(key=("space",), what="has no effect: there is one trial.", hint=hint)
+        if spec.problem.task in ("binary", "multiclass") and self.target_transform != "none":
+            what = "has no effect on classes: it is for regressions."
+            yield Disagreement(key=("target_transform",), what=what, hint="Leave it out.")
         yield from space.disagreements(self, self.space)
 
 

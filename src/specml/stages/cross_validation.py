@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
-from specml import quantiles
+from specml import transformed
 from specml.data import Design, Layout
 from specml.errors import DataCheckFailed, NotEnoughData
 from specml.kinds import Training
@@ -81,7 +81,7 @@ def cross_validate(
         if mitigated:
             fit = weighed(spec, train[fit_rows], fit)
             stop = None if stop is None or stop_rows is None else weighed(spec, train[stop_rows], stop)
-        model = quantiles.fit(candidate, fit, layout.quantiles, seed=spec.search.seed, threads=threads, stop_on=stop)
+        model = transformed.fit(candidate, fit, layout.quantiles, seed=spec.search.seed, threads=threads, stop_on=stop)
         outcome[outside] = model.predict(held.X)
         for name, value in model.learned.items():
             learned.setdefault(name, []).append(value)

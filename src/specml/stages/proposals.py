@@ -6,36 +6,50 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from specml.metrics import TABLE
-from specml.space import setting, whole
+from specml.space import Dimension, setting, whole
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     import optuna
+    import polars as pl
 
+    from specml.data import Layout
     from specml.kinds import Candidate
-    from specml.space import Dimension, Setting
+    from specml.space import Setting
     from specml.spec import Spec
     from specml.stages.journal import Trial
 
     Settings = dict[str, Setting]
 
+TRANSFORM = "target_transform"
+TRANSFORMS = Dimension(choices=("none", "sqrt", "log"))
 AT_RANDOM = 4
 """Optuna proposes at random until it knows as many trials: the first generation. Its own ten would spend a small
 search on chance, although the portfolio has already told where settings are good."""
 
 
+def usual_space(candidate: Candidate, layout: Layout, train: pl.DataFrame) -> Mapping[str, Dimension]:
+    """The family's own ranges, and how a regression's target is learned, where that may be a choice."""
+    usual = candidate.usual_space
+    if not usual or layout.task in ("binary", "multiclass") or train[layout.target].min() < 0:  # type: ignore[operator]
+        return usual
+    return {**usual, TRANSFORM: TRANSFORMS}
+
+
 def planned(candidate: Candidate, space: Mapping[str, Dimension]) -> list[Settings]:
     """The first trials, which depend on no result: the candidate's own options, then the portfolio, without repeats.
 
-    Of the portfolio counts what ``space`` lets vary, within its ranges; other options keep the candidate's value,
-    or take the nearest that lies in their range.
+    A regression's target is learned in every way that it may be before the portfolio begins. Of this counts what
+    ``space`` lets vary, within its ranges; other options keep the candidate's value, or take the nearest that lies in
+    their range.
     """
     ranges = _ranges(candidate, space)
     own = {name: setting(candidate, name) for name in ranges}
     plan = [own]
     base = {name: _nearest(ranges[name], value) for name, value in own.items()}
-    for one in candidate.portfolio:
+    ways = space[TRANSFORM].choices if TRANSFORM in space else ()
+    for one in (*({TRANSFORM: way} for way in ways), *candidate.portfolio):
         changes = {name: value for name, value in one.items() if name in ranges and _lies_in(ranges[name], value)}
         if (settings := base | changes) not in plan:
             plan.append(settings)
@@ -47,11 +61,21 @@ def proposed(
 ) -> dict[int, Settings]:
     """Settings for the trials ``numbers``; a function of what is given alone."""
     plan = dict(enumerate(planned(candidate, space)))
+    if before and TRANSFORM in space:
+        # The portfolio goes on from the way to learn the target that is the best so far.
+        way = best_of(before, spec.problem.metric).settings[TRANSFORM]
+        plan |= {number: {**plan[number], TRANSFORM: way} for number in numbers if number in plan}
     if numbers[-1] in plan:
         return {number: plan[number] for number in numbers}
     ranges = _ranges(candidate, space)
     study = _study(spec, ranges, before, numbers)
     return {number: plan[number] if number in plan else dict(study.ask(ranges).params) for number in numbers}
+
+
+def best_of(trials: Iterable[Trial], metric: str) -> Trial:
+    """The first of equals among those that went through every fold."""
+    better = max if TABLE[metric].larger_is_better else min
+    return better((trial for trial in trials if not trial.judged.pruned), key=lambda trial: trial.mean)
 
 
 def _study(spec: Spec, ranges: dict[str, Any], before: list[Trial], numbers: range) -> optuna.Study:

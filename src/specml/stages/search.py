@@ -12,13 +12,12 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from specml.metrics import TABLE
 from specml.space import with_settings
 from specml.stages.cluster import ClusterJudges
 from specml.stages.cross_validation import cross_validate
 from specml.stages.journal import Journal, Trial
 from specml.stages.judges import Judges
-from specml.stages.proposals import proposed
+from specml.stages.proposals import best_of, proposed, usual_space
 from specml.stages.work import threads
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ class Found:
 
 def search(work: Work, candidate: Candidate, layout: Layout, train: pl.DataFrame) -> Found:
     """Try settings of ``candidate``; goes on from what its journal holds."""
-    spec, space = work.spec, candidate.space or candidate.usual_space
+    spec, space = work.spec, candidate.space or usual_space(candidate, layout, train)
     judge = partial(cross_validate, spec, layout=layout, train=train)
     if spec.search.trials == 1 or not space:
         return Found(Trial(0, {}, judge(candidate=candidate, threads=threads(), say=work.say)))
@@ -104,8 +103,7 @@ class _Course:
     @property
     def best(self) -> Trial:
         """The first of equals among those that went through every fold."""
-        better = max if TABLE[self.work.spec.problem.metric].larger_is_better else min
-        return better((trial for trial in self.trials if not trial.judged.pruned), key=lambda trial: trial.mean)
+        return best_of(self.trials, self.work.spec.problem.metric)
 
     def add(self, trials: Iterable[Trial]) -> None:
         self.found |= {trial.number: trial for trial in trials}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from specml import transformed
 from specml.data import Layout
-from specml.files import canonical_json, folder_atomic, write_atomic
+from specml.files import canonical_json, folder_atomic, read_json, write_atomic
 from specml.plan import Stage
 from specml.preprocessing import Preprocessing
-from specml.quantiles import fit, load
 from specml.space import with_settings
 from specml.stages import feasibility, prepare
 from specml.stages.cross_validation import fit_design, weighed
@@ -65,6 +65,7 @@ def work(work: Work) -> None:
     spec, candidate = work.spec, work.spec.candidates[work.key]
     layout = Layout.model_validate_json(work.path(prepare.LAYOUT).read_bytes())
     train = pl.read_parquet(work.path(prepare.TRAIN))
+    transformed.check(candidate, train[layout.target].to_numpy(), f"candidates.{work.key}")
     # Linear algebra splits its sums by thread; one thread gives the same bits everywhere.
     with threadpool_limits(1, user_api="blas"):
         found = search(work, candidate, layout, train)
@@ -73,7 +74,7 @@ def work(work: Work) -> None:
         work.say("refit on all training rows", done=0.95)
         preprocessing, design = fit_design(spec, candidate, layout, train)
         design = weighed(spec, train, design)
-        model = fit(final, design, layout.quantiles, seed=spec.search.seed, threads=threads())
+        model = transformed.fit(final, design, layout.quantiles, seed=spec.search.seed, threads=threads())
     scores, metric = best.judged.folds, spec.problem.metric
     told: dict[str, Any] = {"metric": metric, "folds": scores, "learned": best.judged.learned}
     if found.trials:
@@ -103,4 +104,5 @@ def size(folder: Path) -> int:
 def load_model(work: Work, layout: Layout, candidate: Candidate, folder: str) -> tuple[Preprocessing, Model]:
     """The trained model of a candidate, from the files of its stage."""
     path = work.path(folder)
-    return Preprocessing.load(path / "preprocessing.json"), load(candidate, path, layout.task, layout.quantiles)
+    found = with_settings(candidate, read_json(path / "cross_validation.json").get("options", {}))
+    return Preprocessing.load(path / "preprocessing.json"), transformed.load(found, path, layout.task, layout.quantiles)
