@@ -229,6 +229,8 @@ class Candidate(Component):
     """Whether ``fit`` keeps to ``Design.monotone``."""
     predicts_quantiles: ClassVar[bool] = False
     """Whether ``fit`` predicts ``Design.quantile`` where that is one."""
+    answers_with_past: ClassVar[bool] = False
+    """Whether its answers are made of past values as they are: they take no ``target_transform``."""
     complexity: ClassVar[int] = 2
     """Its place from the simplest models on, by which ``selection.rule`` may choose: 0 a constant, 1 linear, 2 trees,
     3 a network or anything."""
@@ -270,6 +272,9 @@ class Candidate(Component):
             yield Disagreement(key=("space",), what="has no effect: there is one trial.", hint=hint)
         if spec.problem.task in ("binary", "multiclass") and self.target_transform != "none":
             what = "has no effect on classes: it is for regressions."
+            yield Disagreement(key=("target_transform",), what=what, hint="Leave it out.")
+        if self.answers_with_past and self.target_transform != "none":
+            what = "does not fit a family that answers with past values as they are."
             yield Disagreement(key=("target_transform",), what=what, hint="Leave it out.")
         yield from space.disagreements(self, self.space)
 

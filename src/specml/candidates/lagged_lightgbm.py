@@ -36,6 +36,7 @@ class LaggedLightGBM(Candidate):
     tasks: ClassVar[tuple[Task, ...]] = ("forecast",)
     prefers: ClassVar[Preference] = Preference(missing="native", scale="none", encode="ordinal")
     stops_early: ClassVar[bool] = True
+    answers_with_past: ClassVar[bool] = True
     usual_space: ClassVar[Mapping[str, Dimension]] = {
         "difference": Dimension(choices=("season", "none")),
         "learning_rate": Dimension(low=0.02, high=0.2, log=True),

@@ -27,6 +27,7 @@ class SeasonalNaive(Candidate):
     tasks: ClassVar[tuple[Task, ...]] = ("forecast",)
     prefers: ClassVar[Preference] = Preference(missing="native", scale="none", encode="ordinal")
     complexity: ClassVar[int] = 0
+    answers_with_past: ClassVar[bool] = True
 
     type: Literal["seasonal_naive"] = "seasonal_naive"
 
