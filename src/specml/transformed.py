@@ -35,9 +35,8 @@ def check(candidate: Candidate, y: np.ndarray, where: str) -> None:
     Raises:
         DataCheckFailed: one is below 0.
     """
-    ways = {candidate.target_transform}
-    if "target_transform" in candidate.space:
-        ways.update(map(str, candidate.space["target_transform"].choices))
+    space = candidate.space.get("target_transform")
+    ways = {candidate.target_transform, *(space.choices if space else ())}
     below = int((y < 0).sum())
     if below and ways != {"none"}:
         what = f"takes no target below 0; {below:,} of {len(y):,} training rows have one."
