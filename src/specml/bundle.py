@@ -10,9 +10,9 @@ manifest.
 ``open_bundle`` to read the old form, and keep a bundle of the old form under ``tests/``.
 
 - 2: the contract's ``explanation``, with ``design.onnx`` and the files of ``NATIVE`` beside the others.
-  Columns of times and texts, ``history``, ``prediction_interval``, ``quantiles``, ``abstain_band`` and
-  ``group_thresholds`` came later; a specml that does not know them refuses their contract. So did sets of categories in
-  ``booster.txt``; it refuses that file.
+  Columns of times and texts, ``history``, ``image``, ``prediction_interval``, ``quantiles``, ``abstain_band``
+  and ``group_thresholds`` came later; a specml that does not know them refuses their contract. So did sets of
+  categories in ``booster.txt``; it refuses that file.
 - 1: none of these; it is read, and explained from its graph alone.
 """
 
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from specml import admission, booster
-from specml.data import Column, PastRows, Task
+from specml.data import Column, PastRows, Pixels, Task
 from specml.errors import GateRefused, SpecmlError
 from specml.evidence import ABSTAINED
 from specml.files import canonical_json, digest, folder_atomic
@@ -48,16 +48,21 @@ VERDICTS = "artifacts/validate/verdicts.json"
 FILES = ("model.onnx", "contract.json", "reference.json")
 
 DESIGN = "design.onnx"
-NATIVE = {"tree_shap": "booster.txt", "linear": "linear.json", "deep_lift": "network.npz"}
+NATIVE = {
+    "tree_shap": "booster.txt",
+    "linear": "linear.json",
+    "deep_lift": "network.npz",
+    "integrated_gradients": "network.npz",
+}
 """By method of explanation, the file with the model's own numbers; ``DESIGN`` comes with each."""
 
 OPERATORS = frozenset({
     "Abs", "Add", "And", "ArgMax", "ArgMin", "ArrayFeatureExtractor", "BatchNormalization", "Cast", "Clip",
-    "Concat", "Constant", "ConstantOfShape", "Cos", "Div", "Elu", "Equal", "Erf", "Exp", "Flatten", "Floor",
+    "Concat", "Constant", "ConstantOfShape", "Conv", "Cos", "Div", "Elu", "Equal", "Erf", "Exp", "Flatten", "Floor",
     "Gather", "GatherElements", "Gelu", "Gemm", "Greater", "GreaterOrEqual", "HardSigmoid", "HardSwish", "Identity",
     "IsInf", "IsNaN", "LabelEncoder", "LayerNormalization", "LeakyRelu", "Less", "LessOrEqual", "LinearClassifier",
-    "LinearRegressor", "Log", "MatMul", "Max", "Min", "Mod", "Mul", "Neg", "Normalizer", "Not", "Or", "PRelu",
-    "Pow", "Reciprocal", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum",
+    "LinearRegressor", "Log", "MatMul", "Max", "MaxPool", "Min", "Mod", "Mul", "Neg", "Normalizer", "Not", "Or",
+    "PRelu", "Pow", "Reciprocal", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum",
     "Relu", "Reshape", "SVMClassifier", "SVMRegressor", "Scaler", "Selu", "Shape", "Sigmoid", "Sign", "Sin",
     "Slice", "Softmax", "Softplus", "Split", "Sqrt", "Squeeze", "Sub", "Sum", "Tanh", "TfIdfVectorizer",
     "Tokenizer", "TopK", "Transpose", "TreeEnsembleClassifier", "TreeEnsembleRegressor", "Unsqueeze", "Where",
@@ -67,7 +72,7 @@ FOREIGN = frozenset({("com.microsoft", "Tokenizer")})
 """And of these one of onnxruntime's own: ONNX has no operator that splits a text into words or characters."""
 
 
-Method = Literal["tree_shap", "linear", "deep_lift", "shapley"]
+Method = Literal["tree_shap", "linear", "deep_lift", "integrated_gradients", "shapley"]
 Space = Literal["log_odds", "score", "probability", "prediction"]
 
 
@@ -135,6 +140,8 @@ class Contract(BaseModel):
     """Regression: the quantiles that are answered beside ``prediction``, the median; () where that is the mean."""
     prediction_interval: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Regression: the share of rows whose target is to lie between ``lower`` and ``upper``; None: there are none."""
+    image: Pixels | None = None
+    """Which columns an image in a row of a request becomes; None: it can't carry one."""
 
     @property
     def explained(self) -> Explanation:
@@ -262,7 +269,7 @@ def write_bundle(
 def _told(contract: Contract) -> dict[str, Any]:
     """As JSON values; what came later to the contract stands there only where it says something."""
     told = contract.model_dump(mode="json")
-    for name in ("abstain_band", "group_thresholds", "history", "prediction_interval"):
+    for name in ("abstain_band", "group_thresholds", "history", "image", "prediction_interval"):
         if told[name] is None:
             del told[name]
     if not contract.quantiles:

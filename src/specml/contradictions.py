@@ -57,7 +57,11 @@ def _search(spec: Spec) -> Iterator[Disagreement]:
         if search.trials == 1 and getattr(search, name) != getattr(default, name):
             hint = "Say search.trials: how many settings are tried."
             yield Disagreement(key=("search", name), what="has no effect: there is one trial.", hint=hint)
-    if search.executor != "ray" and search.ray_address != default.ray_address:
+    shared = spec.train.workers > 1
+    if shared and not any(candidate.shares for candidate in spec.candidates.values()):
+        what = "has no effect: no candidate is a network, whose refit workers can share."
+        yield Disagreement(key=("train", "workers"), what=what, hint="tabular_mlp and image_cnn are networks.")
+    if search.executor != "ray" and not shared and search.ray_address != default.ray_address:
         what = "has no effect: no cluster is asked."
         yield Disagreement(key=("search", "ray_address"), what=what, hint="Say search.executor: ray.")
 

@@ -11,9 +11,9 @@ import re
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from specml.values import Duration
 
@@ -202,6 +202,22 @@ def in_words(task: Task, history: PastRows | None) -> str:
     return f"forecast, {history.steps.horizon} × {history.steps.length} ahead"
 
 
+class Pixels(BaseModel):
+    """How an image becomes columns: what it is in ``side`` × ``side`` equal areas, from 0 to 1."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    side: Annotated[int, Field(ge=1, le=64)]
+    colour: bool = False
+    """Whether each area has three columns, red, green and blue, in place of its brightness."""
+
+    @property
+    def names(self) -> list[str]:
+        """The columns, row by row."""
+        ends = ("_0", "_1", "_2") if self.colour else ("",)
+        return [f"p{row}_{column}{end}" for row in range(self.side) for column in range(self.side) for end in ends]
+
+
 class Layout(BaseModel):
     """How the prepared tables are to be read."""
 
@@ -221,6 +237,8 @@ class Layout(BaseModel):
     """None where each row is taken by itself."""
     seasonal_error: float | None = None
     """Of a forecast: mean absolute error of the seasonal naive forecast in the training rows."""
+    image: Pixels | None = None
+    """How the source makes columns of an image; None where it has none."""
 
     quantiles: tuple[float, ...] = ()
     """Regression: which quantiles are predicted, rising; () for the mean."""
@@ -257,6 +275,8 @@ class Design:
     -1 where it may only fall, else 0; () where it may do either with all."""
     seasonal: int | None = None
     """Of a forecast: the column of ``X`` that holds the target one known season before, NaN where that is missing."""
+    names: tuple[str, ...] = ()
+    """Of each column of ``X``, as the features name it; () where nobody said."""
 
     quantile: float | None = None
     """Regression: the quantile that is to be predicted; None: the mean."""

@@ -9,6 +9,10 @@ What they add up to, and how they are found, stands in the contract (``Explanati
 - ``deep_lift``: captum's DeepLIFT through the network (Shrikumar, Greenside & Kundaje 2017, *Learning important
   features through propagating activation differences*), averaged over reference rows as Lundberg & Lee (2017) do:
   nearly its Shapley values, in one pass for each reference row.
+- ``integrated_gradients``: captum's, through a network of images (Sundararajan, Taly & Yan 2017, *Axiomatic
+  attribution for deep networks*): of each pixel how the score's slope adds up on the way from the mean reference row.
+  ``STEPS`` points of a Gauss-Legendre sum stand for the way; what they miss, some thousandths of the score, is shared
+  out by size, so that all adds up.
 - ``shapley``: see ``shapley``; anything that answers.
 
 Columns of the design that come from one column of the contract are summed. The same bundle and row, the same bytes.
@@ -20,7 +24,7 @@ import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from specml.bundle import BundleError, predict
 from specml.errors import first_line
@@ -33,7 +37,9 @@ if TYPE_CHECKING:
     import torch
 
     from specml.bundle import Bundle, Method
+    from specml.network import Kept
 
+    Some = TypeVar("Some", bound=Kept)
     Columns = dict[str, np.ndarray]
 
 UNITS: dict[str, str] = {
@@ -45,6 +51,7 @@ UNITS: dict[str, str] = {
 """What contributions add up to, in words."""
 
 MOST_ROWS = 256
+MOST_IMAGES = 64
 ANSWERS = 1024
 """Of the model, for each row that importance is measured on."""
 MOST_ANSWERS = 65_536
@@ -99,13 +106,13 @@ def explainer(bundle: Bundle, *, evaluations: int = EVALUATIONS) -> Explain:
 def importance(bundle: Bundle, rows: Columns) -> dict[str, Any]:
     """How much each column moves the answers: the mean of its contributions' absolute values, over classes too.
 
-    Of rows [n] at most ``MOST_ROWS``, evenly spaced; fewer where the model is asked, which then answers about
-    ``MOST_ANSWERS`` times in all. Only means are told, of no row anything.
+    Of rows [n] at most ``MOST_ROWS``, or ``MOST_IMAGES``, evenly spaced; fewer where the model is asked, which then
+    answers about ``MOST_ANSWERS`` times in all. Only means are told, of no row anything.
     """
     import numpy as np
 
     contract, n = bundle.contract, len(next(iter(rows.values())))
-    wanted = MOST_ROWS
+    wanted = MOST_IMAGES if contract.explained.method == "integrated_gradients" else MOST_ROWS
     if contract.explained.method == "shapley":
         wanted = max(8, MOST_ANSWERS // max(ANSWERS, 2 * REFERENCES * len(rows)))
     taken = np.unique(np.linspace(0, n - 1, min(n, wanted)).astype(int))
@@ -168,14 +175,9 @@ def _deep_lift(bundle: Bundle, _: int) -> Explain:
 
     from specml.network import Network
 
-    try:
-        network = Network.from_bytes(bundle.native)
-    except ValueError as error:
-        raise BundleError(f"is no network: {error}.", where="network.npz") from None
+    network = _network(bundle, Network)
     contract, design = bundle.contract, _design(bundle)
-    # captum follows modules, not functions of torch.
-    layers = [one for dense in network.dense for one in (dense, torch.nn.ELU())]
-    dense = torch.nn.Sequential(*layers, network.last)
+    layers = network.layers()
     owners = np.array(network.shape.owners)
     reference = references(contract.inputs, bundle.reference.get("columns", {}))
     spread = network.spread.double().numpy()
@@ -191,10 +193,10 @@ def _deep_lift(bundle: Bundle, _: int) -> Explain:
     def moves(row: torch.Tensor) -> np.ndarray:
         """Of one row, for every output [k, d]."""
         told = [
-            DeepLift(dense).attribute(row.expand_as(usual), usual, target=k).detach().double().numpy().mean(axis=0)
+            DeepLift(layers).attribute(row.expand_as(usual), usual, target=k).detach().double().numpy().mean(axis=0)
             for k in range(network.shape.outputs)
         ]
-        by_place = [[one[owners == place].sum() for place in range(len(network.shape.bins))] for one in told]
+        by_place = [[one[owners == place].sum() for place in range(network.shape.columns)] for one in told]
         return np.asarray(np.array(by_place) * spread[:, None])
 
     def explain(rows: Columns) -> Explained:
@@ -205,6 +207,65 @@ def _deep_lift(bundle: Bundle, _: int) -> Explain:
         return Explained(base, _by_column(found, bundle))
 
     return explain
+
+
+STEPS = 64
+"""Points on the way from the mean reference row to a row."""
+
+
+def _integrated_gradients(bundle: Bundle, _: int) -> Explain:
+    import numpy as np
+    import torch
+    from captum.attr import IntegratedGradients
+
+    from specml.image_network import ImageNetwork
+
+    network, design = _network(bundle, ImageNetwork), _design(bundle)
+    owners, columns = np.array(network.shape.owners), network.shape.columns
+    spread = network.spread.double().numpy()
+    integrated = IntegratedGradients(network.standard_score)
+
+    def embedded(rows: Columns) -> torch.Tensor:
+        with torch.inference_mode(False), torch.no_grad():
+            return network.embed(torch.from_numpy(design(rows)))
+
+    def score(row: torch.Tensor) -> np.ndarray:
+        return np.asarray(network.score(row).detach().double().numpy()[0])
+
+    with _one_thread():
+        reference = references(bundle.contract.inputs, bundle.reference.get("columns", {}))
+        usual = embedded(reference).mean(dim=0, keepdim=True)
+        base = score(usual)
+
+    def moves(row: torch.Tensor) -> np.ndarray:
+        """Of one row, for every output [k, d]."""
+        found = np.zeros((network.shape.outputs, columns))
+        for k in range(network.shape.outputs):
+            told = integrated.attribute(row, usual, target=k, n_steps=STEPS, method="gausslegendre")
+            by_place = told.detach().double().numpy()[0] * spread[k]
+            np.add.at(found[k], owners[owners >= 0], by_place[owners >= 0])
+        missed, size = score(row) - base - found.sum(axis=1), np.abs(found)
+        shares = size / np.maximum(size.sum(axis=1, keepdims=True), 1e-300)
+        return np.asarray(found + missed[:, None] * shares)
+
+    def explain(rows: Columns) -> Explained:
+        with _one_thread():
+            found = np.stack([moves(row[None]) for row in embedded(rows)])
+        return Explained(base, _by_column(found, bundle))
+
+    return explain
+
+
+def _network(bundle: Bundle, kind: type[Some]) -> Some:
+    """The bundle's network.
+
+    Raises:
+        BundleError: it is none of this kind.
+    """
+    try:
+        return kind.from_bytes(bundle.native)
+    except ValueError as error:
+        raise BundleError(f"is no network: {first_line(error)}.", where="network.npz") from None
 
 
 @contextmanager
@@ -243,6 +304,7 @@ METHODS: dict[Method, Callable[[Bundle, int], Explain]] = {
     "tree_shap": _tree_shap,
     "linear": _linear,
     "deep_lift": _deep_lift,
+    "integrated_gradients": _integrated_gradients,
     "shapley": _shapley,
 }
 

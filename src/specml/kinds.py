@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from specml.bundle import Method, Space
-    from specml.data import Column, Design, Task
+    from specml.data import Column, Design, Pixels, Task
     from specml.evidence import Evidence, Verdict
     from specml.graph import Graph
     from specml.plan import Plan
@@ -55,6 +55,11 @@ class Source(Component):
     """Whether rows come from elsewhere than from ``files``: each run then asks for the ``fingerprint`` first."""
     ordered: ClassVar[bool] = True
     """Whether rows come in an order of their own; if not, ``ingest`` sorts them."""
+
+    @property
+    def pixels(self) -> Pixels | None:
+        """How it makes columns of images, where it does: a request to the model may then carry an image."""
+        return None
 
     @abstractmethod
     def files(self) -> tuple[str, ...]:
@@ -231,6 +236,8 @@ class Candidate(Component):
     """Whether ``fit`` predicts ``Design.quantile`` where that is one."""
     answers_with_past: ClassVar[bool] = False
     """Whether its answers are made of past values as they are: they take no ``target_transform``."""
+    shares: ClassVar[bool] = False
+    """Whether several workers can share a fit: see ``fit_share``."""
     complexity: ClassVar[int] = 2
     """Its place from the simplest models on, by which ``selection.rule`` may choose: 0 a constant, 1 linear, 2 trees,
     3 a network or anything."""
@@ -260,6 +267,13 @@ class Candidate(Component):
         ``stop_on``: rows that a family with early stopping watches; None: train all rounds.
         The same arguments give the same model, whatever ``threads`` is.
         """
+
+    def fit_share(self, train: Design, *, seed: int, rank: int, workers: int) -> Model:
+        """``fit`` on one of several ``workers`` that torch's process group joins, each with all rows of ``train``.
+
+        All come to the same model. The same arguments give the same one again; another number of ``workers``, another.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def load(self, folder: Path, task: Task) -> Model:

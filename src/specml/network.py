@@ -1,4 +1,4 @@
-"""The network of ``tabular_mlp``: a torch module that is kept as data and told to the graph node by node.
+"""Networks as torch modules that are kept as data and told to the graph node by node; that of ``tabular_mlp``.
 
 Importing this module imports torch: do so inside the function that needs it.
 
@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import io
 import zipfile
+from abc import abstractmethod
 from itertools import pairwise
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -70,6 +71,11 @@ class Shape(BaseModel):
     link: Link
 
     @property
+    def columns(self) -> int:
+        """Columns of the design."""
+        return len(self.bins)
+
+    @property
     def numbers(self) -> list[int]:
         """Places of the columns that are numbers."""
         return [place for place, codes in enumerate(self.cardinalities) if not codes]
@@ -100,8 +106,118 @@ class Shape(BaseModel):
         return sum(self.bins) + vectors + sum(a * b for a, b in pairwise(widths))
 
 
-class Network(nn.Module):
-    """``answer(score(embed(X)))``; float32 throughout. Categories and missing values have no gradient."""
+class Kept(nn.Module):
+    """A network ``answer(score(embed(X)))`` that is kept as data: its shape and its arrays; float32 throughout."""
+
+    shapes: ClassVar[type[Any]]
+    """What its shape is."""
+    explained_by: ClassVar[Literal["deep_lift", "integrated_gradients"]] = "deep_lift"
+    """What tells the columns apart."""
+
+    shape: Any
+    """It has ``outputs``, ``link``, ``owners`` (of each embedded value: the design column that it comes from, -1 where
+    from none), ``columns`` (how many
+    of those there are) and ``size`` (how many numbers the arrays hold, at least)."""
+    last: nn.Linear
+    centre: torch.Tensor
+    """[outputs] Mean of a regression's target, else 0."""
+    spread: torch.Tensor
+    """[outputs] Standard deviation of a regression's target, else 1."""
+
+    def __init__(self, shape: Any) -> None:
+        super().__init__()
+        self.shape = shape
+        self.register_buffer("centre", torch.zeros(shape.outputs))
+        self.register_buffer("spread", torch.ones(shape.outputs))
+
+    @abstractmethod
+    def embed(self, X: torch.Tensor) -> torch.Tensor:
+        """``X`` [n, d] as [n, width]: every value between -inf and inf; ``shape.owners`` says whose it is."""
+
+    @abstractmethod
+    def standard_score(self, embedded: torch.Tensor) -> torch.Tensor:
+        """Embedded rows [n, width] as log-odds [n, 1], logits [n, k] or the standardised prediction [n, 1]."""
+
+    @abstractmethod
+    def score_to_onnx(self, graph: Graph, X: str) -> str:
+        """``standard_score(embed(X))`` as nodes of ``graph``."""
+
+    def score(self, embedded: torch.Tensor) -> torch.Tensor:
+        """Embedded rows [n, width] as log-odds [n, 1], logits [n, k] or the prediction [n, 1]."""
+        return self.standard_score(embedded) * self.spread + self.centre
+
+    def answer(self, score: torch.Tensor) -> torch.Tensor:
+        """A score as a probability [n, 1] or [n, k], or the prediction [n, 1]."""
+        if self.shape.link == "softmax":
+            return torch.softmax(score, dim=1)
+        return torch.sigmoid(score) if self.shape.link == "sigmoid" else score
+
+    @override
+    def forward(self, X: torch.Tensor) -> torch.Tensor:
+        return self.answer(self.score(self.embed(X)))
+
+    def to_onnx(self, graph: Graph, X: str) -> str:
+        """The same as nodes of ``graph``."""
+        value = self.score_to_onnx(graph, X)
+        if self.shape.link == "softmax":
+            return graph.node("Softmax", value, axis=1)
+        if self.shape.link == "sigmoid":
+            return graph.node("Sigmoid", value)
+        value = graph.node("Mul", value, graph.constant(array(self.spread)))
+        return graph.node("Add", value, graph.constant(array(self.centre)))
+
+    def save(self, folder: Path) -> None:
+        """Write ``network.json`` (the shape) and ``network.npz`` (the arrays): the same network, the same bytes."""
+        buffer = io.BytesIO()
+        arrays = {name: array(value) for name, value in sorted(self.state_dict().items())}
+        np.savez(buffer, allow_pickle=False, **arrays)
+        (folder / "network.npz").write_bytes(buffer.getvalue())
+        (folder / "network.json").write_bytes(canonical_json(self.shape.model_dump(mode="json")))
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """The network that ``save`` wrote, ready to answer."""
+        network = cls(cls.shapes.model_validate(read_json(folder / "network.json")))
+        with np.load(folder / "network.npz", allow_pickle=False) as arrays:
+            network.load_state_dict({name: torch.from_numpy(arrays[name]) for name in arrays.files})
+        return network.eval()
+
+    def to_bytes(self) -> bytes:
+        """Shape and arrays in one npz, for a bundle: the same network, the same bytes."""
+        buffer = io.BytesIO()
+        shape = np.frombuffer(canonical_json(self.shape.model_dump(mode="json")), dtype=np.uint8)
+        arrays = {name: array(value) for name, value in sorted(self.state_dict().items())}
+        np.savez(buffer, allow_pickle=False, **{SHAPE: shape}, **arrays)
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, raw: bytes) -> Self:
+        """The network that ``to_bytes`` told, ready to answer.
+
+        Raises:
+            ValueError: it is none, or its shape is not that of its arrays.
+        """
+        try:
+            with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+                unpacked = sum(entry.file_size for entry in archive.infolist())
+            if unpacked > len(raw):
+                raise ValueError("it is packed")
+            with np.load(io.BytesIO(raw), allow_pickle=False) as found:
+                arrays = {name: np.asarray(found[name]) for name in found.files}
+            shape = cls.shapes.model_validate_json(arrays.pop(SHAPE).tobytes())
+            if 4 * shape.size > len(raw):
+                raise ValueError("its shape is larger than its arrays")
+            network = cls(shape)
+            network.load_state_dict({name: torch.from_numpy(one.copy()) for name, one in arrays.items()})
+        except (zipfile.BadZipFile, EOFError, KeyError, RuntimeError, TypeError) as error:
+            raise ValueError(str(error).partition("\n")[0]) from None
+        return network.eval()
+
+
+class Network(Kept):
+    """The network of ``tabular_mlp``. Categories and missing values have no gradient."""
+
+    shapes = Shape
 
     fill: torch.Tensor
     """[numbers] What stands for a missing value: the median."""
@@ -111,10 +227,6 @@ class Network(nn.Module):
     """[sum of bins] Lower edge of each piece."""
     slope: torch.Tensor
     """[sum of bins] 1 / (upper edge - lower edge)."""
-    centre: torch.Tensor
-    """[outputs] Mean of a regression's target, else 0."""
-    spread: torch.Tensor
-    """[outputs] Standard deviation of a regression's target, else 1."""
     _numbers: torch.Tensor
     _piece_of: torch.Tensor
     _flag_of: torch.Tensor
@@ -123,15 +235,12 @@ class Network(nn.Module):
     _first: torch.Tensor
 
     def __init__(self, shape: Shape, dropout: float = 0.0) -> None:
-        super().__init__()
-        self.shape = shape
+        super().__init__(shape)
         count = sum(shape.bins)
         self.register_buffer("fill", torch.zeros(len(shape.numbers)))
         self.register_buffer("factor", torch.zeros(len(shape.numbers)))
         self.register_buffer("low", torch.zeros(count))
         self.register_buffer("slope", torch.ones(count))
-        self.register_buffer("centre", torch.zeros(shape.outputs))
-        self.register_buffer("spread", torch.ones(shape.outputs))
         sizes = [shape.cardinalities[place] for place in shape.categories]
         # The first vector of each column stands for a category that was never seen.
         starts = np.cumsum([0, *(size + 1 for size in sizes)])
@@ -154,8 +263,8 @@ class Network(nn.Module):
         for name, values in places.items():
             self.register_buffer(name, torch.tensor(values, dtype=torch.int64), persistent=False)
 
+    @override
     def embed(self, X: torch.Tensor) -> torch.Tensor:
-        """``X`` [n, d] as [n, width]: every value between -inf and inf; ``shape.owners`` says whose it is."""
         numbers, codes = X[:, self._numbers], X[:, self._categories]
         lacking = torch.isnan(numbers)
         filled = torch.where(lacking, self.fill, numbers)
@@ -170,62 +279,47 @@ class Network(nn.Module):
         index = torch.where(known, codes, -1.0).long() + self._first
         return torch.cat([encoded, scaled, flags, self.vectors(index).flatten(1)], dim=1)
 
+    @override
     def standard_score(self, embedded: torch.Tensor) -> torch.Tensor:
-        """Embedded rows [n, width] as log-odds [n, 1], logits [n, k] or the standardised prediction [n, 1]."""
         value = embedded
         for layer in self.dense:
             value = self.dropout(functional.elu(layer(value)))
         last: torch.Tensor = self.last(value)
         return last
 
-    def score(self, embedded: torch.Tensor) -> torch.Tensor:
-        """Embedded rows [n, width] as log-odds [n, 1], logits [n, k] or the prediction [n, 1]."""
-        return self.standard_score(embedded) * self.spread + self.centre
-
-    def answer(self, score: torch.Tensor) -> torch.Tensor:
-        """A score as a probability [n, 1] or [n, k], or the prediction [n, 1]."""
-        if self.shape.link == "softmax":
-            return torch.softmax(score, dim=1)
-        return torch.sigmoid(score) if self.shape.link == "sigmoid" else score
+    def layers(self) -> nn.Module:
+        """``standard_score`` as modules, each used once: captum follows those, not functions of torch."""
+        return nn.Sequential(*(one for dense in self.dense for one in (dense, nn.ELU())), self.last)
 
     @override
-    def forward(self, X: torch.Tensor) -> torch.Tensor:
-        return self.answer(self.score(self.embed(X)))
-
-    def to_onnx(self, graph: Graph, X: str) -> str:
-        """The same as nodes of ``graph``."""
+    def score_to_onnx(self, graph: Graph, X: str) -> str:
         parts = [*self._numbers_to_onnx(graph, X), *self._categories_to_onnx(graph, X)]
         value = parts[0] if len(parts) == 1 else graph.node("Concat", *parts, axis=1)
         for layer in [*self.dense, self.last]:
-            weight, bias = (graph.constant(_array(one)) for one in (layer.weight, layer.bias))
+            weight, bias = (graph.constant(array(one)) for one in (layer.weight, layer.bias))
             value = graph.node("Gemm", value, weight, bias, transB=1)
             value = value if layer is self.last else graph.node("Elu", value)
-        if self.shape.link == "softmax":
-            return graph.node("Softmax", value, axis=1)
-        if self.shape.link == "sigmoid":
-            return graph.node("Sigmoid", value)
-        value = graph.node("Mul", value, graph.constant(_array(self.spread)))
-        return graph.node("Add", value, graph.constant(_array(self.centre)))
+        return value
 
     def _numbers_to_onnx(self, graph: Graph, X: str) -> list[str]:
         shape = self.shape
         if not shape.numbers:
             return []
-        columns = graph.node("Gather", X, graph.constant(_array(self._numbers)), axis=1)
+        columns = graph.node("Gather", X, graph.constant(array(self._numbers)), axis=1)
         lacking = graph.node("IsNaN", columns)
-        columns = graph.node("Where", lacking, graph.constant(_array(self.fill)), columns)
-        value = graph.node("Gather", columns, graph.constant(_array(self._piece_of)), axis=1)
-        value = graph.node("Sub", value, graph.constant(_array(self.low)))
-        value = graph.node("Mul", value, graph.constant(_array(self.slope)))
+        columns = graph.node("Where", lacking, graph.constant(array(self.fill)), columns)
+        value = graph.node("Gather", columns, graph.constant(array(self._piece_of)), axis=1)
+        value = graph.node("Sub", value, graph.constant(array(self.low)))
+        value = graph.node("Mul", value, graph.constant(array(self.slope)))
         parts = [_clip(graph, value, 0.0, 1.0), self._scaled_to_onnx(graph, columns)]
         if shape.flags:
-            flags = graph.node("Gather", lacking, graph.constant(_array(self._flag_of)), axis=1)
+            flags = graph.node("Gather", lacking, graph.constant(array(self._flag_of)), axis=1)
             parts.append(graph.node("Cast", flags, to=1))
         return parts
 
     def _scaled_to_onnx(self, graph: Graph, filled: str) -> str:
-        value = graph.node("Sub", filled, graph.constant(_array(self.fill)))
-        value = graph.node("Mul", _clip(graph, value, -FARTHEST, FARTHEST), graph.constant(_array(self.factor)))
+        value = graph.node("Sub", filled, graph.constant(array(self.fill)))
+        value = graph.node("Mul", _clip(graph, value, -FARTHEST, FARTHEST), graph.constant(array(self.factor)))
         value = _clip(graph, value, -MOST_SCALED, MOST_SCALED)
         part = graph.node("Div", value, graph.constant(np.array(CLIP, dtype=np.float32)))
         squared = graph.node("Add", graph.node("Mul", part, part), graph.constant(np.array(1.0, dtype=np.float32)))
@@ -235,62 +329,15 @@ class Network(nn.Module):
         shape = self.shape
         if not shape.categories:
             return []
-        codes = graph.node("Gather", X, graph.constant(_array(self._categories)), axis=1)
-        sizes = graph.constant(_array(self._sizes.float()))
+        codes = graph.node("Gather", X, graph.constant(array(self._categories)), axis=1)
+        sizes = graph.constant(array(self._sizes.float()))
         zero, unknown = (graph.constant(np.array(one, dtype=np.float32)) for one in (0.0, -1.0))
         known = graph.node("And", graph.node("GreaterOrEqual", codes, zero), graph.node("Less", codes, sizes))
         index = graph.node("Cast", graph.node("Where", known, codes, unknown), to=7)
-        index = graph.node("Add", index, graph.constant(_array(self._first)))
-        vectors = graph.node("Gather", graph.constant(_array(self.vectors.weight)), index, axis=0)
+        index = graph.node("Add", index, graph.constant(array(self._first)))
+        vectors = graph.node("Gather", graph.constant(array(self.vectors.weight)), index, axis=0)
         width = np.array([-1, len(shape.categories) * shape.embedding], dtype=np.int64)
         return [graph.node("Reshape", vectors, graph.constant(width))]
-
-    def save(self, folder: Path) -> None:
-        """Write ``network.json`` (the shape) and ``network.npz`` (the arrays): the same network, the same bytes."""
-        buffer = io.BytesIO()
-        arrays = {name: _array(value) for name, value in sorted(self.state_dict().items())}
-        np.savez(buffer, allow_pickle=False, **arrays)
-        (folder / "network.npz").write_bytes(buffer.getvalue())
-        (folder / "network.json").write_bytes(canonical_json(self.shape.model_dump(mode="json")))
-
-    @classmethod
-    def load(cls, folder: Path) -> Network:
-        """The network that ``save`` wrote, ready to answer."""
-        network = cls(Shape.model_validate(read_json(folder / "network.json")))
-        with np.load(folder / "network.npz", allow_pickle=False) as arrays:
-            network.load_state_dict({name: torch.from_numpy(arrays[name]) for name in arrays.files})
-        return network.eval()
-
-    def to_bytes(self) -> bytes:
-        """Shape and arrays in one npz, for a bundle: the same network, the same bytes."""
-        buffer = io.BytesIO()
-        shape = np.frombuffer(canonical_json(self.shape.model_dump(mode="json")), dtype=np.uint8)
-        arrays = {name: _array(value) for name, value in sorted(self.state_dict().items())}
-        np.savez(buffer, allow_pickle=False, **{SHAPE: shape}, **arrays)
-        return buffer.getvalue()
-
-    @classmethod
-    def from_bytes(cls, raw: bytes) -> Network:
-        """The network that ``to_bytes`` told, ready to answer.
-
-        Raises:
-            ValueError: it is none, or its shape is not that of its arrays.
-        """
-        try:
-            with zipfile.ZipFile(io.BytesIO(raw)) as archive:
-                unpacked = sum(entry.file_size for entry in archive.infolist())
-            if unpacked > len(raw):
-                raise ValueError("it is packed")
-            with np.load(io.BytesIO(raw), allow_pickle=False) as found:
-                arrays = {name: np.asarray(found[name]) for name in found.files}
-            shape = Shape.model_validate_json(arrays.pop(SHAPE).tobytes())
-            if 4 * shape.size > len(raw):
-                raise ValueError("its shape is larger than its arrays")
-            network = cls(shape)
-            network.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in arrays.items()})
-        except (zipfile.BadZipFile, EOFError, KeyError, RuntimeError, TypeError) as error:
-            raise ValueError(str(error).partition("\n")[0]) from None
-        return network.eval()
 
 
 def pieces(values: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray]:
@@ -331,5 +378,6 @@ def _clip(graph: Graph, value: str, low: float, high: float) -> str:
     return graph.node("Clip", value, *ends)
 
 
-def _array(value: torch.Tensor) -> np.ndarray:
+def array(value: torch.Tensor) -> np.ndarray:
+    """As a constant of a graph, or among the arrays of a file."""
     return np.ascontiguousarray(value.detach().numpy())

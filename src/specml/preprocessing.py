@@ -55,6 +55,11 @@ class Preprocessing:
         return sum(len(one.names) for one in self.fitted)
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Of each column of the matrix (see ``Design.names``)."""
+        return tuple(name for one in self.fitted for name in one.names)
+
+    @property
     def cardinalities(self) -> tuple[int, ...]:
         """Of each column of the matrix (see ``Design.cardinalities``)."""
         return tuple(one.cardinality for one in self.fitted for _ in one.names)

@@ -265,6 +265,15 @@ class PredictionInterval(Block):
     standard error."""
 
 
+class Train(Block):
+    """How the candidates are trained on all training rows, once their settings are found."""
+
+    workers: Annotated[int, Field(ge=1, le=256)] = 1
+    """Workers of Ray Train, of one CPU each, that share the refit of each network; more than 1 takes the extra
+    ``specml[train]``. On the cluster of ``search.ray_address`` or ``RAY_ADDRESS``, else on this machine. The same
+    number makes the same model; another number one that differs in its last digits, and in what dropout left out."""
+
+
 class Selection(Block):
     """How one model is made of the candidates; no candidate is trained anew for it."""
 
@@ -471,6 +480,7 @@ class Spec(Block):
     candidates: Annotated[dict[Slug, SerializeAsAny[Annotated[Candidate, ByType()]]], Field(min_length=1)]
     """The models that compete, by name."""
     search: Search = Search()
+    train: Train = Train()
     selection: Selection = Selection()
     gates: Annotated[dict[Slug, SerializeAsAny[Annotated[Gate, ByType()]]], BeforeValidator(_with_default_gates)] = (
         Field(default={}, validate_default=True)

@@ -1,4 +1,4 @@
-"""How PyTorch Lightning trains the network of ``tabular_mlp``.
+"""How PyTorch Lightning trains a network.
 
 Importing this module imports Lightning and torch: do so inside the function that needs it.
 """
@@ -16,7 +16,7 @@ from lightning_fabric.utilities.warnings import PossibleUserWarning
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import EarlyStopping
 from torch.nn import functional
-from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler, TensorDataset
 from typing_extensions import override
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
     from pytorch_lightning.utilities.types import OptimizerLRScheduler
 
-    from specml.network import Network
+    from specml.network import Kept
 
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 """Rows [n, d], targets [n] (class indices, 0/1, or a standardised number), weights [n]."""
@@ -38,7 +38,7 @@ class Fitting(LightningModule):
     rows, the network ends as it was after its best epoch.
     """
 
-    def __init__(self, network: Network, learning_rate: float, weight_decay: float, steps: int) -> None:
+    def __init__(self, network: Kept, learning_rate: float, weight_decay: float, steps: int) -> None:
         super().__init__()
         self.network = network
         self.learning_rate = learning_rate
@@ -102,14 +102,56 @@ def batches(
     return DataLoader(rows, sampler=BatchSampler(sampler, size, drop_last=False), batch_size=None, generator=own)
 
 
+class Share(IterableDataset[Batch]):
+    """What one of several workers learns of each batch; all of them draw the same order."""
+
+    def __init__(self, rows: Batch, size: int, order: torch.Generator, rank: int, workers: int) -> None:
+        self._rows, self._size, self._order = rows, size, order
+        self._rank, self._workers = rank, workers
+
+    def __len__(self) -> int:
+        return math.ceil(len(self._rows[1]) / self._size)
+
+    @override
+    def __iter__(self) -> Iterator[Batch]:
+        X, y, weight = self._rows
+        for batch in torch.split(torch.randperm(len(y), generator=self._order), self._size):
+            mine = torch.tensor_split(batch, self._workers)[self._rank]
+            # The workers' means are averaged: weighed so, that is the mean over the whole batch.
+            scale = self._workers * max(1, len(mine)) / len(batch)
+            if len(mine):
+                yield X[mine], y[mine], weight[mine] * scale
+            else:
+                yield X[batch[:1]], y[batch[:1]], torch.zeros(1)
+
+
+def shares(
+    X: np.ndarray, y: np.ndarray, weight: np.ndarray, size: int, *, order: torch.Generator, rank: int, workers: int
+) -> DataLoader[Any]:
+    """``Batch`` after ``Batch``, of each one ``rank``'s share among ``workers``; ``size`` rows in all."""
+    rows = (torch.from_numpy(X), torch.tensor(y), torch.from_numpy(weight).float())
+    return DataLoader(Share(rows, size, order, rank, workers), batch_size=None, generator=torch.Generator())
+
+
 def descend(
     module: LightningModule,
     train: DataLoader[Any],
     epochs: int,
     watched: DataLoader[Any] | None = None,
     patience: int = 0,
+    *,
+    shared: bool = False,
 ) -> None:
-    """Let Lightning train ``module`` on the CPU; with ``watched`` rows until their ``loss`` gets no better."""
+    """Let Lightning train ``module`` on the CPU; with ``watched`` rows until their ``loss`` gets no better.
+
+    ``shared``: with the other workers of Ray Train, whose gradients are averaged.
+    """
+    together: dict[str, Any] = {}
+    if shared:
+        from ray.train.lightning import RayDDPStrategy, RayLightningEnvironment
+
+        strategy = RayDDPStrategy(find_unused_parameters=False)
+        together = {"strategy": strategy, "plugins": [RayLightningEnvironment()], "use_distributed_sampler": False}
     trainer = Trainer(
         accelerator="cpu",
         devices=1,
@@ -120,6 +162,7 @@ def descend(
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
+        **together,
     )
     trainer.fit(module, train, watched)
 

@@ -18,6 +18,8 @@ from specml.errors import DataCheckFailed
 from specml.kinds import Candidate, Model
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
 
     from specml.data import Design, Task
@@ -51,17 +53,18 @@ def fit(
     seed: int,
     threads: int,
     stop_on: Design | None = None,
+    fit: Callable[..., Model] = quantiles.fit,
 ) -> Model:
-    """``quantiles.fit`` on the target as the candidate's ``target_transform`` has it.
+    """``fit`` on the target as the candidate's ``target_transform`` has it.
 
     A quantile of what rises with the target is what the target's quantile becomes: nothing is lost on the way back.
     """
     transform = candidate.target_transform
     if transform == "none":
-        return quantiles.fit(candidate, train, levels, seed=seed, threads=threads, stop_on=stop_on)
+        return fit(candidate, train, levels, seed=seed, threads=threads, stop_on=stop_on)
     watched = None if stop_on is None else _changed(stop_on, transform)
     train = _changed(train, transform)
-    return Transformed(quantiles.fit(candidate, train, levels, seed=seed, threads=threads, stop_on=watched), transform)
+    return Transformed(fit(candidate, train, levels, seed=seed, threads=threads, stop_on=watched), transform)
 
 
 def load(candidate: Candidate, folder: Path, task: Task, levels: tuple[float, ...]) -> Model:

@@ -34,13 +34,15 @@ if TYPE_CHECKING:
     from specml.data import Kind, Task
     from specml.graph import Trees
 
-Columns = Literal["numbers", "categories", "text", "all"]
+Columns = Literal["numbers", "categories", "text", "image", "all"]
 NAMES: dict[Columns, dict[str, Kind]] = {
     "numbers": {"steps": "numeric", "size": "numeric", "noise": "numeric"},
     "categories": {"town": "categorical", "colour": "categorical"},
     "text": {"note": "text"},
 }
 NAMES["all"] = NAMES["numbers"] | NAMES["categories"] | NAMES["text"]
+PIXELS: dict[str, Kind] = {f"p{row}_{column}": "numeric" for row in range(4) for column in range(4) if row + column}
+"""A picture whose first pixel is no column, as one that is the same in all rows."""
 
 NEEDED: dict[str, dict[str, Any]] = {"custom": {"estimator": "tests.models.nets:Net"}}
 """Options that have no default."""
@@ -49,10 +51,11 @@ SMALL: dict[str, dict[str, Any]] = {
     "hist_gradient_boosting": {"max_iter": 30, "learning_rate": 0.2},
     **{name: {"n_estimators": 12} for name in ("random_forest", "extra_trees")},
     **{name: {"n_estimators": 30, "learning_rate": 0.2} for name in ("lightgbm", "lagged_lightgbm", "xgboost")},
+    "image_cnn": {"epochs": 6, "filters": (4, 8), "hidden": (16,), "batch_size": 32, "learning_rate": 0.02},
     "catboost": {"iterations": 30, "learning_rate": 0.2, "depth": 4},
 }
 """Options that make a small model of a family; others are small by their defaults."""
-DEAR = {"tabular_mlp", "custom"}
+DEAR = {"tabular_mlp", "image_cnn", "custom"}
 """Families that train by torch, to whose last bit refits need not agree."""
 BLIND = {"dummy", "seasonal_naive"}
 """Families that look at no column, or learn nothing from it."""
@@ -67,12 +70,34 @@ def tasks(name: str) -> tuple[Task, ...]:
     return ("regression",) if name in FORECASTS else Candidate.table[name].tasks  # type: ignore[attr-defined]
 
 
+SEEING = {"image_cnn"}
+"""Families that look at pictures; what else there is stands beside them."""
+
+
+def columns_of(name: str, columns: Columns) -> dict[str, Kind]:
+    """By name, the columns of a case; of a family that looks at pictures the picture is always among them."""
+    picture = PIXELS if columns == "image" or name in SEEING else {}
+    return picture | NAMES.get(columns, {})
+
+
+def shown(name: str) -> list[Columns]:
+    """The cases of a family."""
+    if name in FORECASTS:
+        return ["numbers", "all"]
+    return ["image", "all"] if name in SEEING else ["numbers", "categories", "text", "all"]
+
+
+def usual(name: str) -> Columns:
+    """What most families see, or else a picture alone."""
+    return "image" if name in SEEING else "numbers"
+
+
 def crossed() -> list[Any]:
     """Every (family, task, columns); what one kind of column owes alone, beside all together, is slow."""
     found = []
     for name in sorted(Candidate.table):
         for task in tasks(name):
-            for columns in ("numbers", "all") if name in FORECASTS else NAMES:
+            for columns in shown(name):
                 marks = [needs_extra(name), *([] if columns == "all" else [pytest.mark.slow])]
                 found.append(pytest.param(name, task, columns, marks=marks, id=f"{name}-{task}-{columns}"))
     return found
@@ -105,8 +130,14 @@ def table(n: int = 240, seed: int = 0) -> pl.DataFrame:
     words = random.choice(["leak", "crack", "fine", "new", "dry"], (n, 3))
     signal = steps + np.log(size) - 3 + 2.0 * (town == "bonn") - (colour == "red") + 2.0 * (words == "leak").any(axis=1)
     gaps = random.random((n, 2)) < 0.1
+    # A spot that lies the lower and the brighter the larger the signal is, on some noise.
+    down, across = np.meshgrid(np.arange(4), np.arange(4), indexing="ij")
+    place = np.clip(signal / 2 + 1.5, 0, 3)[:, None, None]
+    spots = np.exp(-((down - place) ** 2) - (across - random.integers(0, 4, n)[:, None, None]) ** 2 / 4)
+    pixels = 255 * np.clip(spots + random.normal(scale=0.3, size=spots.shape), 0, 1)
     return pl.DataFrame(
         {
+            **{one: pixels[:, int(one[1]), int(one[3])] for one in PIXELS},
             "steps": np.where(gaps[:, 0], np.nan, steps),
             "size": np.where(gaps[:, 1], np.nan, size),
             "noise": random.normal(size=n),
@@ -133,8 +164,12 @@ def adversarial_rows(rows: pl.DataFrame) -> pl.DataFrame:
     ]
     numbers = dict(zip(NAMES["numbers"], np.concatenate([special_rows, *beside]).T, strict=True))
     n = len(numbers["steps"])
+    pixels = rows.select(list(PIXELS)).to_numpy()[np.arange(n) % len(rows)].copy()
+    pixels[: len(special)] = special[:, None]
+    pixels[len(special) : 2 * len(special), 4] = special
     return pl.DataFrame(
         {
+            **dict(zip(PIXELS, pixels.T, strict=True)),
             **numbers,
             "town": [towns[i % len(towns)] for i in range(n)],
             "colour": [towns[(i // 2) % len(towns)] if i % 3 else "red" for i in range(n)],
@@ -166,13 +201,14 @@ def seasonal(name: str, train: Design) -> Design:
 @cache
 def fitted(name: str, task: Task, columns: Columns, categories: str = "") -> Fitted:
     candidate, rows = made(name, **({"categories": categories} if categories else {})), table()
-    treated = tuple(Column(name=name, kind=kind, nullable=True) for name, kind in NAMES[columns].items())
+    treated = tuple(Column(name=one, kind=kind, nullable=True) for one, kind in columns_of(name, columns).items())
     by_kind: dict[str, Any] = {"numeric": Numeric(), "categorical": Categorical(), "text": Text()}
     y = rows[task].to_numpy().copy()
     classes = 3 if task == "multiclass" else 2
     training = Training(candidate.prefers, y, task, classes)
     preprocessing = Preprocessing.fit(rows, treated, {c.name: by_kind[c.kind] for c in treated}, training)
-    train = seasonal(name, Design(preprocessing.transform(rows), y, None, task, classes, preprocessing.cardinalities))
+    X, told = preprocessing.transform(rows), preprocessing.cardinalities
+    train = seasonal(name, Design(X, y, None, task, classes, told, names=preprocessing.names))
     model = candidate.fit(train, seed=3, threads=1, stop_on=train.rows(np.arange(80)))
     return Fitted(candidate, preprocessing, train, model)
 
@@ -204,7 +240,7 @@ def test_saved_and_loaded_predicts_the_same(name: str, task: Task, columns: Colu
 @pytest.mark.parametrize(("name", "task", "columns"), CROSSED)
 def test_a_bundle_answers_raw_rows_as_the_library_does(name: str, task: Task, columns: Columns) -> None:
     """By onnxruntime alone, of training rows and of adversarial ones, alone and together."""
-    answers_raw_rows(fitted(name, task, columns), columns)
+    answers_raw_rows(fitted(name, task, columns))
 
 
 SETS = [case for case in CASES if "categories" in Candidate.table[str(case.values[0])].model_fields]
@@ -213,14 +249,14 @@ SETS = [case for case in CASES if "categories" in Candidate.table[str(case.value
 @pytest.mark.parametrize(("name", "task"), SETS)
 def test_sets_of_categories_owe_the_same(name: str, task: Task, tmp_path: Path) -> None:
     one = fitted(name, task, "all", "sets")
-    answers_raw_rows(one, "all")
+    answers_raw_rows(one)
     assert saved(one.model, tmp_path / "one") == saved(one.again(threads=2), tmp_path / "two")
     again = one.candidate.load(tmp_path / "one", task)
     assert np.array_equal(again.predict(one.train.X), one.model.predict(one.train.X))
     assert not np.array_equal(again.predict(one.train.X), fitted(name, task, "all").model.predict(one.train.X))
 
 
-def answers_raw_rows(one: Fitted, columns: Columns) -> None:
+def answers_raw_rows(one: Fitted) -> None:
     task = one.train.task
     contract = Contract(
         name="conformance",
@@ -235,14 +271,15 @@ def answers_raw_rows(one: Fitted, columns: Columns) -> None:
     graph = build(contract, chosen)
     assert graph == build(contract, chosen)
     for form in sorted({graph, build(contract, chosen, "tensors")}):
-        graph_answers_raw_rows(form, one, columns, contract)
+        graph_answers_raw_rows(form, one, contract)
 
 
-def graph_answers_raw_rows(graph: bytes, one: Fitted, columns: Columns, contract: Contract) -> None:
+def graph_answers_raw_rows(graph: bytes, one: Fitted, contract: Contract) -> None:
     task = one.train.task
     audit(graph, where="here")
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
-    rows = pl.concat([part.select(*NAMES[columns]) for part in (table(), adversarial_rows(table()))])
+    names = [column.name for column in contract.inputs]
+    rows = pl.concat([part.select(names) for part in (table(), adversarial_rows(table()))])
     native = one.model.predict(one.preprocessing.transform(rows))
     feeds = {column.name: feature_array(rows, column) for column in contract.inputs}
     told = predict(session, feeds)
@@ -278,7 +315,7 @@ def test_columns_with_a_signal_beat_the_prior(name: str, task: Task, columns: Co
 @pytest.mark.parametrize(("name", "task"), CASES)
 def test_a_row_counts_as_much_as_its_weight(name: str, task: Task) -> None:
     """Of rows that contradict each other, the heavier ones are believed."""
-    one = fitted(name, task, "numbers")
+    one = fitted(name, task, usual(name))
     n = len(one.train.y)
     turned = -one.train.y if task == "regression" else one.train.n_classes - 1 - one.train.y
     twice = np.concatenate([np.arange(n), np.arange(n)])
@@ -306,7 +343,7 @@ def test_balanced_classes_raise_the_rare_one(name: str, task: Task) -> None:
     if "class_weight" not in Candidate.table[name].model_fields:
         assert name in BLIND
         return
-    one = fitted(name, task, "numbers")
+    one = fitted(name, task, usual(name))
     rare = one.train.n_classes - 1
     kept = np.flatnonzero((one.train.y != rare) | (np.arange(len(one.train.y)) % 6 == 0))
     few = one.train.rows(kept)
@@ -321,7 +358,12 @@ def test_balanced_classes_raise_the_rare_one(name: str, task: Task) -> None:
 @pytest.mark.parametrize(("name", "task"), CASES)
 def test_the_graph_decides_every_matrix_as_the_library_does(name: str, task: Task) -> None:
     """Also of numbers that no column gives: infinite ones, and missing ones where it takes them."""
-    decides_as_the_library_does(made(name), task)
+    decides_as_the_library_does(made(name, **picture(name)), task)
+
+
+def picture(name: str) -> dict[str, Any]:
+    """How six columns without names are a picture, to a family that looks at one."""
+    return {"image": {"height": 2, "width": 3}} if name in SEEING else {}
 
 
 @pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
@@ -367,7 +409,7 @@ def test_columns_that_say_nothing_and_rows_that_do_not_count_are_taken(name: str
         data.X[np.isnan(data.X)] = 0.0
     told = replace(data, weight=np.where(np.arange(400) % 3, 1.0, 0.0), cardinalities=(0, 0, 5, 1, 0, 0))
     for options in [{}, *([{"categories": "sets"}] if "categories" in type(candidate).model_fields else [])]:
-        model = made(name, **options).fit(told, seed=3, threads=1, stop_on=told.rows(np.arange(80)))
+        model = made(name, **options, **picture(name)).fit(told, seed=3, threads=1, stop_on=told.rows(np.arange(80)))
         assert np.isfinite(model.predict(told.X)).all()
 
 
@@ -375,7 +417,7 @@ def test_columns_that_say_nothing_and_rows_that_do_not_count_are_taken(name: str
 def test_what_stops_early_tells_how_many_rounds_the_refit_takes(name: str) -> None:
     if needs_extra(name).args[0]:
         pytest.skip(f"specml[{name}] is not installed")
-    one = fitted(name, tasks(name)[0], "numbers")
+    one = fitted(name, tasks(name)[0], usual(name))
     candidate = made(name, early_stopping=2, **({"epochs": 12} if name in DEAR else {}))
     noise = replace(one.train, y=np.random.default_rng(1).integers(0, 2, len(one.train.y)).astype(one.train.y.dtype))
     model = candidate.fit(noise.rows(np.arange(80, 240)), seed=3, threads=1, stop_on=noise.rows(np.arange(80)))

@@ -202,6 +202,34 @@ def test_it_leaves_no_file_no_word_and_no_state_behind(
     assert torch.get_num_threads() == threads
 
 
+@pytest.mark.parametrize("n", [64 + 2, 64 + 1])
+def test_what_workers_learn_of_a_batch_is_the_batch(n: int) -> None:
+    """The mean over three workers of their losses' slopes; the last batch has fewer rows than there are workers."""
+    import torch
+
+    from specml.training import Fitting, Share
+
+    data = replace(coded("binary", n=n), weight=np.random.default_rng(0).random(n))
+    candidate = TabularMlp(**QUICK, dropout=0.0)
+    network: Any = candidate.begun(data).eval()
+    fitting = Fitting(network, 0.1, 0.0, 10)
+    rows = (
+        torch.from_numpy(data.X),
+        torch.from_numpy(data.y).float(),
+        torch.from_numpy(candidate.weight(data)).float(),
+    )
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(1)).split(64)
+    shares = [list(Share(rows, 64, torch.Generator().manual_seed(1), rank, 3)) for rank in range(3)]
+    assert [len(share) for share in shares] == [2, 2, 2]
+    for number, batch in enumerate(order):
+        slopes = []
+        for parts in ([tuple(one[batch] for one in rows)], [share[number] for share in shares]):
+            network.zero_grad()
+            (sum(fitting.loss(part) for part in parts) / len(parts)).backward()
+            slopes.append(torch.cat([one.grad.flatten() for one in network.parameters()]))
+        torch.testing.assert_close(slopes[0], slopes[1], atol=1e-6, rtol=1e-4)
+
+
 def test_the_explainers_view_of_it() -> None:
     import torch
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
+from specml.candidates.tabular_mlp import TabularMlp
 from specml.errors import NotEnoughData, StageFailed
-from specml.spec import Spec
-from specml.stages import cluster
+from specml.spec import Search, Spec
+from specml.stages import cluster, train, workers
 from specml.stages.journal import versions
-from tests.conftest import spec_of
+from specml.stages.work import Work, narrowed
+from tests.conftest import design, spec_of
 from tests.unit.test_search import TRIALS, journal, prepared, searched, spec
 
 if TYPE_CHECKING:
@@ -70,6 +73,37 @@ def test_what_is_wrong_there_is_told_as_here(address: str, tmp_path: Path, monke
     monkeypatch.setattr(cluster, "versions", lambda one: {**versions(one), "lightgbm": "1.0"})
     with pytest.raises(StageFailed, match="another version of lightgbm"):
         searched(prepared(tmp_path / "other"), on(address))
+
+
+def test_two_workers_share_a_refit(address: str, tmp_path: Path) -> None:
+    """The same model each time, about as good as one worker's; the folds are none of theirs."""
+    net = {"type": "tabular_mlp", "hidden": [8], "epochs": 12, "early_stopping": 0, "batch_size": 64, "dropout": 0.0}
+    told: list[dict[str, bytes]] = []
+    for name, more in (
+        ("one", {}),
+        ("two", {"train": {"workers": 2}, "search": {"folds": 2, "ray_address": address}}),
+        ("again", {"train": {"workers": 2}, "search": {"folds": 2, "ray_address": address}}),
+    ):
+        trained = prepared(tmp_path / name)
+        work_of = spec_of(candidates={"gbm": net}, **{"search": {"folds": 2}, **more})
+        stage = train.declare(work_of)
+        train.work(Work(stage, trained, narrowed(work_of, stage, "gbm"), lambda *_, **__: None, "gbm"))
+        told.append({one.name: one.read_bytes() for one in sorted((trained / "artifacts/train/gbm").iterdir())})
+    one, two, again = told
+    assert two == again
+    assert one["network.npz"] != two["network.npz"]
+    assert {name: one[name] for name in one if name != "network.npz"} == {
+        name: two[name] for name in two if name != "network.npz"
+    }
+    rows = np.random.default_rng(0).normal(size=(50, len(json.loads(one["network.json"])["bins"]))).astype(np.float32)
+    models = [TabularMlp().load(tmp_path / name / "artifacts/train/gbm", "binary") for name in ("one", "two")]
+    first, second = (model.predict(rows) for model in models)
+    assert np.corrcoef(first, second)[0, 1] > 0.9
+
+
+def test_more_workers_than_cpus_are_refused(address: str) -> None:
+    with pytest.raises(StageFailed, match=r"is 3, but the Ray cluster has 2 CPUs"):
+        workers.fit(TabularMlp(), design("binary"), seed=1, workers=3, search=Search(ray_address=address))
 
 
 def test_no_cluster_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

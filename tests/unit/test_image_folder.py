@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -69,6 +70,35 @@ def test_kinds_of_images_mean_the_same(tmp_path: Path) -> None:
     table = read(tmp_path, columns="pixels", side=2)
     for row in table.iter_rows():
         assert row[2:] == pytest.approx((0, 1, 0, 1), abs=0.02), row[0]
+
+
+def test_colours_are_three_columns_of_each_area(tmp_path: Path) -> None:
+    red = half(51, 204)
+    red[..., 1:] = 0
+    save(tmp_path / "images/a/1.png", red)
+    table = read(tmp_path, columns="pixels", side=2, colour=True)
+    assert table.columns[2:8] == ["p0_0_0", "p0_0_1", "p0_0_2", "p0_1_0", "p0_1_1", "p0_1_2"]
+    assert table.row(0)[2:8] == pytest.approx((0.2, 0, 0, 0.8, 0, 0), abs=1e-6)
+
+
+def test_a_zip_of_a_folder_is_read_as_the_folder(tmp_path: Path) -> None:
+    for name in ("b/2.png", "a/1.png", "3.png"):
+        save(tmp_path / "images" / name, half())
+    (tmp_path / "images/notes.txt").write_text("x")
+    with zipfile.ZipFile(tmp_path / "images.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in (tmp_path / "images").rglob("*"):
+            archive.write(file, file.relative_to(tmp_path / "images"))
+    told: dict[str, Any] = {}
+    zipped = ImageFolder(path="images.zip").read(tmp_path, frozenset(), told.__setitem__)
+    assert zipped.equals(read(tmp_path))
+    assert told == {"files that are no images left out": 1}
+    alone = ImageFolder(path="images/3.png").read(tmp_path)
+    assert alone.drop("label").equals(zipped.filter(file="3.png").drop("label"))
+    whole = (tmp_path / "images.zip").read_bytes()
+    for content in (b"", whole[:-40], whole[:60] + bytes(8) + whole[68:]):
+        (tmp_path / "images.zip").write_bytes(content)
+        with pytest.raises(DataCheckFailed, match=r"images\.zip"):
+            ImageFolder(path="images.zip").read(tmp_path)
 
 
 def test_what_is_no_image_is_said(tmp_path: Path) -> None:

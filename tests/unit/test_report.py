@@ -298,3 +298,15 @@ def test_the_policy_stops_what_the_escaping_would_let_through(project: Path, tmp
     said, asked = browsed(re.sub("<meta http-equiv[^>]*>", "", text), tmp_path / "without")
     assert "ran" in said[0]
     assert asked == ["http://127.0.0.1:9/x.png"]
+
+
+def test_where_in_an_image_the_model_looks() -> None:
+    from specml.data import Pixels
+    from specml.report.sections import _picture
+
+    assert _picture(None, {}) is None
+    drawn = _picture(Pixels(side=2, colour=True), {"p0_1_0": 0.5, "p0_1_2": 0.5, "p1_0_1": 0.25})
+    assert drawn is not None
+    assert drawn.count("<rect") == 4
+    assert "row 0, column 1: 1" in drawn
+    assert "row 1, column 0: 0.25" in drawn

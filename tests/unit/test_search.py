@@ -410,6 +410,13 @@ def test_what_has_no_effect_on_a_search_is_told(search: dict[str, Any], key: str
     assert not list(spec_of(candidates={"gbm": "lightgbm"}, search={"trials": 5, "executor": "ray"}).contradictions())
 
 
+def test_workers_that_nothing_shares_are_told() -> None:
+    told = list(spec_of(candidates={"gbm": "lightgbm"}, train={"workers": 2}).contradictions())
+    assert [one.key for one in told] == [("train", "workers")]
+    cluster = {"ray_address": "10.0.0.1:6379"}
+    assert not list(spec_of(candidates={"net": "tabular_mlp"}, train={"workers": 2}, search=cluster).contradictions())
+
+
 def test_a_space_of_ones_own_is_kept_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPECML_THREADS", "1")
     space = {"num_leaves": {"low": 3, "high": 9}, "subsample": {"choices": [0.5, 1.0]}}

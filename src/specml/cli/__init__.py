@@ -143,6 +143,7 @@ EXTRAS = {
     "sql": ("adbc_driver_manager", "adbc_driver_postgresql", "duckdb", "nanoarrow", "sqlalchemy", "sqlglot"),
     "s3": ("s3fs", "aiobotocore", "botocore"),
     "stream": ("confluent_kafka", "paho"),
+    "train": ("pandas", "pyarrow", "tensorboardX"),
     "catboost": ("catboost",),
     "xgboost": ("xgboost",),
 }

@@ -38,7 +38,9 @@ ROWS_AT_ONCE = 1024
 )
 @click.option("-q", "--quiet", is_flag=True, help="No progress; only errors.")
 def command(file: Path, arguments: tuple[str, ...], folder: Path | None, output: Path | None, quiet: bool) -> None:
-    """Predict the rows of FILE (.csv, .parquet or .jsonl); columns that the model does not know are passed through.
+    """Predict the rows of FILE: .csv, .parquet, .jsonl, an image or a .zip of some.
+
+    Columns that the model does not know are passed through.
 
     The live server is asked, unless --bundle names a bundle. Rows go to standard output, or to --output.
     """
@@ -100,9 +102,11 @@ def read_rows(
     ``times``: columns that the model takes as times; any other date is passed through as it is written.
     """
     from specml.kinds import Source
+    from specml.reading.images import ENDS
     from specml.sources.arrow import Arrow
     from specml.sources.csv import Csv
     from specml.sources.excel import Excel
+    from specml.sources.image_folder import ImageFolder
     from specml.sources.jsonl import Jsonl
     from specml.sources.parquet import Parquet
 
@@ -110,6 +114,7 @@ def read_rows(
     kinds: dict[str, type[Source]] = {
         "csv": Csv, "tsv": Csv, "parquet": Parquet, "jsonl": Jsonl, "ndjson": Jsonl, "arrow": Arrow, "xlsx": Excel,
     }  # fmt: skip
+    kinds |= {end.removeprefix("."): ImageFolder for end in (*ENDS, ".zip")}
     if ends not in kinds:
         known = ", ".join(f".{one}" for one in kinds)
         raise click.UsageError(f"{file.name}: rows are read from files that end in {known}.")
@@ -117,6 +122,9 @@ def read_rows(
     like = (
         next((one for one in loaded.spec.data.sources.values() if type(one) is kinds[ends]), None) if loaded else None
     )
+    if kinds[ends] is ImageFolder and like is None:
+        what = f"{file.name}: images are read as the spec's image_folder reads them; there is none."
+        raise click.UsageError(what)
     if isinstance(like, Csv):
         declared["dates"] = {name: form for name, form in like.dates.items() if name in times}
     if like is not None and ends != "tsv":

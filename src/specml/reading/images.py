@@ -2,53 +2,64 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from typing import TYPE_CHECKING, Literal
 
 from specml.errors import DataCheckFailed
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import numpy as np
     from PIL.Image import Image
 
+    from specml.data import Pixels
+
 ENDS = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff")
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF")
+"""What is read, whatever the file is called: of Pillow's other formats, some run programs."""
 Sort = Literal["statistics", "pixels"]
 CHANNELS = ("red", "green", "blue")
 
 
-def image_row(path: Path, sort: Sort, side: int, most: int, where: str) -> dict[str, float]:
+class TooLarge(DataCheckFailed):
+    """An image of more pixels than are taken."""
+
+
+def image_row(raw: bytes, pixels: Pixels | None, most: int, where: str) -> dict[str, float]:
+    """The numbers of an image file's content: ``numbers(opened(raw))``."""
+    return numbers(opened(raw, most, where), pixels)
+
+
+def numbers(image: Image, pixels: Pixels | None) -> dict[str, float]:
     """The numbers of an image, each from 0 (black) to 1.
 
-    ``statistics``: width and height in pixels, and of the whole image and each channel mean and standard deviation;
-    ``pixels``: brightness (ITU-R 601) of ``side`` × ``side`` equal areas, row by row: ``p0_0``, ``p0_1``, …
+    Without ``pixels``, its statistics: width and height in pixels, and of the whole image and each channel mean and
+    standard deviation. Else what it is in equal areas, row by row: their brightness (ITU-R 601) as ``p0_0``, ``p0_1``,
+    …, or their red, green and blue as ``p0_0_0``, ``p0_0_1``, ``p0_0_2``, …
+    """
+    return _statistics(image) if pixels is None else _pixels(image, pixels)
 
-    Args:
-        path: the file.
-        sort: which numbers.
-        side: how many areas in each direction.
-        most: pixels that an image may have.
-        where: what errors name.
+
+def opened(raw: bytes, most: int, where: str) -> Image:
+    """The image in a file's content, turned as its camera says.
 
     Raises:
-        DataCheckFailed: it is no image, is damaged, or has more pixels than ``most``.
+        DataCheckFailed: it is none, is damaged, or has more pixels than ``most`` (``TooLarge``); ``where`` is named.
     """
     from PIL import Image, ImageOps
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `most` is ours
-            with Image.open(path) as opened:
-                width, height = opened.size
+            with Image.open(io.BytesIO(raw), formats=FORMATS) as found:
+                width, height = found.size
                 if width * height > most:
-                    what = f"has {width:,} × {height:,} pixels, more than {most:,}."
-                    raise DataCheckFailed(what, hint="Raise max_pixels.", where=where)
-                image = ImageOps.exif_transpose(opened)
+                    raise TooLarge(f"has {width:,} × {height:,} pixels, more than {most:,}.", where=where)
+                image = ImageOps.exif_transpose(found)
                 image.load()
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         raise DataCheckFailed("is no image, or a damaged one.", where=where) from None
-    return _statistics(image) if sort == "statistics" else _pixels(image, side)
+    return image
 
 
 def _statistics(image: Image) -> dict[str, float]:
@@ -61,14 +72,18 @@ def _statistics(image: Image) -> dict[str, float]:
     return row
 
 
-def _pixels(image: Image, side: int) -> dict[str, float]:
+def _pixels(image: Image, pixels: Pixels) -> dict[str, float]:
     import numpy as np
     from PIL import Image
 
-    grey = _colours(image) @ np.array([0.299, 0.587, 0.114])
-    small = Image.fromarray(grey.astype(np.float32)).resize((side, side), Image.Resampling.BOX)
-    values = np.asarray(small, dtype=np.float64).clip(0, 1)
-    return {f"p{row}_{column}": float(values[row, column]) for row in range(side) for column in range(side)}
+    colours = _colours(image)
+    channels = np.moveaxis(colours, 2, 0) if pixels.colour else [colours @ np.array([0.299, 0.587, 0.114])]
+    areas = [
+        Image.fromarray(one.astype(np.float32)).resize((pixels.side, pixels.side), Image.Resampling.BOX)
+        for one in channels
+    ]
+    values = np.stack([np.asarray(one, dtype=np.float64).clip(0, 1) for one in areas], axis=2)
+    return dict(zip(pixels.names, values.ravel().tolist(), strict=True))
 
 
 def _colours(image: Image) -> np.ndarray:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from markupsafe import Markup
 
+    from specml.data import Pixels
     from specml.plan import Stage
     from specml.report.facts import Facts
 
@@ -533,9 +534,24 @@ def _importance(facts: Facts) -> dict[str, Any] | None:
     return {
         "words": f"mean absolute contribution to the {UNITS[told['space']]} ({told['method']})",
         "rows": told["rows"],
+        "picture": _picture(facts.layout.image, told["importance"]),
         "drawing": svg.bars(rows, "Importance by column"),
         "left_out": len(ranked) - len(rows),
     }
+
+
+def _picture(pixels: Pixels | None, importance: dict[str, float]) -> Markup | None:
+    """Where in the image the model looks; of colours all three together."""
+    if pixels is None:
+        return None
+    side = range(pixels.side)
+    summed = [[0.0 for _ in side] for _ in side]
+    for name in pixels.names:
+        row, column = map(int, name[1:].split("_")[:2])
+        summed[row][column] += abs(importance.get(name, 0.0))
+    most = max(map(max, summed)) or 1.0
+    titles = [[f"row {i}, column {j}: {summed[i][j]:.4g}" for j in side] for i in side]
+    return svg.picture([[one / most for one in row] for row in summed], titles, "Importance by place in the image")
 
 
 def _serving(facts: Facts) -> list[tuple[str, str]]:

@@ -301,6 +301,26 @@ def heat(
     return drawing(marks, left + len(columns) * wide + room, top + len(rows) * high + 4, label)
 
 
+def picture(shades: Sequence[Sequence[float]], titles: Sequence[Sequence[str]], label: str) -> Markup:
+    """A grid of fields without words, the darker the farther from 0; ``shades`` from 0 to 1."""
+    side = max(6.0, min(28.0, 360.0 / max(len(shades), len(shades[0]))))
+    fields = [
+        tag(
+            "rect",
+            tag("title", escape(titles[i][j])),
+            x=j * side,
+            y=i * side,
+            width=side - 1,
+            height=side - 1,
+            class_="hit",
+            fill_opacity=f"{0.04 + 0.9 * shade:.2f}",
+        )
+        for i, row in enumerate(shades)
+        for j, shade in enumerate(row)
+    ]
+    return drawing(fields, len(shades[0]) * side, len(shades) * side, label)
+
+
 def interval(
     value: float | None, low: float | None, high: float | None, threshold: float | None, span: Point, state: str
 ) -> Markup:

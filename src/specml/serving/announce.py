@@ -7,6 +7,7 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from specml.data import iso, looks_back
+from specml.serving import picture
 from specml.serving.history import KEY, before_by
 
 if TYPE_CHECKING:
@@ -19,9 +20,17 @@ SOME_TIME = "2026-01-01T00:00:00Z"
 
 
 def example_row(contract: Contract) -> dict[str, Any]:
-    """A row with every column: the middle of its range, its first category; with a history that of the row before."""
+    """A row with every column: the middle of its range, its first category; with a history that of the row before.
+
+    Columns that an image tells are told by one.
+    """
     row, before = dict[str, Any](), dict[str, Any]()
+    pixels = frozenset(contract.image.names if contract.image else ())
+    if contract.image:
+        row[picture.KEY] = picture.example_image(contract)
     for column in contract.inputs:
+        if column.name in pixels:
+            continue
         step = looks_back(column.name)
         if step:
             before.setdefault(step[0], example(column))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from specml.bundle import quantile_name
 from specml.data import TEXT_READ, in_words, iso, looks_back
+from specml.serving import picture
 from specml.serving.announce import example, example_row
 from specml.serving.history import KEY, only_told
 from specml.serving.request import shares
@@ -28,8 +29,10 @@ def openapi(
     row = {
         "type": "object",
         "additionalProperties": False,
-        "properties": {column.name: _column(column) for column in contract.inputs} | _history(contract),
-        "required": [column.name for column in contract.inputs if not column.nullable],
+        "properties": {column.name: _column(column) for column in contract.inputs}
+        | _history(contract)
+        | _image(contract),
+        "required": [column.name for column in contract.inputs if not (column.nullable or _pixel(column, contract))],
     }
     model, anything = f"/v2/models/{contract.name}", {"type": "object"}
     paths = {
@@ -194,6 +197,24 @@ def _shared(contract: Contract) -> dict[str, Any]:
         return {}
     about = "The rows of all series before the rows that bring none of their own; as theirs."
     return {KEY: {**_history(contract)[KEY], "description": about}}
+
+
+def _pixel(column: Column, contract: Contract) -> bool:
+    """Whether an image tells the column."""
+    return contract.image is not None and column.name in contract.image.names
+
+
+def _image(contract: Contract) -> dict[str, Any]:
+    """The image that a row may carry, where the model was trained on images."""
+    if contract.image is None:
+        return {}
+    side = contract.image.side
+    about = (
+        f"A file in base64 (PNG, JPEG, GIF, BMP, WebP, TIFF), in place of the columns of its {side} × {side} areas: "
+        f"it becomes those as the training images did."
+    )
+    # Without a type, as what places a row.
+    return {picture.KEY: {"contentEncoding": "base64", "contentMediaType": "image/*", "description": about}}
 
 
 def _column(column: Column) -> dict[str, Any]:

@@ -9,7 +9,9 @@ import numpy as np
 import orjson
 
 from specml.data import FIRST, LAST, MISSING, TEXT_READ, blank, category, looks_back, seconds
+from specml.serving import picture
 from specml.serving.history import KEY, only_told, unrolled
+from specml.serving.picture import pictured
 from specml.serving.refusal import Refused, did_you_mean, json_type, short
 
 if TYPE_CHECKING:
@@ -110,13 +112,13 @@ def named(rows: list[Any], contract: Contract, shared: Any = None) -> Rows:
         Refused: 422; the message names row and column.
     """
     known = {column.name for column in contract.inputs}
-    sent, rows = rows, unrolled(rows, contract, shared)
+    sent, rows = rows, pictured(unrolled(rows, contract, shared), contract)
     for index, row in enumerate(rows):
         if not isinstance(row, dict):
             raise Refused(422, f"rows[{index}] is a JSON {json_type(row)}, not an object.")
         if not row.keys() <= known:
             stranger = min(row.keys() - known)
-            hint = did_you_mean(stranger, known.union(only_told(contract)))
+            hint = did_you_mean(stranger, known.union(only_told(contract), {picture.KEY} if contract.image else ()))
             raise Refused(422, f"rows[{index}].{short(stranger)} is no column of this model.{hint}")
     columns = {}
     for column in contract.inputs:

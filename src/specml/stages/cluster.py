@@ -34,14 +34,7 @@ class ClusterJudges:
     def __enter__(self) -> ClusterJudges:
         import ray
 
-        address = os.environ.get("RAY_ADDRESS", "auto") if self._address == "auto" else self._address
-        try:
-            _reach(address)
-            ray.init(address, log_to_driver=False, configure_logging=False)
-        except (OSError, RuntimeError, ValueError):
-            what = f"no Ray cluster answers at {address!r}."
-            hint = "Start one with `ray start --head`, or name its address as host:port."
-            raise StageFailed(what, where="search.ray_address", hint=hint) from None
+        connected(self._address)
         # Pickled once: the rows travel to a node once, whatever it judges.
         self._told = ray.put(pickle.dumps(partial(self._judge, threads=1)))
         self._task: Any = ray.remote(num_cpus=1)(_judged)
@@ -69,6 +62,24 @@ class ClusterJudges:
             judged, seconds, node = _got(ended)
             self.nodes.add(node)
             yield waiting.pop(ended), (judged, seconds)
+
+
+def connected(address: str) -> None:
+    """Join the cluster at ``search.ray_address``.
+
+    Raises:
+        StageFailed: none answers.
+    """
+    import ray
+
+    address = os.environ.get("RAY_ADDRESS", "auto") if address == "auto" else address
+    try:
+        _reach(address)
+        ray.init(address, log_to_driver=False, configure_logging=False)
+    except (OSError, RuntimeError, ValueError):
+        what = f"no Ray cluster answers at {address!r}."
+        hint = "Start one with `ray start --head`, or name its address as host:port."
+        raise StageFailed(what, where="search.ray_address", hint=hint) from None
 
 
 def _reach(address: str) -> None:

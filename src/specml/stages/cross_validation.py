@@ -225,6 +225,7 @@ def _design(preprocessing: Preprocessing, layout: Layout, table: pl.DataFrame, X
         preprocessing.cardinalities,
         preprocessing.monotone,
         _seasonal(preprocessing, layout),
+        preprocessing.names,
     )
 
 

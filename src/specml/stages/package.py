@@ -64,6 +64,7 @@ def work(work: Work) -> None:
         history=layout.history,
         quantiles=layout.quantiles,
         prediction_interval=model.interval.coverage if model.interval else None,
+        image=layout.image,
     )
     _refuse_taken(contract)
     graph = assemble(contract, model, work.spec.serving.tree_form)

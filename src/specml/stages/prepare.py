@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from specml.batches import Batches
-    from specml.data import DType, Layout
+    from specml.data import DType, Layout, Pixels
     from specml.spec import Data, Spec
     from specml.stages.work import Work
 
@@ -59,6 +59,7 @@ def declare(spec: Spec) -> Stage:
             "problem.feasibility",
             "problem.forecast",
             *(("features",) if spec.features.chooses else ()),
+            *(("data.sources",) if _of_images(spec) else ()),
         ),
         deps=(
             *(ingest.OUT.replace("${key}", name) for name in spec.data.sources),
@@ -114,7 +115,9 @@ def _prepared(work: Work, folder: Path) -> tuple[dict[str, Any], list[str]]:
     train, test = table.taken(train_rows), table.taken(test_rows)
     table.forget()
     layouts.refuse_idle_patterns(features, [*train.schema.names(), *set_aside])
-    layout = layouts.layout(spec, features, layouts.seen(spec, features, train), classes, set_aside)
+    layout = layouts.layout(
+        spec, features, layouts.seen(spec, features, train), classes, set_aside, pixels=_pixels(work)
+    )
     looked_at = train.all() if train.single else train.sampled(strength.ROWS)
     if layout.history and layout.history.steps:
         layout = _scaled(spec, layout, narrow[past_rows], [*table.schema.names(), *set_aside])
@@ -151,6 +154,17 @@ def _scaled(spec: Spec, layout: Layout, past: pl.DataFrame, names: list[str]) ->
     assert told is not None
     ingest.refuse_missing(dict.fromkeys(asked.named, "problem.forecast"), names)
     return layout.model_copy(update={"seasonal_error": forecast.seasonal_error(past, layout.target, asked, told.time)})
+
+
+def _pixels(work: Work) -> Pixels | None:
+    """How the source makes columns of images, where the stage asks for it."""
+    return _of_images(work.spec) if "data.sources" in work.stage.params else None
+
+
+def _of_images(spec: Spec) -> Pixels | None:
+    """How the source makes columns of images, and a request may too; joined ones may be called otherwise."""
+    (first, *others) = spec.data.sources.values()
+    return None if others or spec.data.joins else first.pixels
 
 
 def _checked(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from specml import transformed
@@ -10,7 +11,7 @@ from specml.files import canonical_json, folder_atomic, read_json, write_atomic
 from specml.plan import Stage
 from specml.preprocessing import Preprocessing
 from specml.space import with_settings
-from specml.stages import feasibility, prepare
+from specml.stages import feasibility, prepare, workers
 from specml.stages.cross_validation import fit_design, weighed
 from specml.stages.journal import npy
 from specml.stages.search import search
@@ -19,6 +20,7 @@ from specml.stages.work import threads
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from specml.data import Design
     from specml.kinds import Candidate, Model
     from specml.spec import Spec
     from specml.stages.work import Work
@@ -44,6 +46,7 @@ def declare(spec: Spec) -> Stage:
             "problem.quantiles",
             "problem.task",
             "search",
+            "train",
         ),
         # What is feasible is told before anything is searched.
         deps=(
@@ -71,10 +74,10 @@ def work(work: Work) -> None:
         found = search(work, candidate, layout, train)
         best = found.best
         final = with_settings(candidate, best.settings).model_copy(update=best.judged.learned)
-        work.say("refit on all training rows", done=0.95)
+        shared = f", shared by {spec.train.workers} workers" if _shared(spec, final) else ""
+        work.say(f"refit on all training rows{shared}", done=0.95)
         preprocessing, design = fit_design(spec, candidate, layout, train)
-        design = weighed(spec, train, design)
-        model = transformed.fit(final, design, layout.quantiles, seed=spec.search.seed, threads=threads())
+        model = _refitted(spec, final, weighed(spec, train, design), layout.quantiles)
     scores, metric = best.judged.folds, spec.problem.metric
     told: dict[str, Any] = {"metric": metric, "folds": scores, "learned": best.judged.learned}
     if found.trials:
@@ -94,6 +97,19 @@ def work(work: Work) -> None:
     ended = f", ended by search.{found.ended_by}" if found.ended_by != "trials" else ""
     made = f", the best of {len(found.trials)} trials{ended}" if found.trials else ""
     work.say(f"cv {metric} {np.mean(scores):.4f} ± {np.std(scores):.4f}{made}")
+
+
+def _shared(spec: Spec, candidate: Candidate) -> bool:
+    """Whether several workers share the refit."""
+    return candidate.shares and spec.train.workers > 1
+
+
+def _refitted(spec: Spec, candidate: Candidate, rows: Design, quantiles: tuple[float, ...]) -> Model:
+    """The candidate, trained on all training rows."""
+    how: dict[str, Any] = {}
+    if _shared(spec, candidate):
+        how = {"fit": partial(workers.fit, workers=spec.train.workers, search=spec.search)}
+    return transformed.fit(candidate, rows, quantiles, seed=spec.search.seed, threads=threads(), **how)
 
 
 def size(folder: Path) -> int:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from specml.batches import Batches
-    from specml.data import DType
+    from specml.data import DType, Pixels
     from specml.spec import Features, Spec
 
 COUNTED = 100_000
@@ -133,11 +133,17 @@ def seen(spec: Spec, chosen: Features, table: Batches) -> dict[str, Seen]:
 
 
 def layout(
-    spec: Spec, chosen: Features, columns: dict[str, Seen], classes: tuple[Any, ...], set_aside: dict[str, str]
+    spec: Spec,
+    chosen: Features,
+    columns: dict[str, Seen],
+    classes: tuple[Any, ...],
+    set_aside: dict[str, str],
+    *,
+    pixels: Pixels | None = None,
 ) -> Layout:
     """How the tables are to be read; what is set aside comes to ``set_aside``, with the reason.
 
-    ``columns``: as the training rows have them.
+    ``columns``: as the training rows have them. ``pixels``: how the source makes columns of images.
 
     Raises:
         DataCheckFailed: no feature is left, one has a name that is taken, or a derived one reads what is none.
@@ -181,6 +187,7 @@ def layout(
         groups={name: declared_groups(spec.column(name)) for name in spec.with_role("protected")},
         folding=splits.folding(spec.data.split, spec.problem.learns),
         weight=weights[0] if weights else None,
+        image=pixels,
         history=history.past_rows(spec, chosen),
         quantiles=spec.problem.quantiles,
     )
