@@ -1,6 +1,7 @@
 """Models beside those of FLAML, AutoGluon and a plain LightGBM script, at equal CPU seconds.
 
     python benchmarks/quality.py --data DIR [--seconds 60] [--folds 1] [--sets adult …] [--peer NAME=PYTHON …]
+                                 [--keep DIR] [--twice]
 
 DIR holds folders with ``train.csv`` and ``meta.json`` (``task``, ``target``, ``positive``, ``metric``, ``time``,
 ``drop``). Each set is divided into outer folds (the latest fifth where there is a time); every tool gets the same rows
@@ -11,6 +12,9 @@ A peer lives in an environment of its own, whose Python is named: ``--peer flaml
 ``pip install 'flaml[automl]'`` and ``pip install 'autogluon.tabular[all]'``. Its budget is told in seconds of a clock:
 the clock that it sees is that of its own CPU time. specml's CPU seconds are those of the whole ``specml run``, with
 DVC, gates, explanations and report.
+
+``--keep DIR`` keeps what each tool answers, and does not ask it again; ``--twice`` runs specml once more, and says
+whether it answers the same.
 """
 
 from __future__ import annotations
@@ -21,6 +25,8 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +126,7 @@ def answers(folder: Path, meta: dict[str, Any], classes: list[str]) -> np.ndarra
         return np.asarray(np.load(folder / "told.npy"))
     told = pl.read_parquet(folder / "told.parquet")
     if meta["task"] == "regression":
-        return told["prediction"].to_numpy()
+        return told["predicted"].to_numpy()
     return np.column_stack([told[f"probability_{name}"].to_numpy() for name in classes])
 
 
@@ -189,6 +195,18 @@ def measured(
         return answers(folder, meta, classes), took
 
 
+def kept(file: Path | None, measure: Callable[[], tuple[np.ndarray, float]]) -> tuple[np.ndarray, float]:
+    """What ``measure`` finds, or found when it was kept in ``file``."""
+    if file is None:
+        return measure()
+    if not file.exists():
+        told, took = measure()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(file, told=told, took=took)
+    with np.load(file) as found:
+        return found["told"], float(found["took"])
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -197,6 +215,8 @@ def main() -> None:
     parser.add_argument("--folds", type=int, default=1, choices=range(1, 6))
     parser.add_argument("--sets", nargs="+")
     parser.add_argument("--peer", action="append", default=[], metavar="NAME=PYTHON")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="what the tools answer, for another time")
+    parser.add_argument("--twice", action="store_true", help="run specml again, and compare")
     parser.add_argument("--loud", action="store_true", help="show what the tools print")
     parser.add_argument("--script", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -222,7 +242,9 @@ def main() -> None:
             )
             told = {}
             for tool, python in tools.items():
-                told[tool], took = measured(tool, python, rows[train], rows[test], meta, options)
+                measure = partial(measured, tool, python, rows[train], rows[test], meta, options)
+                name = f"{meta['name']}-{fold}-{tool}-{options.seconds}.npz"
+                told[tool], took = kept(options.keep / name if options.keep else None, measure)
                 found = score(meta, classes, y, told[tool])
                 low, high = compared(meta, classes, y, told["specml"], told[tool]) if tool != "specml" else (0.0, 0.0)
                 beside = f"{low:+.4f} to {high:+.4f}" if tool != "specml" else ""
@@ -230,6 +252,9 @@ def main() -> None:
                     f"{meta['name']:14} {fold:>4} {meta['metric']:9} {tool:10} {found:9.4f} {took:7.1f}  {beside}",
                     flush=True,
                 )
+                if tool == "specml" and options.twice:
+                    same = np.array_equal(measure()[0], told[tool])
+                    print(f"{'':30} another run answers {'the same' if same else 'OTHERWISE'}", flush=True)
             sign = 1 if meta["metric"] in LOWER_IS_BETTER else -1
             order = np.argsort(np.argsort([sign * score(meta, classes, y, told[tool]) for tool in tools])) + 1
             for tool, rank in zip(tools, order, strict=True):
