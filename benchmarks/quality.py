@@ -20,6 +20,7 @@ whether it answers the same.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import subprocess
@@ -38,38 +39,67 @@ from sklearn.model_selection import KFold, StratifiedKFold
 PEERS = Path(__file__).resolve().with_name("quality_peers.py")
 REPEATS = 1000
 LOWER_IS_BETTER = ("rmse", "log_loss")
+FAMILIES: dict[str, tuple[dict[str, Any], float, float]] = {
+    "linear": ({}, 0.1, 0.0),
+    "gbm": ({"type": "lightgbm", "subsample": 0.8, "colsample_bytree": 0.8}, 0.15, 0.05),
+    "small": ({"type": "lightgbm", "num_leaves": 8, "learning_rate": 0.1}, 0.1, 0.03),
+    "smooth": ({"type": "lightgbm", "extra_trees": True, "num_leaves": 64, "early_stopping": 60}, 0.3, 0.12),
+    "net": ({"type": "tabular_mlp"}, 0.9, 0.0),
+    "forest": ({"type": "extra_trees"}, 0.7, 0.0),
+    "cat": ({"type": "catboost", "learning_rate": 0.1}, 0.3, 0.4),
+}
+"""Options; and about how many CPU seconds a trial takes for each thousand rows, and for each class beyond two."""
+AT_LEAST = 0.2
+"""The same of a trial, however few the rows are."""
+TEXT = 6.0
+"""How much dearer a trial is where there are texts."""
+PLANNED = 0.7
+"""Of the budget; the rest is for reading, explaining, judging and packaging."""
 HELD = 0.02
 """What specml may not learn from, since its gates need some rows that no model has seen."""
 
 
-def spec(meta: dict[str, Any], seconds: int) -> dict[str, Any]:
+def planned(meta: dict[str, Any], seconds: int, rows: int, classes: int) -> tuple[dict[str, Any], int]:
+    """Candidates and trials of each: by rows and classes, not by the clock, so that every run does the same.
+
+    In the order of ``FAMILIES``, those that still fit into the budget; then as many rounds of all as do.
+    """
+    candidates: dict[str, Any] = {}
+    total = 0.0
+    for name, (options, each, class_) in FAMILIES.items():
+        cost = max(AT_LEAST, rows / 1000 * (each + class_ * max(0, classes - 2)))
+        cost *= TEXT if "texts" in meta else 1.0
+        # A network and a forest do not reach beyond what they have seen, as what comes later often does.
+        beyond = name in ("net", "forest") and meta["time"]
+        lacks = name == "cat" and not importlib.util.find_spec("catboost")
+        if beyond or lacks or total + cost > PLANNED * seconds:
+            continue
+        total += cost
+        line = {"type": "ridge" if meta["task"] == "regression" else "logistic_regression"}
+        candidates[name] = options or line
+    return candidates, max(1, min(40, int(PLANNED * seconds / total)))
+
+
+def spec(meta: dict[str, Any], seconds: int, rows: int, classes: int) -> dict[str, Any]:
     """What a user would write: no setting of any set's own but what the columns are."""
-    tree = meta["task"] in ("binary", "multiclass")
-    line = "logistic_regression" if tree else "ridge"
     columns: dict[str, Any] = {name: {"role": "ignore"} for name in meta["drop"]}
     columns |= {name: {"dtype": "text"} for name in meta.get("texts", ())}
     split: dict[str, Any] = {"test": HELD}
     if meta["time"]:
         columns[meta["time"]] = {"role": "time", "dtype": "datetime"}
         split |= {"method": "time", "column": meta["time"]}
-    families = [
-        line,
-        "lightgbm",
-        "extra_trees",
-        "hist_gradient_boosting",
-        *(["tabular_mlp"] if not meta["time"] else []),
-    ]
     problem = {"task": meta["task"], "target": meta["target"], "feasibility": {"learning_curve": False}}
     problem["primary_metric"] = {"rmse": "root_mean_squared_error"}.get(meta["metric"], meta["metric"])
     if meta["positive"]:
         problem["positive_class"] = meta["positive"]
+    candidates, trials = planned(meta, seconds, rows, classes)
     return {
         "spec": 1,
         "name": "quality",
         "problem": problem,
         "data": {"sources": {"rows": {"type": "csv", "path": "rows.csv"}}, "columns": columns, "split": split},
-        "candidates": {name: {"type": name} for name in families},
-        "search": {"trials": max(1, seconds // 12), "max_cpu_seconds": seconds / len(families), "patience": 8},
+        "candidates": candidates,
+        "search": {"trials": trials, "max_cpu_seconds": seconds / 2, "patience": 8},
         "selection": {"ensemble": "greedy"},
         "gates": {"baseline": {"type": "baseline", "level": "warn"}},
     }
@@ -77,7 +107,9 @@ def spec(meta: dict[str, Any], seconds: int) -> dict[str, Any]:
 
 def by_specml(folder: Path, meta: dict[str, Any], seconds: int) -> None:
     """Run a project in ``folder`` and ask its bundle."""
-    (folder / "spec.yaml").write_text(json.dumps(spec(meta, seconds)))
+    target = pl.read_csv(folder / "rows.csv", columns=[meta["target"]], infer_schema_length=None)
+    classes = 2 if meta["task"] == "regression" else target.n_unique()
+    (folder / "spec.yaml").write_text(json.dumps(spec(meta, seconds, len(target), classes)))
     environment = {**os.environ, "SPECML_THREADS": "1"}
     for command in (
         ["run", "--no-deploy", "--quiet"],
