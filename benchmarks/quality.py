@@ -42,7 +42,7 @@ LOWER_IS_BETTER = ("rmse", "log_loss")
 FAMILIES: dict[str, tuple[dict[str, Any], float, float]] = {
     "linear": ({}, 0.1, 0.0),
     "gbm": ({"type": "lightgbm", "subsample": 0.8, "colsample_bytree": 0.8}, 0.15, 0.05),
-    "small": ({"type": "lightgbm", "num_leaves": 8, "learning_rate": 0.1}, 0.1, 0.03),
+    "small": ({"type": "lightgbm", "num_leaves": 8, "learning_rate": 0.1, "categories": "sets"}, 0.1, 0.03),
     "smooth": ({"type": "lightgbm", "extra_trees": True, "num_leaves": 64, "early_stopping": 60}, 0.3, 0.12),
     "net": ({"type": "tabular_mlp"}, 0.9, 0.0),
     "forest": ({"type": "extra_trees"}, 0.7, 0.0),
