@@ -99,7 +99,7 @@ def spec(meta: dict[str, Any], seconds: int, rows: int, classes: int) -> dict[st
         "problem": problem,
         "data": {"sources": {"rows": {"type": "csv", "path": "rows.csv"}}, "columns": columns, "split": split},
         "candidates": candidates,
-        "search": {"trials": trials, "max_cpu_seconds": seconds / 2, "patience": 8},
+        "search": {"trials": trials, "max_cpu_seconds": seconds / 2, "patience": 8} if trials > 1 else {},
         "selection": {"ensemble": "greedy"},
         "gates": {"baseline": {"type": "baseline", "level": "warn"}},
     }
