@@ -287,7 +287,8 @@ class Selection(Block):
     gate ``latency``."""
     ensemble: Literal["none", "greedy"] = "none"
     """``greedy``: a weighted mean of candidates competes with them, its members and weights chosen step by step by the
-    out-of-fold predictions (Caruana et al. 2004). It answers as slowly as its members together."""
+    out-of-fold predictions (Caruana et al. 2004); by ``rule: best`` it is taken unless one alone is better by more than
+    one standard error of the folds' differences. It answers as slowly as its members together."""
     max_members: Annotated[int, Field(ge=2, le=10)] = 4
     """Most candidates of an ensemble."""
     calibration: Literal["none", "auto", "sigmoid", "isotonic", "temperature"] = "none"

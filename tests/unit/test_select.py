@@ -68,6 +68,20 @@ def test_an_ensemble_is_the_most_complex() -> None:
     assert taken(board, AUC, spec)[0]["candidate"] == "net"
 
 
+def test_an_ensemble_that_is_asked_for_is_taken_unless_one_alone_is_clearly_better() -> None:
+    def chosen(*folds: float) -> tuple[str, str]:
+        members = {"net": 0.5, "gbm": 0.5}
+        return rule([row("net", 0.80, 0.86, 0.83), row("ensemble", *folds, members=members)], rule="best")
+
+    assert chosen(0.81, 0.84, 0.82) == (
+        "ensemble",
+        "asked for, and no candidate alone is clearly better: the best, net, has 0.8300",
+    )
+    assert chosen(0.79, 0.85, 0.82) == ("net", "the best mean over the folds of 2")
+    losses = [row("net", 0.30, 0.33), row("ensemble", 0.29, 0.35, members={"net": 0.5, "gbm": 0.5})]
+    assert rule(losses, LOSS, rule="best")[0] == "ensemble"
+
+
 @st.composite
 def problems(draw: st.DrawFn) -> tuple[dict[str, np.ndarray], list[np.ndarray], np.ndarray]:
     """Out-of-fold predictions of several candidates, the folds, and the classes."""

@@ -283,6 +283,13 @@ def taken(board: list[Row], metric: Metric, spec: Spec) -> tuple[Row, str]:
     if len(board) == 1:
         return best, "the only one"
     if rule == "best":
+        mixed = next((row for row in board if "members" in row), best)
+        if mixed is not best and _as_good(mixed, best, metric):
+            name = best["candidate"]
+            return (
+                mixed,
+                f"asked for, and no candidate alone is clearly better: the best, {name}, has {best['mean']:.4f}",
+            )
         return best, f"the best mean over the folds of {len(board)}"
     error = best["standard_error"]
     close = [row for row in board if metric.gain(row["mean"], best["mean"]) >= -error]
@@ -299,6 +306,17 @@ def taken(board: list[Row], metric: Metric, spec: Spec) -> tuple[Row, str]:
         return best, f"the best mean over the folds, and nothing to be taken before it is within {told}"
     how = "preferred" if found["candidate"] in prefer else "simpler"
     return found, f"{how}, and within {told} of the best, {best['candidate']} ({best['mean']:.4f})"
+
+
+def _as_good(mixed: Row, best: Row, metric: Metric) -> bool:
+    """Whether a mean of candidates is behind the best one by no more than one standard error of their differences.
+
+    Who asks for a mean wants its steadiness, and its score is that of worse weights than its own: see ``ensemble``.
+    """
+    import numpy as np
+
+    behind = np.array([metric.gain(one, other) for other, one in zip(mixed["folds"], best["folds"], strict=True)])
+    return bool(behind.mean() <= behind.std(ddof=1) / len(behind) ** 0.5)
 
 
 def _complexity(spec: Spec, name: str) -> int:
