@@ -6,6 +6,8 @@ a bundle is audited before LightGBM sees it, and may hold nothing but what ``sli
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -23,7 +25,13 @@ SETS = ("cat_boundaries", "cat_threshold")
 """Sets of categories, as words of 32 bits: where each begins among the words, and the words."""
 TREE = ("num_leaves", "num_cat", *NODES, *LEAVES, *SETS, "is_linear", "shrinkage")
 LARGEST = 1_000_000
-"""Splits of one tree."""
+"""Leaves of one tree."""
+MOST_LEAVES = 250_000
+"""Beyond, a text takes seconds to audit and a row seconds to explain; asking the graph is faster."""
+MOST_EFFORT = 2**27
+"""Squared depths of all leaves, summed: what TreeSHAP takes for a row. In one chain of thousands of splits LightGBM
+writes beyond its memory; this allows 736."""
+NUMBER = re.compile(r"-?[0-9]+(\.[0-9]*)?(e[-+]?[0-9]+)?")
 
 
 def slim(text: str) -> bytes:
@@ -114,6 +122,14 @@ def outputs(raw: bytes) -> int:
     return int(head["num_tree_per_iteration"])
 
 
+def modest(raw: bytes) -> bool:
+    """Whether the trees of a text of this form are few and shallow enough to explain by."""
+    trees = [dict(_pairs(tree)) for tree in raw.decode("ascii").split("\n\n")[1:]]
+    if sum(int(tree.get("num_leaves", "0")) for tree in trees) > MOST_LEAVES:
+        return False
+    return sum(_audit_children(_children(tree)) for tree in trees) <= MOST_EFFORT
+
+
 def _closed(trees: list[str], width: int, outputs: int) -> bytes:
     head = [f"{key}={value}" for key, value in _head(width, outputs).items()]
     return "\n".join(["tree", *head, *trees, "", "end of trees", ""]).encode()
@@ -145,23 +161,30 @@ def audit(raw: bytes, width: int, outputs: int) -> None:
     ``width``: columns of the design; ``outputs``: scores of a row, for which the trees take turns.
 
     Raises:
-        ValueError: it holds what ``slim`` would not have left, or an index that points nowhere.
+        ValueError: it holds what ``slim`` would not have left, an index that points nowhere, or trees so deep that
+            they take more than ``MOST_EFFORT``.
     """
     try:
         text = raw.decode("ascii")
     except UnicodeDecodeError:
         raise ValueError("it is not ASCII text") from None
+    # LightGBM ends lines at carriage returns too, and texts at zeros.
+    if not text.replace("\n", "").isprintable():
+        raise ValueError("it holds control characters")
     if not text.startswith("tree\n") or not text.endswith("\n\nend of trees\n"):
         raise ValueError("it does not begin or end as one")
     head, *trees = text[len("tree\n") : -len("\n\nend of trees\n")].split("\n\n")
     _audit_head(_fields(head, HEAD), width, outputs)
     if not trees or len(trees) % outputs:
         raise ValueError(f"{len(trees)} trees do not give {outputs} scores")
+    effort = 0
     for number, tree in enumerate(trees):
         name, _, rest = tree.partition("\n")
         if name != f"Tree={number}":
             raise ValueError(f"tree {number} is called {name[:40]!r}")
-        _audit_tree(_fields(rest, TREE), width)
+        effort += _audit_tree(_fields(rest, TREE), width)
+    if effort > MOST_EFFORT:
+        raise ValueError("its trees are too deep")
 
 
 def _audit_head(head: dict[str, str], width: int, outputs: int) -> None:
@@ -170,27 +193,37 @@ def _audit_head(head: dict[str, str], width: int, outputs: int) -> None:
             raise ValueError(f"{key} is not {value[:40]!r}")
 
 
-def _audit_tree(tree: dict[str, str], width: int) -> None:
+def _audit_tree(tree: dict[str, str], width: int) -> int:
+    """What explaining by it takes."""
     leaves = _whole(tree.get("num_leaves", ""))
     if not 1 <= leaves <= LARGEST or tree.get("is_linear") != "0":
         raise ValueError("a tree is of no kind that is known here")
     splits = leaves - 1
-    lists = {key: tree.get(key, "").split(" ") if tree.get(key) else [] for key in (*NODES, *LEAVES)}
+    lists = {key: _entries(tree, key) for key in (*NODES, *LEAVES)}
     for key, values in lists.items():
         # A tree of one leaf says nothing more of it than its value.
         expected = {splits} if key in NODES else {leaves} if splits or key == "leaf_value" else {0, 1}
         if len(values) not in expected:
             raise ValueError(f"{key} has {len(values)} entries in a tree of {leaves} leaves")
-    for key in ("threshold", "leaf_value"):
-        for value in lists[key]:
-            float(value)
-    for key in ("internal_count", "leaf_count"):
-        for value in lists[key]:
-            _whole(value)
+    finite = [value for value in lists["threshold"] if value not in {"inf", "-inf"}]
+    for value in (*finite, *lists["leaf_value"], tree.get("shrinkage", "")):
+        if not NUMBER.fullmatch(value) or not math.isfinite(float(value)):
+            raise ValueError(f"{value[:40]!r} is no finite number")
+    if any(not 0 <= _whole(value) < 2**31 for key in ("internal_count", "leaf_count") for value in lists[key]):
+        raise ValueError("a count of rows has more than 31 bits, or is negative")
     _audit_splits(lists, _audit_sets(tree, splits))
     if any(not 0 <= _whole(value) < width for value in lists["split_feature"]):
         raise ValueError("a split is on a column that the design does not have")
-    _audit_children([(_whole(a), _whole(b)) for a, b in zip(lists["left_child"], lists["right_child"], strict=True)])
+    return _audit_children(_children(tree))
+
+
+def _children(tree: dict[str, str]) -> list[tuple[int, int]]:
+    left, right = (_entries(tree, key) for key in ("left_child", "right_child"))
+    return [(_whole(a), _whole(b)) for a, b in zip(left, right, strict=True)]
+
+
+def _entries(tree: dict[str, str], key: str) -> list[str]:
+    return tree[key].split(" ") if tree.get(key) else []
 
 
 def _audit_splits(lists: dict[str, list[str]], sets: int) -> None:
@@ -206,7 +239,7 @@ def _audit_splits(lists: dict[str, list[str]], sets: int) -> None:
 def _audit_sets(tree: dict[str, str], splits: int) -> int:
     """How many sets of categories a tree has; each lies within its words."""
     sets = _whole(tree.get("num_cat", ""))
-    ends, words = ([_whole(value) for value in tree[key].split(" ")] if tree.get(key) else [] for key in SETS)
+    ends, words = ([_whole(value) for value in _entries(tree, key)] for key in SETS)
     if not 0 <= sets <= splits or len(ends) != (sets + 1 if sets else 0):
         raise ValueError(f"cat_boundaries has {len(ends)} entries for {sets} sets")
     if (ends or [0])[0] != 0 or (ends or [0])[-1] != len(words) or any(a > b for a, b in pairwise(ends)):
@@ -216,14 +249,22 @@ def _audit_sets(tree: dict[str, str], splits: int) -> int:
     return sets
 
 
-def _audit_children(children: list[tuple[int, int]]) -> None:
-    """Every split but the first and every leaf is the child of one split, and a split of an earlier one."""
-    seen = set()
+def _audit_children(children: list[tuple[int, int]]) -> int:
+    """Every split but the first and every leaf is the child of one split, and a split of an earlier one.
+
+    Returns the sum of the leaves' squared depths.
+    """
+    seen, depth, effort = set(), [1] * len(children), 0
     for number, pair in enumerate(children):
         for child in pair:
             if child in seen or not (number < child < len(children) or -len(children) - 1 <= child < 0):
                 raise ValueError("its splits form no tree")
             seen.add(child)
+            if child >= 0:
+                depth[child] = depth[number] + 1
+            else:
+                effort += depth[number] ** 2
+    return effort
 
 
 def _fields(text: str, known: tuple[str, ...]) -> dict[str, str]:

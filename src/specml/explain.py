@@ -155,8 +155,7 @@ def _linear(bundle: Bundle, _: int) -> Explain:
         coef, intercept, center = (np.array(told[name], dtype=np.float64) for name in ("coef", "intercept", "center"))
     except (ValueError, LookupError, TypeError) as error:
         raise BundleError(f"holds no linear model: {first_line(error)}.", where="linear.json") from None
-    contract = bundle.contract
-    k, d = len(contract.classes) if contract.task == "multiclass" else 1, sum(contract.explained.widths)
+    k, d = _fitting(bundle)
     if (coef.shape, intercept.shape, center.shape) != ((k, d), (k,), (d,)):
         raise BundleError("does not fit the bundle's design.", where="linear.json")
     design = _design(bundle)
@@ -260,12 +259,21 @@ def _network(bundle: Bundle, kind: type[Some]) -> Some:
     """The bundle's network.
 
     Raises:
-        BundleError: it is none of this kind.
+        BundleError: it is none of this kind, or of another design or other classes.
     """
     try:
-        return kind.from_bytes(bundle.native)
+        network = kind.from_bytes(bundle.native)
     except ValueError as error:
         raise BundleError(f"is no network: {first_line(error)}.", where="network.npz") from None
+    if (network.shape.outputs, network.shape.columns) != _fitting(bundle):
+        raise BundleError("does not fit the bundle's design.", where="network.npz")
+    return network
+
+
+def _fitting(bundle: Bundle) -> tuple[int, int]:
+    """How many scores the bundle's model has, and how many columns its design."""
+    contract = bundle.contract
+    return len(contract.classes) if contract.task == "multiclass" else 1, sum(contract.explained.widths)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 from typing_extensions import override
 
-from specml.network import Count, Kept, Link, array
+from specml.network import Count, Kept, Layers, Link, array
 
 if TYPE_CHECKING:
     from specml.graph import Graph
@@ -42,9 +42,9 @@ class ImageShape(BaseModel):
     channels: Annotated[int, Field(ge=1, le=16)]
     places: tuple[Annotated[int, Field(ge=-1)], ...]
     """Of each design column: its place in the picture [channels, height, width], counted through; -1: it is beside."""
-    filters: tuple[Count, ...]
+    filters: Layers
     """Of each convolution."""
-    hidden: tuple[Count, ...]
+    hidden: Layers
     outputs: Count
     """1 for binary problems and regressions, else the number of classes."""
     link: Link

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
 from torch.nn import functional
 from typing_extensions import override
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 Link = Literal["identity", "sigmoid", "softmax"]
 Count = Annotated[int, Field(ge=0)]
+MOST_LAYERS = 64
+"""Thousands of narrow ones are a small file that takes seconds to build."""
+Layers = Annotated[tuple[Count, ...], Field(max_length=MOST_LAYERS)]
 
 SHAPE = "shape"
 """What the shape is called among the arrays."""
@@ -65,10 +68,16 @@ class Shape(BaseModel):
     """Of each design column: whether a missing value is told apart from the median."""
     embedding: Count
     """Length of a category's vector."""
-    hidden: tuple[Count, ...]
+    hidden: Layers
     outputs: Count
     """1 for binary problems and regressions, else the number of classes."""
     link: Link
+
+    @model_validator(mode="after")
+    def _of_the_same_columns(self) -> Self:
+        if not len(self.cardinalities) == len(self.bins) == len(self.flagged):
+            raise ValueError("its lists are of different columns")
+        return self
 
     @property
     def columns(self) -> int:

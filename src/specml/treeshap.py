@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 SPACE: dict[Task, Space] = {"binary": "log_odds", "multiclass": "score", "regression": "prediction"}
 """What the trees of boosting add up to."""
-MOST_LEAVES = 250_000
-"""Beyond, a text takes seconds to audit and a row seconds to explain; asking the graph is faster."""
 WHOLE = 2**30
 NAN, DEFAULT_LEFT, CATEGORICAL = 8, 2, 1
 """Bits of LightGBM's ``decision_type``: NaN is what is missing; that goes to the left; the split has a set."""
@@ -33,9 +31,10 @@ NAN, DEFAULT_LEFT, CATEGORICAL = 8, 2, 1
 def native(ensemble: Ensemble, space: Space, columns: int, base: Sequence[float] = ()) -> Native | None:
     """What explains ``base`` [width] and the trees, of a design with so many ``columns``.
 
-    None: they are too large, or send missing categories and those beyond to different sides, which LightGBM can't.
+    None: they are too large or too deep, or send missing categories and those beyond to different sides, which LightGBM
+    can't.
     """
-    if len(ensemble.leaf_value) > MOST_LEAVES or any(left[0] != left[-1] for left in ensemble.sets.values()):
+    if len(ensemble.leaf_value) > booster.MOST_LEAVES or any(left[0] != left[-1] for left in ensemble.sets.values()):
         return None
     turns: list[list[booster.Tree]] = [[] for _ in range(ensemble.width)]
     for target, value in enumerate(base):
@@ -46,7 +45,12 @@ def native(ensemble: Ensemble, space: Space, columns: int, base: Sequence[float]
     rounds = max(1, *(len(one) for one in turns))
     none = booster.Tree(leaf_value=[0.0])
     in_turn = [one[number] if number < len(one) else none for number in range(rounds) for one in turns]
-    return Native("tree_shap", space, booster.text(in_turn, columns, ensemble.width))
+    return told(booster.text(in_turn, columns, ensemble.width), space)
+
+
+def told(text: bytes, space: Space) -> Native | None:
+    """What explains by a text of ``booster``; None: its trees are too many or too deep, and the graph is asked."""
+    return Native("tree_shap", space, text) if booster.modest(text) else None
 
 
 def _grown(ensemble: Ensemble) -> Iterator[tuple[booster.Tree, list[dict[int, float]]]]:

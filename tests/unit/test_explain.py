@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from specml import booster, shapley, treeshap
+from specml import booster, shapley
 from specml.bundle import BundleError, open_bundle, predict
 from specml.candidates.lightgbm import LightGBM
 from specml.candidates.logistic_regression import LogisticRegression
@@ -133,7 +133,7 @@ def test_many_columns_are_sampled_and_still_add_up() -> None:
 def test_a_forest_that_is_too_large_for_its_text_is_explained_by_captum(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(treeshap, "MOST_LEAVES", 100)
+    monkeypatch.setattr(booster, "MOST_LEAVES", 100)
     one = trained_bundle(tmp_path / "bundle", RandomForest(n_estimators=20), "binary", extra=8)
     assert one.bundle.contract.explained.method == "shapley"
     rows = one.rows(5)
@@ -174,6 +174,8 @@ def test_a_network_that_is_none_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "bundle"
     one = trained_bundle(folder, TabularMlp(hidden=(4,), epochs=1), "regression")
     network = one.model.network  # type: ignore[attr-defined]
+    from specml.network import Network
+
     good = network.to_bytes()
     packed, buffer = io.BytesIO(), io.BytesIO()
     np.savez_compressed(packed, zeros=np.zeros(1_000_000))
@@ -186,9 +188,17 @@ def test_a_network_that_is_none_is_refused(tmp_path: Path) -> None:
         wide = io.BytesIO()
         vectors = {**shape, "embedding": 10**9, "cardinalities": [3, *shape["cardinalities"][1:]]}
         np.savez(wide, shape=np.frombuffer(json.dumps(vectors).encode(), dtype=np.uint8))
-    for raw in (b"", good[:-30], packed.getvalue(), buffer.getvalue(), texts.getvalue(), wide.getvalue()):
+    kept = network.shape
+    deep = Network(kept.model_copy(update={"hidden": (1,) * 65})).to_bytes()
+    uneven = Network(kept.model_copy(update={"cardinalities": kept.cardinalities[:-1]})).to_bytes()
+    for raw in (b"", good[:-30], packed.getvalue(), buffer.getvalue(), texts.getvalue(), wide.getvalue(), deep, uneven):
         vouched(folder, "network.npz", raw)
         with pytest.raises(BundleError, match="is no network"):
+            explainer(open_bundle(folder))
+    lists = ("cardinalities", "bins", "flagged")
+    for other in ({name: getattr(kept, name)[:-1] for name in lists}, {"outputs": 2}):
+        vouched(folder, "network.npz", Network(kept.model_copy(update=other)).to_bytes())
+        with pytest.raises(BundleError, match="does not fit"):
             explainer(open_bundle(folder))
 
 
@@ -288,7 +298,17 @@ BROKEN = {
     "categories": ("num_cat=0", "num_cat=1", "cat_boundaries has 0 entries for 1 sets"),
     "a categorical split": ("decision_type=10 8", "decision_type=1 8", "a split is of no kind"),
     "linear leaves": ("is_linear=0", "is_linear=1", "of no kind that is known"),
-    "no number": ("leaf_value=0.1", "leaf_value=x", "could not convert"),
+    "no number": ("leaf_value=0.1", "leaf_value=x", "'x' is no finite number"),
+    "another spelling of a number": ("leaf_value=0.1", "leaf_value=1_0", "is no finite number"),
+    "a leaf that is NaN": ("leaf_value=0.1", "leaf_value=nan", "is no finite number"),
+    "a leaf that is infinite": ("leaf_value=0.1", "leaf_value=1e999", "is no finite number"),
+    "a threshold that is NaN": ("threshold=0.5", "threshold=nan", "is no finite number"),
+    "another shrinkage": ("shrinkage=1", "shrinkage=inf", "is no finite number"),
+    "a count too large": ("leaf_count=10", "leaf_count=2147483648", "more than 31 bits"),
+    "a negative count": ("internal_count=60", "internal_count=-5", "or is negative"),
+    "a child left out": ("left_child=1 -1", "left_child=1 ", "is no whole number"),
+    "a line that only LightGBM sees": ("shrinkage=1", "shrinkage=1\rleft_child=50000000", "control characters"),
+    "an end that only LightGBM sees": ("shrinkage=1", "shrinkage=1\0", "control characters"),
     "another key": ("shrinkage=1", "shrinkage=1\nleaf_const=1", "it says 'leaf_const'"),
     "a key twice": ("shrinkage=1", "shrinkage=1\nnum_cat=0", "it says 'num_cat', or says it twice"),
     "another version": ("version=v4", "version=v9", "version is not 'v4'"),

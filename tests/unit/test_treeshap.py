@@ -223,8 +223,37 @@ def test_trees_that_lightgbm_can_not_say_or_that_are_too_many_are_not_told(monke
     ensemble.add_leaf(0, 2, {0: 2.0}, 1)
     assert treeshap.native(ensemble, "prediction", COLUMNS) is None
     model = RandomForest(n_estimators=3).fit(drawn("binary"), seed=3, threads=1)
-    monkeypatch.setattr(treeshap, "MOST_LEAVES", 5)
+    boosted = LightGBM(n_estimators=3).fit(drawn("binary"), seed=3, threads=1)
+    monkeypatch.setattr(booster, "MOST_LEAVES", 5)
     assert model.native() is None
+    assert boosted.native() is None
+
+
+def chain(splits: int, trees: int = 1) -> bytes:
+    """Every split has a leaf and the next split."""
+    tree = booster.Tree(
+        split_feature=[n % COLUMNS for n in range(splits)],
+        threshold=[float("inf")] * splits,
+        decision_type=[treeshap.NAN] * splits,
+        left_child=[*range(1, splits), -splits - 1],
+        right_child=[-1 - n for n in range(splits)],
+        internal_count=[*range(splits + 1, 1, -1)],
+        leaf_value=[float(n) for n in range(splits + 1)],
+        leaf_count=[1] * (splits + 1),
+    )
+    return booster.text([tree] * trees, COLUMNS, 1)
+
+
+def test_trees_that_are_too_deep_are_neither_told_nor_read() -> None:
+    """LightGBM reads and explains the deepest that may be."""
+    native = treeshap.told(chain(736), "prediction")
+    assert native is not None
+    assert contributions(native, np.zeros((1, COLUMNS)), 1).sum() == pytest.approx(736.0)
+    assert treeshap.told(chain(737), "prediction") is None
+    with pytest.raises(ValueError, match="too deep"):
+        booster.audit(chain(737), COLUMNS, 1)
+    with pytest.raises(ValueError, match="too deep"):
+        booster.audit(chain(600, trees=2), COLUMNS, 1)
 
 
 def mean_of(one: Trained, two: Trained, folder: Path) -> Chosen:
@@ -269,6 +298,18 @@ def test_contributions_to_a_mean_of_trees_are_the_mean_of_theirs(
     told = predict(opened.session(), rows)
     graph = told["prediction"][:, None] if task == "regression" else told["probabilities"]
     np.testing.assert_allclose(found.total, graph, atol=1e-5)
+
+
+def test_a_mean_of_too_many_leaves_is_explained_by_its_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = [trained_bundle(tmp_path / name, RandomForest(n_estimators=2), "binary") for name in ("one", "two")]
+    mean = Chosen(tuple(Member(one.preprocessing, one.model, 0.5) for one in made))
+    assert mean.explained() is not None
+    native = made[0].model.native()
+    assert native is not None
+    leaves = sum(int(one) for one in re.findall(rb"num_leaves=(\d+)", native.content))
+    monkeypatch.setattr(booster, "MOST_LEAVES", leaves)
+    assert made[0].model.native() is not None
+    assert mean.explained() is None
 
 
 def test_a_mean_that_is_not_a_sum_of_contributions_is_explained_by_its_graph(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ class ImageCnn(Neural):
     filters: Annotated[tuple[Annotated[int, Field(ge=1, le=1024)], ...], Field(min_length=1, max_length=8)] = (32, 64)
     """Filters of each convolution, of 3 × 3 pixels. After each the picture is halved, while it has 4 pixels or more in
     both directions."""
-    hidden: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = (128,)
+    hidden: Annotated[tuple[Annotated[int, Field(ge=1, le=4096)], ...], Field(max_length=64)] = (128,)
     """Width of each dense layer."""
     shift: Annotated[int, Field(ge=0, le=16)] = 0
     """Pixels by which a training picture is moved at most, up or down and left or right: by chance anew in each epoch,

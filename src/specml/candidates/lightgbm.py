@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 from typing_extensions import override
 
-from specml import booster, trees
-from specml.kinds import Candidate, Model, Native, Preference
+from specml import booster, trees, treeshap
+from specml.kinds import Candidate, Model, Preference
 from specml.space import Dimension, Setting
-from specml.treeshap import SPACE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 
     from specml.data import Design, Task
     from specml.graph import Graph
+    from specml.kinds import Native
 
 OBJECTIVE: dict[Task, str] = {"binary": "binary", "multiclass": "multiclass", "regression": "regression"}
 
@@ -162,5 +162,5 @@ class BoosterModel(Model):
         return trees.answer_in(graph, score, self.task)
 
     @override
-    def native(self) -> Native:
-        return Native("tree_shap", SPACE[self.task], booster.slim(self.text))
+    def native(self) -> Native | None:
+        return treeshap.told(booster.slim(self.text), treeshap.SPACE[self.task])

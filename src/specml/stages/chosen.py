@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from specml import booster, conformal
+from specml import booster, conformal, treeshap
 from specml import calibration as calibrations
 from specml.graph import Graph
-from specml.kinds import Native
 from specml.stages import train
 
 if TYPE_CHECKING:
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from specml.conformal import Conformal
     from specml.data import Layout
     from specml.graph import Trees
-    from specml.kinds import Model
+    from specml.kinds import Model, Native
     from specml.preprocessing import Preprocessing
     from specml.stages.work import Work
 
@@ -95,9 +94,10 @@ class Chosen:
             return designs, natives[0]
         if not additive or any(one.method != "tree_shap" for one in natives):
             return None
-        return designs, self._merged(designs, natives)
+        mean = self._merged(designs, natives)
+        return (designs, mean) if mean else None
 
-    def _merged(self, designs: tuple[Preprocessing, ...], natives: list[Native]) -> Native:
+    def _merged(self, designs: tuple[Preprocessing, ...], natives: list[Native]) -> Native | None:
         order, outputs = joined(designs), booster.outputs(natives[0].content)
         places = {column: place for place, column in enumerate(order)}
         parts, start = [], 0
@@ -105,7 +105,7 @@ class Chosen:
             own = range(start, start + design.width)
             parts.append((native.content, one.weight, [places[column] for column in own]))
             start += design.width
-        return Native("tree_shap", natives[0].space, booster.merged(parts, len(order), outputs))
+        return treeshap.told(booster.merged(parts, len(order), outputs), natives[0].space)
 
 
 def joined(designs: tuple[Preprocessing, ...]) -> list[int]:
