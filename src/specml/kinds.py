@@ -257,8 +257,11 @@ class Candidate(Component):
 
     @property
     def watches(self) -> bool:
-        """Whether, with these options, ``fit`` watches ``stop_on``; if not, no rows are held back for it."""
-        return self.stops_early
+        """Whether, with these options, ``fit`` watches ``stop_on``; if not, no rows are held back for it.
+
+        An option ``early_stopping`` of 0 says that it does not.
+        """
+        return self.stops_early and getattr(self, "early_stopping", None) != 0
 
     @abstractmethod
     def fit(self, train: Design, *, seed: int, threads: int, stop_on: Design | None = None) -> Model:

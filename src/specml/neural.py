@@ -56,11 +56,6 @@ class Neural(Candidate):
     class_weight: Literal["balanced"] | None = None
     """``balanced``: rows count in inverse proportion to their class's frequency; no effect on regression."""
 
-    @property
-    @override
-    def watches(self) -> bool:
-        return self.early_stopping > 0
-
     @abstractmethod
     def network(self, train: Design) -> Kept:
         """The network before it learns, with what it takes from the rows; torch is seeded."""
