@@ -10,6 +10,7 @@ from specml.card import CHOICE, mean_of, number
 from specml.files import digest, read_json
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from rich.padding import Padding
@@ -19,14 +20,22 @@ MARKS = {"holds": "✔ ", "refused": "✖ ", "not measured": "? "}
 
 
 def leaderboard(folder: Path) -> list[dict[str, Any]]:
-    """Candidates, best first: score over the folds, what they learned, seconds and bytes, and why one was taken."""
+    """Candidates, best first: score over the folds, what they learned, seconds and bytes, and why one was taken.
+
+    A mean takes as long as its members: ``seconds`` to train, ``answer_seconds`` for a row.
+    """
     choice, took = read_json(folder / CHOICE), durations.known(folder)
     rows = []
     for row in choice["leaderboard"]:
-        seconds = took.get(f"train@{row['candidate']}")
+        members = row.get("members", (row["candidate"],))
+        seconds, answer = (_sum(took, [f"{what}{name}" for name in members]) for what in ("train@", durations.ANSWER))
         taken = {"taken": choice["reason"]} if row["candidate"] == choice["candidate"] else {}
-        rows.append({**row, "metric": choice["metric"], "seconds": seconds, **taken})
+        rows.append({**row, "metric": choice["metric"], "seconds": seconds, "answer_seconds": answer, **taken})
     return rows
+
+
+def _sum(took: Mapping[str, float], names: list[str]) -> float | None:
+    return sum(took[name] for name in names) if all(name in took for name in names) else None
 
 
 def gates(folder: Path) -> dict[str, Any]:
@@ -50,13 +59,14 @@ def candidates_table(rows: list[dict[str, Any]]) -> Table:
     """The leaderboard."""
     searched = any(row.get("trials", 1) > 1 for row in rows)
     found = "trials" if searched else "learned"
-    table = plain("candidate", f"cv {rows[0]['metric']}", "± folds", found, "time", "size")
+    table = plain("candidate", f"cv {rows[0]['metric']}", "± folds", found, "time", "a row", "size")
     for row in rows:
         learned = mean_of(row) or ", ".join(f"{name} {value}" for name, value in row["learned"].items())
         took = "-" if row["seconds"] is None else f"{row['seconds']:.1f}s"
+        answer = "-" if row["answer_seconds"] is None else f"{row['answer_seconds'] * 1e6:.3g}µs"
         size = f"{row['bytes'] / 1024:.0f} KiB"
         told = str(row.get("trials", 1)) if searched and not mean_of(row) else learned
-        table.add_row(row["candidate"], f"{row['mean']:.4f}", f"{row['std']:.4f}", told, took, size)
+        table.add_row(row["candidate"], f"{row['mean']:.4f}", f"{row['std']:.4f}", told, took, answer, size)
     return table
 
 

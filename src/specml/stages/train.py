@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from specml import transformed
+from specml import durations, transformed
 from specml.data import Layout
 from specml.files import canonical_json, folder_atomic, read_json, write_atomic
 from specml.plan import Stage
@@ -20,6 +21,8 @@ from specml.stages.work import threads
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import numpy as np
+
     from specml.data import Design
     from specml.kinds import Candidate, Model
     from specml.spec import Spec
@@ -27,6 +30,9 @@ if TYPE_CHECKING:
 
 OUT = "artifacts/train/${key}"
 METRICS = "metrics/train/${key}.json"
+
+ANSWERED = 1000
+"""Rows by which a candidate's speed is measured."""
 
 
 def declare(spec: Spec) -> Stage:
@@ -94,9 +100,16 @@ def work(work: Work) -> None:
         summary["trials"] = {"made": len(found.trials), "pruned": found.pruned, "planned": found.planned}
         summary["max_cpu_seconds_reached"] = found.ended_by == "max_cpu_seconds"
     write_atomic(work.path(METRICS), canonical_json(summary))
+    durations.remember(work.folder, {f"{durations.ANSWER}{work.key}": _seconds_a_row(model, design.X[:ANSWERED])})
     ended = f", ended by search.{found.ended_by}" if found.ended_by != "trials" else ""
     made = f", the best of {len(found.trials)} trials{ended}" if found.trials else ""
     work.say(f"cv {metric} {np.mean(scores):.4f} ± {np.std(scores):.4f}{made}")
+
+
+def _seconds_a_row(model: Model, X: np.ndarray) -> float:
+    begun = time.process_time()
+    model.predict(X)
+    return (time.process_time() - begun) / len(X)
 
 
 def _shared(spec: Spec, candidate: Candidate) -> bool:
