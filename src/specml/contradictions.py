@@ -308,6 +308,9 @@ def _mitigation(spec: Spec) -> Iterator[Disagreement]:
         return
     if spec.problem.task not in ("binary", "multiclass"):
         yield Disagreement(key=path, what=f"has no effect on a {spec.problem.task} problem.")
+    if spec.problem.task == "multiclass" and spec.problem.favourable_class is None:
+        what = "is told by how often each group gets the class that a person wants, and nothing says which."
+        yield Disagreement(key=path, what=what, hint="Say problem.favourable_class.")
     for index, name in enumerate(asked.by):
         column, key = spec.column(name), (*path, "by", index)
         if column.role != "protected":

@@ -189,11 +189,13 @@ def _forecast(evidence: Evidence) -> dict[str, Any]:
     serial = evidence.serial
     if serial is None:
         return {}
-    y, error = evidence.y.astype(np.float64), np.abs(evidence.scores - evidence.y)
-    naive = np.abs(evidence.prior - evidence.y)
+    y, forecast, prior = evidence.y.astype(np.float64), evidence.predicted, evidence.prior
+    if evidence.quantiles:
+        prior = prior[:, evidence.quantiles.index(0.5)]
+    error, naive = np.abs(forecast - y), np.abs(prior - y)
 
     def means(rows: np.ndarray) -> dict[str, float]:
-        told = {"actual": y, "forecast": evidence.scores, "error": error, "naive_error": naive}
+        told = {"actual": y, "forecast": forecast, "error": error, "naive_error": naive}
         return {"n": len(rows), **{name: short(values[rows].mean()) for name, values in told.items()}}
 
     number = serial.number - serial.number.min()

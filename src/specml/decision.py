@@ -91,5 +91,10 @@ class Decision(Block):
         return self
 
     def within(self, threshold: float) -> bool:
-        """Whether the band, if there is one, holds a threshold; its end still does."""
-        return self.abstain_band is None or self.abstain_band[0] <= threshold <= self.abstain_band[1]
+        """Whether the band, if there is one, holds a threshold, in float32 as the graph does; its end still does."""
+        import numpy as np
+
+        if self.abstain_band is None:
+            return True
+        low, cut, high = (np.float32(one) for one in (self.abstain_band[0], threshold, self.abstain_band[1]))
+        return bool(low <= cut <= high)

@@ -287,12 +287,15 @@ class Candidate(Component):
         if self.space and spec.search.trials == 1:
             hint = "Say search.trials: how many settings are tried."
             yield Disagreement(key=("space",), what="has no effect: there is one trial.", hint=hint)
-        if spec.problem.task in ("binary", "multiclass") and self.target_transform != "none":
-            what = "has no effect on classes: it is for regressions."
-            yield Disagreement(key=("target_transform",), what=what, hint="Leave it out.")
-        if self.answers_with_past and self.target_transform != "none":
-            what = "does not fit a family that answers with past values as they are."
-            yield Disagreement(key=("target_transform",), what=what, hint="Leave it out.")
+        name = "target_transform"
+        searched = (("space", name),) if name in self.space else ()
+        for key in (((name,),) if self.target_transform != "none" else ()) + searched:
+            if spec.problem.task in ("binary", "multiclass"):
+                what = "has no effect on classes: it is for regressions."
+                yield Disagreement(key=key, what=what, hint="Leave it out.")
+            elif self.answers_with_past:
+                what = "does not fit a family that answers with past values as they are."
+                yield Disagreement(key=key, what=what, hint="Leave it out.")
         yield from space.disagreements(self, self.space)
 
 

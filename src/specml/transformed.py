@@ -15,6 +15,8 @@ from typing_extensions import override
 
 from specml import quantiles
 from specml.errors import DataCheckFailed
+from specml.files import canonical_json, read_json
+from specml.graph import Number
 from specml.kinds import Candidate, Model
 
 if TYPE_CHECKING:
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from specml.graph import Graph
 
 Transform = Literal["sqrt", "log"]
+
+FILE = "transformed.json"
 
 HIGHEST = 80.0
 """The largest logarithm that is answered, so that no answer is beyond float32."""
@@ -59,58 +63,53 @@ def fit(
 
     A quantile of what rises with the target is what the target's quantile becomes: nothing is lost on the way back.
     """
-    transform = candidate.target_transform
-    if transform == "none":
+    import numpy as np
+
+    forward = {"sqrt": np.sqrt, "log": np.log1p}
+    way = candidate.target_transform
+    if way == "none":
         return fit(candidate, train, levels, seed=seed, threads=threads, stop_on=stop_on)
-    watched = None if stop_on is None else _changed(stop_on, transform)
-    train = _changed(train, transform)
-    return Transformed(fit(candidate, train, levels, seed=seed, threads=threads, stop_on=watched), transform)
+    y = forward[way](train.y)
+    centre = float(np.average(y, weights=train.weight))
+    watched = None if stop_on is None else replace(stop_on, y=forward[way](stop_on.y) - centre)
+    train = replace(train, y=y - centre)
+    return Transformed(fit(candidate, train, levels, seed=seed, threads=threads, stop_on=watched), way, centre)
 
 
 def load(candidate: Candidate, folder: Path, task: Task, levels: tuple[float, ...]) -> Model:
     """What ``fit`` made, from where ``Model.save`` wrote it."""
-    model, transform = quantiles.load(candidate, folder, task, levels), candidate.target_transform
-    return model if transform == "none" else Transformed(model, transform)
-
-
-def _changed(rows: Design, transform: Transform) -> Design:
-    import numpy as np
-
-    return replace(rows, y=np.sqrt(rows.y) if transform == "sqrt" else np.log1p(rows.y))
+    model, way = quantiles.load(candidate, folder, task, levels), candidate.target_transform
+    return model if way == "none" else Transformed(model, way, read_json(folder / FILE)["centre"])
 
 
 class Transformed(Model):
-    """A model of the square root of the target, or of ``log(1 + target)``; it answers with the target itself.
+    """A model of how far the target's square root, or ``log(1 + target)``, is from ``centre``, its mean in training.
 
-    Below 0 there is no root: such an answer is 0.
+    It answers with the target itself. Below 0 there is no root: such an answer is 0. The graph adds the centre in
+    float64, for a power makes a large error of a small one.
     """
 
-    def __init__(self, model: Model, transform: Transform) -> None:
+    def __init__(self, model: Model, way: Transform, centre: float) -> None:
         self.model = model
-        self.transform = transform
+        self.way = way
+        self.centre = centre
         self.learned = model.learned
 
     @override
     def predict(self, X: np.ndarray) -> np.ndarray:
         import numpy as np
 
-        found = self.model.predict(X)
-        if self.transform == "sqrt":
-            return np.asarray(np.maximum(found, 0.0) ** 2)
-        return np.asarray(np.expm1(np.clip(found, 0.0, HIGHEST)))
+        found = np.clip(self.model.predict(X) + self.centre, 0.0, HIGHEST if self.way == "log" else None)
+        return np.asarray(np.expm1(found) if self.way == "log" else found**2)
 
     @override
     def save(self, folder: Path) -> None:
         self.model.save(folder)
+        (folder / FILE).write_bytes(canonical_json({"centre": self.centre}))
 
     @override
     def to_onnx(self, graph: Graph, X: str) -> str:
-        import numpy as np
-
-        found = self.model.to_onnx(graph, X)
-        if self.transform == "sqrt":
-            root = graph.node("Relu", found)
-            return graph.node("Mul", root, root)
-        ends = (graph.constant(np.array(one, np.float32)) for one in (0.0, HIGHEST))
-        power = graph.node("Exp", graph.node("Clip", found, *ends))
-        return graph.node("Sub", power, graph.constant(np.array(1.0, np.float32)))
+        found = Number(graph, graph.node("Cast", self.model.to_onnx(graph, X), to=11))
+        found = (found + self.centre).call("Max", 0.0)
+        answer = found.call("Min", HIGHEST).call("Exp") - 1.0 if self.way == "log" else found * found
+        return graph.node("Cast", answer.name, to=1)

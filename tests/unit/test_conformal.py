@@ -280,3 +280,9 @@ def test_a_gate_that_asks_for_more_than_the_interval_is_told() -> None:
     )
     told = {".".join(map(str, found.key)) for found in spec.contradictions()}
     assert {"gates.c.min", "gates.c.by.0", "monitoring.signals.c.min", "monitoring.signals.c.type"} <= told
+
+
+def test_a_method_that_few_rows_do_not_suffice_for_is_not_compared() -> None:
+    from specml.stages.interval import _worthwhile
+
+    assert _worthwhile({"absolute": [3.0, 3.1, 2.9], "signed": [], "normalised": [1.0, 1.1, 0.9]}) == "normalised"

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 
-from specml.decision import Costs
+from specml.decision import Costs, Decision
 from specml.errors import SpecmlError
 from specml.evidence import Evidence
 from specml.gates.expected_cost import ExpectedCost
@@ -451,3 +451,9 @@ def test_a_band_away_from_the_threshold_that_is_found_stops_the_run(tmp_path: Pa
     spec = people(decision={"threshold": "auto", "abstain_band": [0.9, 0.95]})
     with pytest.raises(StageFailed, match="does not hold the threshold, which is 0"):
         run_stages(spec, tmp_path)
+
+
+def test_a_band_holds_a_threshold_at_its_end_as_float32_has_them() -> None:
+    for cut, band in ((0.6, (0.4, 0.6)), (0.42, (0.42, 0.58))):
+        assert Decision(threshold=cut, abstain_band=band).within(float(np.float32(cut)))
+    assert not Decision(abstain_band=(0.4, 0.6)).within(0.61)

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from specml.errors import SpecmlError
+from specml.errors import SpecmlError, StageFailed
 from specml.load import load
 from specml.mitigation import reweighed
 from specml.spec import Spec
-from tests.conftest import run_stages
+from tests.conftest import run_stages, spec_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -380,3 +380,20 @@ def test_thresholds_by_group_that_can_not_be_are_refused(
     with pytest.raises(SpecmlError) as error:
         load(path, [])
     assert what in str(error.value)
+
+
+def test_groups_that_no_number_of_a_request_is_called_are_refused() -> None:
+    from specml.stages.select import _refuse_unaskable
+
+    _refuse_unaskable("sex", ["0", "1", "2.5", "Female", "nan"])
+    with pytest.raises(StageFailed, match=r"as 0\.0\."):
+        _refuse_unaskable("sex", ["0.0", "1.0"])
+
+
+def test_of_several_classes_reweighing_is_told_which_is_wanted() -> None:
+    spec = spec_of(
+        problem={"task": "multiclass", "target": "y"},
+        data={"sources": {"rows": {"type": "csv", "path": "rows.csv"}}, "columns": {"sex": {"role": "protected"}}},
+        mitigation={"reweighing": {"by": ["sex"]}},
+    )
+    assert any("a person wants" in one.what for one in spec.contradictions())

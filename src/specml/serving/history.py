@@ -151,6 +151,8 @@ def by_steps(
     for index, row in enumerate(rows):
         if not isinstance(row, dict) or (KEY not in row and ours is None):
             bare = row if not isinstance(row, dict) else {k: v for k, v in row.items() if k not in left_out}
+            if isinstance(row, dict) and not any(name in row for name, _, _ in wanted):
+                raise Refused(422, f"rows[{index}] has no {KEY}, and none of the past values that are made from it.")
             out.append(bare)
             continue
         at, here = (f"rows[{index}].{KEY}", f"rows[{index}]") if KEY in row else (KEY, f"rows[{index}]")

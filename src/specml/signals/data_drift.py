@@ -62,8 +62,9 @@ class DataDrift(Signal):
     @override
     def disagreements(self, spec: Spec) -> Iterable[Disagreement]:
         for index, name in enumerate(self.columns):
-            role = spec.column(name).role
-            if role not in ("feature", "time"):  # a time may be a feature as well
+            role, asked = spec.column(name).role, spec.mitigation.group_thresholds
+            taken = asked is not None and asked.by == name
+            if role not in ("feature", "time") and not taken:  # a time may be a feature as well
                 what = f"names {name!r}, whose role is {role}: the model does not take it."
                 yield Disagreement(key=("columns", index), what=what)
         if self.min_rows > spec.monitoring.window.rows:

@@ -51,7 +51,7 @@ def interval(
     if judged := found[method]:
         every = np.concatenate(judged)
         told["folds"] = {"rows": len(every), "coverage": float(every[:, 1].mean()), "width": float(every[:, 2].mean())}
-        told["interval_score"] = {name: float(np.mean(one)) for name, one in scores.items()}
+        told["interval_score"] = {name: float(np.mean(one)) for name, one in scores.items() if one}
     fitted = rows.fit(method, folds)
     return fitted, {**told, "state": fitted.state()}
 
@@ -103,6 +103,8 @@ def _worthwhile(scores: dict[Method, list[float]]) -> Method:
     """The method of the least score, if that is less than ``absolute`` has by more than chance makes it."""
     import numpy as np
 
+    # Where rows are few, some method may have been fitted for fewer folds: it is not compared.
+    scores = {name: one for name, one in scores.items() if len(one) == len(scores["absolute"])}
     if len(scores["absolute"]) < 2:
         return "absolute"
     best = min(scores, key=lambda name: (np.mean(scores[name]), name != "absolute"))

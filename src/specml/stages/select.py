@@ -5,12 +5,14 @@ Of probabilities also from which one it decides; of predictions, how far from th
 
 from __future__ import annotations
 
+import contextlib
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from specml.card import decided, thresholds_by_group
 from specml.contradictions import ENSEMBLE
-from specml.data import Column, Layout
+from specml.data import Column, Layout, category
 from specml.errors import StageFailed
 from specml.files import canonical_json, read_json, write_atomic
 from specml.metrics import TABLE
@@ -219,8 +221,19 @@ def _grouped(training: Training, outcome: np.ndarray, cut: float) -> dict[str, A
     )
     described = describe(values)
     known = sorted(described["shares"])
+    _refuse_unaskable(asked.by, known)
     one = Column(name=asked.by, kind="categorical", nullable=described["missing"] > 0, categories=tuple(known))
     return {**found, "input": one.model_dump(mode="json"), "described": described}
+
+
+def _refuse_unaskable(column: str, names: list[str]) -> None:
+    """A request's number 0 or 0.0 is called ``0``: a group of another name would never be asked for."""
+    for name in names:
+        with contextlib.suppress(ValueError):
+            if math.isfinite(number := float(name)) and category(number) != name:
+                what = f"names {column!r}, whose groups are written as no number of a request is called, as {name}."
+                hint = "Write them in the data as whole numbers or as words."
+                raise StageFailed(what, where="mitigation.group_thresholds.by", hint=hint)
 
 
 def _outside(cut: float, how: str) -> StageFailed:

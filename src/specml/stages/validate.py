@@ -161,7 +161,7 @@ def costs(told: Costs | None, evidence: Evidence) -> dict[str, Any]:
     """
     import numpy as np
 
-    if told is None or evidence.costs is None or not len(evidence.y):
+    if told is None or evidence.costs is None or np.isnan(evidence.costs).all():
         return {}
     alike = {name: told.each(evidence.y, np.full(len(evidence.y), one)) for one, name in enumerate(_SIDES)}
     mean = mean_over(evidence.costs, evidence.weight)
@@ -346,7 +346,9 @@ def _intervals(evidence: Evidence, coverage: float | None) -> dict[str, Any]:
     def one(name: str, rows: np.ndarray) -> dict[str, Any]:
         weight = None if evidence.weight is None else evidence.weight[rows]
         share, interval, n = held(evidence.y[rows], evidence.ends[rows], weight, CONFIDENCE)  # type: ignore[index]
-        return Slice(name=name, n=round(n), value=share, interval=interval).model_dump(mode="json")
+        return Slice(name=name, n=round(n), value=share if interval else None, interval=interval).model_dump(
+            mode="json"
+        )
 
     width = np.average(evidence.ends[:, 1] - evidence.ends[:, 0], weights=evidence.weight)
     groups = []
