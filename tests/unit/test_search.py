@@ -361,7 +361,7 @@ def test_a_worker_killed_while_the_next_one_starts_ends_the_search(
 def test_one_trial_keeps_no_journal(tmp_path: Path) -> None:
     searched(prepared(tmp_path), spec(1))
     assert "trials" not in json.loads(outputs(tmp_path)["cross_validation.json"])
-    assert not (tmp_path / ".specml").exists()
+    assert not (tmp_path / ".specml/search").exists()
 
 
 def test_an_error_of_a_worker_is_the_same_as_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
