@@ -68,6 +68,10 @@ def test_places_are_told_by_names_or_by_the_picture() -> None:
     for candidate, columns, reason in [
         (ImageCnn(), tuple("abc"), "none of the 3 columns is named for a pixel"),
         (ImageCnn(image=Picture(height=1, width=2)), names, r"is 1 × 2 × 1; the column 'pixel_1_0' lies outside"),
+        (ImageCnn(), ("v_2020_1", "v_2021_1"), r"is 2022 × 2 × 1 by the columns"),
+        (ImageCnn(), ("p0_0_20", "p0_0_1"), r"is 1 × 1 × 21 by the columns"),
+        (ImageCnn(), (), r"is 0 × 0 × 1 by the columns"),
+        (ImageCnn(), ("p0_1", "p0_0", "p00_1"), r"the columns 'p0_1' and 'p00_1' are named for one place"),
         (ImageCnn(image=larger), tuple("abc"), r"is 3 × 4 × 1; the design has 3 columns"),
     ]:
         with pytest.raises(StageFailed, match=reason):

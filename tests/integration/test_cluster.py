@@ -104,6 +104,9 @@ def test_two_workers_share_a_refit(address: str, tmp_path: Path) -> None:
 def test_more_workers_than_cpus_are_refused(address: str) -> None:
     with pytest.raises(StageFailed, match=r"is 3, but the Ray cluster has 2 CPUs"):
         workers.fit(TabularMlp(), design("binary"), seed=1, workers=3, search=Search(ray_address=address))
+    # And before the search.
+    with pytest.raises(StageFailed, match=r"is 3, but the Ray cluster has 2 CPUs"):
+        workers.check(Search(ray_address=address), 3)
 
 
 def test_no_cluster_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -406,6 +406,9 @@ def test_long_labels_and_odd_paths_are_taken(tmp_path: Path, capsys: pytest.Capt
     (told,) = [{"prediction": {"label": long, "probabilities": {long: 0.75, "no": 0.25}}, "base": 0.0, "total": 0.0}]
     head = next(lines(1, {}, {**told, "contributions": []}, "log_odds", "answer"))
     assert head.endswith("…, with probability 0.750")
+    pixel = {**told, "contributions": [{"column": "p3_4", "contribution": 0.5}]}
+    for row, said in (({"image": "aGk="}, "p3_4: raises it"), ({}, "p3_4 is missing: raises it")):
+        assert list(lines(1, row, pixel, "log_odds", "answer"))[2].endswith(f"  {said}")
     folder = tmp_path / "year=2018"
     folder.mkdir()
     one.table.drop("member")[:1].write_csv(folder / "rows.csv")

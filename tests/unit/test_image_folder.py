@@ -88,10 +88,11 @@ def test_a_zip_of_a_folder_is_read_as_the_folder(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "images.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         for file in (tmp_path / "images").rglob("*"):
             archive.write(file, file.relative_to(tmp_path / "images"))
+        archive.writestr("__MACOSX/a/._1.png", b"what macOS notes of 1.png")
     told: dict[str, Any] = {}
     zipped = ImageFolder(path="images.zip").read(tmp_path, frozenset(), told.__setitem__)
     assert zipped.equals(read(tmp_path))
-    assert told == {"files that are no images left out": 1}
+    assert told == {"files that are no images left out": 2}
     alone = ImageFolder(path="images/3.png").read(tmp_path)
     assert alone.drop("label").equals(zipped.filter(file="3.png").drop("label"))
     whole = (tmp_path / "images.zip").read_bytes()
@@ -116,6 +117,14 @@ def test_what_is_no_image_is_said(tmp_path: Path) -> None:
     for content in (b"", b"GIF89a", whole[:-30], whole[:20]):
         (tmp_path / "images/a/2.png").write_bytes(content)
         with pytest.raises(DataCheckFailed, match=r"images/a/2\.png:\n    is no image, or a damaged one"):
+            read(tmp_path)
+    for form, tag in (("jpeg", "0102 0005"), ("webp", "0102 0005"), ("jpeg", "011a 0001")):
+        # Turned by its camera, with another tag whose type is not its own.
+        tags = bytes.fromhex(
+            f"4d4d 002a 00000008 0002  0112 0003 00000001 0006 0000  {tag} 00000001 00000002  00000000"
+        )
+        save(tmp_path / "images/a/2.png", half(), format=form, exif=b"Exif\0\0" + tags)
+        with pytest.raises(DataCheckFailed, match="is no image, or a damaged one"):
             read(tmp_path)
     (tmp_path / "images/a/2.png").unlink()
     with pytest.raises(DataCheckFailed, match="has 8 × 4 pixels, more than 31"):

@@ -410,6 +410,16 @@ def test_what_has_no_effect_on_a_search_is_told(search: dict[str, Any], key: str
     assert not list(spec_of(candidates={"gbm": "lightgbm"}, search={"trials": 5, "executor": "ray"}).contradictions())
 
 
+def test_workers_that_can_share_nothing_are_told_before_the_search(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    said: list[str] = []
+    nowhere = {"folds": 2, "ray_address": "127.0.0.1:1"}
+    one = spec_of(candidates={"gbm": {"type": "tabular_mlp"}}, train={"workers": 2}, search=nowhere)
+    with pytest.raises(StageFailed, match=r"no Ray cluster answers at '127\.0\.0\.1:1'"):
+        searched(prepared(tmp_path), one, said)
+    assert said == []
+
+
 def test_workers_that_nothing_shares_are_told() -> None:
     told = list(spec_of(candidates={"gbm": "lightgbm"}, train={"workers": 2}).contradictions())
     assert [one.key for one in told] == [("train", "workers")]

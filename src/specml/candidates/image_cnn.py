@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 from typing_extensions import override
 
 from specml.component import Block
@@ -126,14 +126,18 @@ class ImageCnn(Neural):
         """How large the picture is, and of each design column its place in it, channel by channel; -1: it has none.
 
         Raises:
-            StageFailed: the columns are no picture, or do not lie in the one that ``image`` says.
+            StageFailed: the columns are no picture, do not lie in the one that ``image`` says, or two in one place.
         """
         found = _pixels(names)
         if not found:
             return self._in_order(columns)
         most = [max(place[axis] for place in found.values()) + 1 for axis in range(3)]
-        picture = self.image or Picture(height=most[0], width=most[1], channels=most[2])
+        picture = self.image or _picture(*most)
+        first = {place: name for name, place in reversed(found.items())}
         for name, (row, column, channel) in found.items():
+            if (other := first[row, column, channel]) != name:
+                what = f"can't be told: the columns {other!r} and {name!r} are named for one place."
+                raise StageFailed(what, where="image", hint="Leave one out, or rename it.")
             if row >= picture.height or column >= picture.width or channel >= picture.channels:
                 what = f"is {_words(picture)}; the column {name!r} lies outside."
                 raise StageFailed(what, where="image", hint="Rows and columns count from 0.")
@@ -147,7 +151,7 @@ class ImageCnn(Neural):
         if self.image is None and side * side != columns:
             what = f"can't be told: none of the {columns} columns is named for a pixel, as p0_0, p0_1 and so on."
             raise StageFailed(what, where="image", hint="Say image: {height: …, width: …}, or name the columns so.")
-        picture = self.image or Picture(height=side, width=side)
+        picture = self.image or _picture(side, side)
         if picture.height * picture.width * picture.channels != columns:
             what = f"is {_words(picture)}; the design has {columns} columns, none of them named for a pixel."
             hint = "Name them p0_0, p0_1 and so on: then pixels may lack, and other columns stand beside them."
@@ -164,6 +168,16 @@ def _pixels(names: tuple[str, ...]) -> dict[str, tuple[int, int, int]]:
             found.setdefault(told[1], {})[name] = place
     most = max(found.values(), key=len, default={})
     return most if len(most) > 1 else {}
+
+
+def _picture(height: int, width: int, channels: int = 1) -> Picture:
+    """A picture that the columns tell."""
+    try:
+        return Picture(height=height, width=width, channels=channels)
+    except ValidationError:
+        what = f"is {height} × {width} × {channels} by the columns; 1 × 1 × 1 to 1024 × 1024 × 16 are taken."
+        hint = "Columns that are no pixels must not end in two or three numbers: rename them."
+        raise StageFailed(what, where="image", hint=hint) from None
 
 
 def _brightness(pixels: np.ndarray) -> tuple[float, float]:

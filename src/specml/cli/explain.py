@@ -13,6 +13,7 @@ import click
 from specml.cli.arguments import spec_and_overrides
 from specml.cli.predict import client, known, rows_of, spec_beside, tell_lacking
 from specml.data import looks_back
+from specml.serving import picture
 from specml.serving.history import KEY, by_steps
 
 if TYPE_CHECKING:
@@ -111,9 +112,11 @@ def lines(number: int, row: dict[str, Any], told: dict[str, Any], space: str, ta
     yield f"  {told['base']:+11.4f}  the usual {unit}"
     for one in told["contributions"]:
         value = _value(row, one["column"])
-        said = "missing" if value is None else _text(value)
+        said = " is missing" if value is None else f" is {_text(value)}"
+        if picture.KEY in row and one["column"] not in row:  # the image tells it
+            said = ""
         way = "raises" if one["contribution"] > 0 else "lowers" if one["contribution"] < 0 else "leaves"
-        yield f"  {one['contribution']:+11.4f}  {one['column']} is {said}: {way} it"
+        yield f"  {one['contribution']:+11.4f}  {one['column']}{said}: {way} it"
     if "others" in told:
         others = told["others"]
         yield f"  {others['contribution']:+11.4f}  {others['columns']} other column{'s' * (others['columns'] > 1)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import warnings
 from typing import TYPE_CHECKING, Literal
 
@@ -17,7 +18,11 @@ if TYPE_CHECKING:
 ENDS = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff")
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF")
 """What is read, whatever the file is called: of Pillow's other formats, some run programs."""
+MOST_SCANS = 100
+"""Of a JPEG: each unpacks the whole image once more. Cameras and programs write 1 to some 20."""
 Sort = Literal["statistics", "pixels"]
+DAMAGED = (OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, struct.error)
+"""What Pillow raises of damaged files, and of damaged EXIF in sound ones."""
 CHANNELS = ("red", "green", "blue")
 
 
@@ -40,25 +45,29 @@ def numbers(image: Image, pixels: Pixels | None) -> dict[str, float]:
     return _statistics(image) if pixels is None else _pixels(image, pixels)
 
 
-def opened(raw: bytes, most: int, where: str) -> Image:
+def opened(raw: bytes, most: int, where: str, formats: tuple[str, ...] = FORMATS) -> Image:
     """The image in a file's content, turned as its camera says.
 
     Raises:
-        DataCheckFailed: it is none, is damaged, or has more pixels than ``most`` (``TooLarge``); ``where`` is named.
+        DataCheckFailed: it is none of ``formats``, is damaged, has more than ``MOST_SCANS``, or has more pixels than
+            ``most`` (``TooLarge``); ``where`` is named.
     """
     from PIL import Image, ImageOps
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `most` is ours
-            with Image.open(io.BytesIO(raw), formats=FORMATS) as found:
+            warnings.simplefilter("ignore")  # of what is refused, or does no harm: `most` is ours
+            with Image.open(io.BytesIO(raw), formats=formats) as found:
                 width, height = found.size
                 if width * height > most:
                     raise TooLarge(f"has {width:,} × {height:,} pixels, more than {most:,}.", where=where)
+                if raw.startswith(b"\xff\xd8") and raw.count(b"\xff\xda") > MOST_SCANS:
+                    raise DataCheckFailed(f"is a JPEG of more than {MOST_SCANS} scans.", where=where)
                 image = ImageOps.exif_transpose(found)
                 image.load()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        raise DataCheckFailed("is no image, or a damaged one.", where=where) from None
+    except (*DAMAGED, Image.DecompressionBombError):
+        what = f"is no image, or a damaged one; {', '.join(formats)} are read."
+        raise DataCheckFailed(what, where=where) from None
     return image
 
 

@@ -210,7 +210,7 @@ def _image(contract: Contract) -> dict[str, Any]:
         return {}
     side = contract.image.side
     about = (
-        f"A file in base64 (PNG, JPEG, GIF, BMP, WebP, TIFF), in place of the columns of its {side} × {side} areas: "
+        f"A file in base64 (PNG, JPEG, GIF, BMP, WebP), in place of the columns of its {side} × {side} areas: "
         f"it becomes those as the training images did."
     )
     # Without a type, as what places a row.

@@ -12,7 +12,7 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from specml.errors import DataCheckFailed
-from specml.reading.images import TooLarge, numbers, opened
+from specml.reading.images import FORMATS, TooLarge, numbers, opened
 from specml.serving.refusal import Refused, json_type
 
 if TYPE_CHECKING:
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 KEY = "image"
 """Under what a row carries it, in base64: what ``base64 FILE`` makes of a .png, .jpg and the like."""
+
+TAKEN = tuple(name for name in FORMATS if name != "TIFF")
+"""No TIFF: its tiles may be larger than the image, and are unpacked whole."""
 
 MOST_PIXELS = 2_000_000
 """Of all images in a request."""
@@ -45,7 +48,7 @@ def pictured(rows: list[Any], contract: Contract) -> list[Any]:
             raise Refused(422, f"rows[{index}] has {KEY} and {min(said)!r}, which says the same: send one of the two.")
         raw = _bytes(row[KEY], where)
         try:
-            image = opened(raw, left, where)
+            image = opened(raw, left, where, TAKEN)
             left -= image.width * image.height
         except TooLarge as error:
             what = f"{where} {error.what} All images of a request may have {MOST_PIXELS:,}: shrink them, or send parts."

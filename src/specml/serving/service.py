@@ -230,8 +230,8 @@ class Service:
         return outputs
 
     async def _read(self, body: bytes, read: Callable[[], T]) -> T:
-        """What ``read`` makes of the body; other requests go on while it reads a large one."""
-        if len(body) < LARGE:
+        """What ``read`` makes of the body; other requests go on while it reads a large one, or images."""
+        if len(body) < LARGE and self._contract.image is None:
             return read()
         try:
             reading = asyncio.get_running_loop().run_in_executor(self._reader, read)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
@@ -91,7 +91,7 @@ class ImageFolder(FileSource):
             raise DataCheckFailed(what, where=self.path)
         images, others = [], 0
         for file in sorted(one for one in root.rglob("*") if one.is_file()):
-            if file.suffix.lower() in ENDS:
+            if _is_image(file):
                 images.append(inside(root, file.relative_to(root).as_posix(), allow_outside=self.allow_outside))
             else:
                 others += 1
@@ -104,7 +104,7 @@ class ImageFolder(FileSource):
         try:
             with zipfile.ZipFile(path) as archive:
                 files = sorted((one for one in archive.infolist() if not one.is_dir()), key=lambda one: one.filename)
-                images = [one for one in files if PurePosixPath(one.filename).suffix.lower() in ENDS]
+                images = [one for one in files if _is_image(PurePosixPath(one.filename))]
                 if len(files) > len(images) > 0:
                     tell("files that are no images left out", len(files) - len(images))
                 for one in images:
@@ -115,3 +115,8 @@ class ImageFolder(FileSource):
         except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, zlib.error):
             what = "is no .zip, a damaged one, or one under a password."
             raise DataCheckFailed(what, where=self.path) from None
+
+
+def _is_image(path: PurePath) -> bool:
+    """Whether it is called one; macOS lays ``._a.png`` beside ``a.png``, which is none."""
+    return path.suffix.lower() in ENDS and not path.name.startswith("._")

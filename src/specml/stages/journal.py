@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from specml.stages.work import Work
 
 FOLDER = ".specml/search/${key}"
-LIBRARIES = ("lightgbm", "numpy", "optuna", "polars", "pytorch-lightning", "scikit-learn", "torch")
+LIBRARIES = ("lightgbm", "numpy", "optuna", "polars", "pytorch-lightning", "scikit-learn", "scipy", "torch")
 """Those whose version may change a score."""
 EXTRAS = {"catboost": ("catboost",), "xgboost": ("xgboost", "xgboost-cpu")}
 """By candidate, the distributions of which one brings the library of its extra."""

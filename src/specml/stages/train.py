@@ -75,6 +75,8 @@ def work(work: Work) -> None:
     layout = Layout.model_validate_json(work.path(prepare.LAYOUT).read_bytes())
     train = pl.read_parquet(work.path(prepare.TRAIN))
     transformed.check(candidate, train[layout.target].to_numpy(), f"candidates.{work.key}")
+    if _shared(spec, candidate):
+        workers.check(spec.search, spec.train.workers)
     # Linear algebra splits its sums by thread; one thread gives the same bits everywhere.
     with threadpool_limits(1, user_api="blas"):
         found = search(work, candidate, layout, train)

@@ -53,12 +53,7 @@ def fit(
     """
     _refuse_absent()
     with _cluster(search, workers):
-        import ray
-
-        cpus = int(ray.cluster_resources().get("CPU", 0))
-        if cpus < workers:
-            what = f"is {workers}, but the Ray cluster has {cpus} CPUs: a worker needs one."
-            raise StageFailed(what, where=WHERE, hint="Add nodes to it, or ask for fewer workers.")
+        _refuse_few_cpus(workers)
         files = _fitted(candidate, train, seed, workers)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -67,10 +62,32 @@ def fit(
         return candidate.load(folder, train.task)
 
 
+def check(search: Search, workers: int) -> None:
+    """Refuse at once what ``fit`` would refuse after the whole search; raises as it does."""
+    _refuse_absent()
+    if _joins(search):
+        with _cluster(search, workers):
+            _refuse_few_cpus(workers)
+
+
+def _refuse_few_cpus(workers: int) -> None:
+    import ray
+
+    cpus = int(ray.cluster_resources().get("CPU", 0))
+    if cpus < workers:
+        what = f"is {workers}, but the Ray cluster has {cpus} CPUs: a worker needs one."
+        raise StageFailed(what, where=WHERE, hint="Add nodes to it, or ask for fewer workers.")
+
+
 def _refuse_absent() -> None:
     """Ray Train names no package when one is missing."""
-    for name in ("pandas", "pyarrow", "tensorboardX"):
+    for name in ("ray", "pandas", "pyarrow", "tensorboardX"):
         importlib.import_module(name)
+
+
+def _joins(search: Search) -> bool:
+    """Whether there is a cluster to join."""
+    return search.executor == "ray" or search.ray_address != "auto" or "RAY_ADDRESS" in os.environ
 
 
 @contextmanager
@@ -81,7 +98,7 @@ def _cluster(search: Search, workers: int) -> Iterator[None]:
     before = {name: os.environ.get(name) for name in QUIET}
     os.environ.update(QUIET)
     try:
-        if search.executor == "ray" or search.ray_address != "auto" or "RAY_ADDRESS" in os.environ:
+        if _joins(search):
             connected(search.ray_address)
         else:
             # Its own: the server of a deployment runs another one on this machine.

@@ -37,10 +37,17 @@ CONTRACT = Contract(
 )
 
 
-def png(values: Any, **more: Any) -> bytes:
+def png(values: Any, form: str = "PNG", **more: Any) -> bytes:
     content = io.BytesIO()
-    Image.fromarray(np.asarray(values, dtype=np.uint8)).save(content, "PNG", **more)
+    Image.fromarray(np.asarray(values, dtype=np.uint8)).save(content, form, **more)
     return content.getvalue()
+
+
+def scans(more: int) -> bytes:
+    """A progressive JPEG whose last scan comes so many times more."""
+    whole = png(np.zeros((16, 16)), "JPEG", progressive=True)
+    last = whole[whole.rindex(b"\xff\xda") : -2]
+    return whole[:-2] + last * more + whole[-2:]
 
 
 def text(raw: bytes) -> str:
@@ -73,6 +80,8 @@ def test_an_image_becomes_what_the_source_makes_of_it(tmp_path: Path) -> None:
         ),
         ({"image": text(png([[0]])), "p0_0": 0.5}, 422, "has image and 'p0_0', which says the same"),
         ({"imag": text(png([[0]]))}, 422, "Did you mean 'image'"),
+        ({"image": text(png([[0]], "TIFF"))}, 422, "is no image, or a damaged one; PNG, JPEG, GIF, BMP, WEBP are read"),
+        ({"image": text(scans(100))}, 422, r"rows\[0\].image is a JPEG of more than 100 scans"),
         ({"image": text(png(np.zeros((2000, 1001))))}, 413, r"more than 2,000,000\."),
     ],
 )
@@ -80,6 +89,10 @@ def test_what_is_no_image_is_refused(row: dict[str, Any], status: int, reason: s
     with pytest.raises(Refused, match=reason) as refusal:
         named([row], CONTRACT)
     assert refusal.value.http == status
+
+
+def test_a_jpeg_of_some_scans_is_taken() -> None:
+    named([{"image": text(scans(50))}], CONTRACT)
 
 
 def test_the_images_of_a_request_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:

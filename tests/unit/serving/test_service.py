@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import json
+import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from specml.bundle import open_bundle
+from specml.data import Pixels
 from specml.errors import DeployFailed
 from specml.serving.app import Args, ExplainReplica
 from specml.serving.counters import Counters
@@ -295,6 +298,15 @@ def test_others_are_answered_while_a_large_body_is_read(bundle: Path) -> None:
     service.close()
     assert (answer.status, others > 5) == (422, True), others
     assert "rows[99999].age" in json.loads(answer.body)["error"]
+
+
+def test_no_image_is_unpacked_in_the_event_loop(bundle: Path) -> None:
+    service = Args(bundle=str(bundle)).service("r1")
+    small = functools.partial(service._read, b"", lambda: threading.current_thread().name)
+    assert asyncio.run(small()) == threading.current_thread().name
+    service._contract = service._contract.model_copy(update={"image": Pixels(side=2)})
+    assert asyncio.run(small()).startswith("reader")
+    service.close()
 
 
 def test_an_answer_that_is_not_finite_is_none(tmp_path: Path) -> None:
