@@ -54,6 +54,8 @@ def _open(node: Any) -> Any:
         return [_open(item) for item in node]
     if not isinstance(node, dict):
         return node
+    if "discriminator" in node:  # what only adds to a preset names no type, and may fit several
+        node = {"anyOf" if key == "oneOf" else key: value for key, value in node.items()}
     return {key: _open_properties(value) if key == "properties" else _open(value) for key, value in node.items()}
 
 
