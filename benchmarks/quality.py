@@ -40,7 +40,8 @@ PEERS = Path(__file__).resolve().with_name("quality_peers.py")
 REPEATS = 1000
 LOWER_IS_BETTER = ("rmse", "log_loss")
 FAMILIES: dict[str, tuple[dict[str, Any], float, float]] = {
-    "linear": ({}, 0.1, 0.0),
+    "linear": ({"C": 1.0}, 0.1, 0.0),
+    "loose": ({"C": 10.0}, 0.15, 0.0),
     "gbm": ({"type": "lightgbm", "subsample": 0.8, "colsample_bytree": 0.8}, 0.15, 0.05),
     "small": ({"type": "lightgbm", "num_leaves": 8, "learning_rate": 0.1, "categories": "sets"}, 0.1, 0.03),
     "smooth": ({"type": "lightgbm", "extra_trees": True, "num_leaves": 64, "early_stopping": 60}, 0.3, 0.12),
@@ -51,7 +52,7 @@ FAMILIES: dict[str, tuple[dict[str, Any], float, float]] = {
 """Options; and about how many CPU seconds a trial takes for each thousand rows, and for each class beyond two."""
 AT_LEAST = 0.2
 """The same of a trial, however few the rows are."""
-TEXT = 6.0
+TEXT = 14.0
 """How much dearer a trial is where there are texts."""
 PLANNED = 0.7
 """Of the budget; the rest is for reading, explaining, judging and packaging."""
@@ -75,8 +76,10 @@ def planned(meta: dict[str, Any], seconds: int, rows: int, classes: int) -> tupl
         if beyond or lacks or total + cost > PLANNED * seconds:
             continue
         total += cost
-        line = {"type": "ridge" if meta["task"] == "regression" else "logistic_regression"}
-        candidates[name] = options or line
+        if C := options.get("C"):
+            ridge = meta["task"] == "regression"
+            options = {"type": "ridge", "alpha": 1 / C} if ridge else {"type": "logistic_regression", "C": C}
+        candidates[name] = options
     return candidates, max(1, min(40, int(PLANNED * seconds / total)))
 
 
