@@ -67,7 +67,7 @@ def planned(meta: dict[str, Any], seconds: int, rows: int, classes: int) -> tupl
     """
     candidates: dict[str, Any] = {}
     total = 0.0
-    for name, (options, each, class_) in FAMILIES.items():
+    for name, (told, each, class_) in FAMILIES.items():
         cost = max(AT_LEAST, rows / 1000 * (each + class_ * max(0, classes - 2)))
         cost *= TEXT if "texts" in meta else 1.0
         # A network and a forest do not reach beyond what they have seen, as what comes later often does.
@@ -76,10 +76,10 @@ def planned(meta: dict[str, Any], seconds: int, rows: int, classes: int) -> tupl
         if beyond or lacks or total + cost > PLANNED * seconds:
             continue
         total += cost
-        if C := options.get("C"):
-            ridge = meta["task"] == "regression"
-            options = {"type": "ridge", "alpha": 1 / C} if ridge else {"type": "logistic_regression", "C": C}
-        candidates[name] = options
+        if meta["task"] == "regression" and "C" in told:
+            candidates[name] = {"type": "ridge", "alpha": 1 / told["C"]}
+        else:
+            candidates[name] = {"type": "logistic_regression", **told}
     return candidates, max(1, min(40, int(PLANNED * seconds / total)))
 
 
