@@ -69,6 +69,7 @@ def declare(spec: Spec) -> Stage:
             "gates",
             "problem.costs",
             "problem.favourable_class",
+            *(("problem.forecast",) if spec.problem.forecast else ()),
             "problem.primary_metric",
             "problem.quantiles",
             "problem.task",
@@ -226,7 +227,9 @@ def gather(work: Work, layout: Layout, test: pl.DataFrame, opened: bundle.Bundle
         before = test[forecast.seasonal(told.steps, layout.target)].cast(pl.Float64).to_numpy()
         before = before if naive.ndim == 1 else before[:, None]
         naive = np.where(np.isfinite(before), before, naive)
-        serial = Serial(history.numbered(test[told.time], told.steps), told.steps.horizon, told.steps.season)
+        number, asked = history.numbered(test[told.time], told.steps), work.spec.problem.forecast
+        assert asked is not None
+        serial = Serial(number, told.steps.horizon, asked.period)
     return Evidence(
         task=layout.task,
         y=test[layout.target].to_numpy(),
