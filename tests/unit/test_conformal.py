@@ -22,6 +22,7 @@ from specml.piecewise import straight
 from specml.signals.coverage import Coverage as CoverageSignal
 from specml.spec import PredictionInterval
 from specml.stages.interval import interval
+from specml.stages.validate import _intervals
 from tests.conftest import spec_of
 
 
@@ -286,3 +287,16 @@ def test_a_method_that_few_rows_do_not_suffice_for_is_not_compared() -> None:
     from specml.stages.interval import _worthwhile
 
     assert _worthwhile({"absolute": [3.0, 3.1, 2.9], "signed": [], "normalised": [1.0, 1.1, 0.9]}) == "normalised"
+
+
+def test_a_groups_width_counts_rows_by_their_weight_as_that_of_all_rows() -> None:
+    y = np.zeros(4)
+    ends = np.stack([y, np.array([1.0, 3.0, 5.0, 7.0])], axis=1)
+    weight = np.array([3.0, 1.0, 0.0, 0.0])
+    groups = {"sex": np.array(["f", "f", "m", "m"], dtype=object)}
+    told = _intervals(Evidence("regression", y, y, None, y, y, weight=weight, groups=groups, ends=ends), 0.9)
+    women, men = told["groups"]
+    assert told["width"] == women["width"] == 1.5
+    assert (men["value"], men["width"]) == (None, None)
+    plain = _intervals(Evidence("regression", y, y, None, y, y, groups=groups, ends=ends), 0.9)
+    assert [plain["width"], *(one["width"] for one in plain["groups"])] == [4.0, 2.0, 6.0]

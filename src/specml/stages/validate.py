@@ -346,22 +346,23 @@ def _intervals(evidence: Evidence, coverage: float | None) -> dict[str, Any]:
     if evidence.ends is None or len(evidence.y) == 0:
         return {}
 
+    wide = evidence.ends[:, 1] - evidence.ends[:, 0]
+
     def one(name: str, rows: np.ndarray) -> dict[str, Any]:
         weight = None if evidence.weight is None else evidence.weight[rows]
         share, interval, n = held(evidence.y[rows], evidence.ends[rows], weight, CONFIDENCE)  # type: ignore[index]
-        return Slice(name=name, n=round(n), value=share if interval else None, interval=interval).model_dump(
-            mode="json"
-        )
+        told = Slice(name=name, n=round(n), value=share if interval else None, interval=interval)
+        width = float(np.average(wide[rows], weights=weight)) if interval else None
+        return {**told.model_dump(mode="json"), "width": width}
 
-    width = np.average(evidence.ends[:, 1] - evidence.ends[:, 0], weights=evidence.weight)
-    groups = []
-    for column, values in sorted(evidence.groups.items()):
-        for name in sorted(set(values.tolist())):
-            rows = values == name
-            wide = float((evidence.ends[rows, 1] - evidence.ends[rows, 0]).mean())
-            groups.append({**one(f"{column}={name}", rows), "width": wide})
+    groups = [
+        one(f"{column}={name}", values == name)
+        for column, values in sorted(evidence.groups.items())
+        for name in sorted(set(values.tolist()))
+    ]
     every = one("all", np.ones(len(evidence.y), dtype=bool))
-    return {"coverage": coverage, "width": float(width), "all": every, "groups": groups}
+    width = every.pop("width")
+    return {"coverage": coverage, "width": width, "all": every, "groups": groups}
 
 
 def _below(evidence: Evidence) -> list[dict[str, Any]]:
