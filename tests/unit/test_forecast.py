@@ -275,6 +275,25 @@ def test_the_seasonal_naive_forecast_is_a_lag_and_beats_itself_by_nothing(tmp_pa
     assert "over the seasonal naive forecast" in verdicts["baseline"]["reason"]
 
 
+def test_errors_are_drawn_by_one_season_however_long_the_horizon(tmp_path: Path) -> None:
+    pl.DataFrame(series(260)).write_csv(tmp_path / "rows.csv")
+    asked = {**FORECAST, "horizon": 10, "by": ("shop",)}
+    problem = {"task": "forecast", "target": "sales", "forecast": asked, "feasibility": {"learning_curve": False}}
+    run_stages(spec(problem=problem), tmp_path, until="validate")
+    layout = Layout.model_validate_json((tmp_path / prepare.LAYOUT).read_bytes())
+    assert layout.history is not None
+    assert layout.history.steps == Steps(step=86400.0, horizon=10, season=14)
+    drawn = json.loads((tmp_path / "artifacts/validate/curves.json").read_bytes())
+    assert [one["phase"] for one in drawn["phases"]] == list(range(7))
+
+
+@pytest.mark.parametrize("named", [{"by": ("shp",)}, {"known_ahead": ("holidy",)}], ids=["by", "known_ahead"])
+def test_a_forecast_of_columns_that_are_not_there_is_told_by_its_own_key(tmp_path: Path, named: Any) -> None:
+    with pytest.raises(DataCheckFailed, match="the data has no column") as error:
+        prepared(tmp_path, series(60), **tree(forecast=named))
+    assert error.value.where == "problem.forecast"
+
+
 def asked_of_the_bundle(folder: Path, rows: dict[str, list[Any]], opened: Any, mean: float) -> None:
     """Three days after the end, all at once: by a request with one history, and by a file with the past in it."""
     end, session = max(rows["day"]), opened.session()

@@ -91,6 +91,8 @@ def _prepared(work: Work, folder: Path) -> tuple[dict[str, Any], list[str]]:
     rows = written.height
     if not spec.data.labels.rules:
         ingest.refuse_missing({target: "problem.target"}, written.schema.names())
+    if spec.problem.forecast:
+        ingest.refuse_missing(dict.fromkeys(spec.problem.forecast.named, "problem.forecast"), written.schema.names())
     if rows == 0:
         raise NotEnoughData("the source has no rows.")
     repaired = repair.Repair(spec, features, written)
@@ -120,39 +122,44 @@ def _prepared(work: Work, folder: Path) -> tuple[dict[str, Any], list[str]]:
     )
     looked_at = train.all() if train.single else train.sampled(strength.ROWS)
     if layout.history and layout.history.steps:
-        layout = _scaled(spec, layout, narrow[past_rows], [*table.schema.names(), *set_aside])
+        layout = _scaled(spec, layout, narrow[past_rows])
     strengths = leakage.single_columns(spec, layout, looked_at, findings)
     leakage.across(spec, layout, train, test.sampled(strength.ROWS), findings)
     findings.refuse()
     _write_tables(work, layout, train, test, known)
     write_atomic(work.path(STRENGTHS), canonical_json(strengths))
-    told: dict[str, Any] = {
-        "rows": {"train": known.height, "test": held.height, "unlabelled": unlabelled},
-        "held_out": splits.words(split, spec.problem.learns),
-        "features": len(layout.features),
-        "set_aside": dict(sorted(set_aside.items())),
-        "checks": findings.told(),
+    counts = {
+        "train": known.height,
+        "test": held.height,
+        "unlabelled": unlabelled,
+        "quarantined": apart,
+        "embargoed": narrow.height - len(past_rows) - held.height or None,
+        "first_season": len(past_rows) - known.height or None,
     }
-    left_out = {
-        "embargoed": narrow.height - len(past_rows) - held.height,
-        "first_season": len(past_rows) - known.height,
-    }
-    told["rows"] |= {name: n for name, n in left_out.items() if n}
     facts = {"joins": found, "labels": labelled, "repaired": repaired.done, "odd": repaired.odd}
-    told |= {key: one for key, one in facts.items() if one}
-    if apart is not None:
-        told["rows"]["quarantined"] = apart
-    if classes:
-        told["train_rows_by_class"] = _by_class(classes, known[target])
+    facts["train_rows_by_class"] = _by_class(classes, known[target])
+    told = _metrics(spec, layout, set_aside, counts, facts) | {"checks": findings.told()}
     return told, [*_notes(told), *labels.notes(spec.data.labels, labelled), *findings.warnings()]
 
 
-def _scaled(spec: Spec, layout: Layout, past: pl.DataFrame, names: list[str]) -> Layout:
-    """``layout`` of a forecast with the error by which others are scaled; ``names``: the columns that there are."""
+def _metrics(
+    spec: Spec, layout: Layout, set_aside: dict[str, str], counts: dict[str, int | None], facts: dict[str, Any]
+) -> dict[str, Any]:
+    """What DVC is told of the data; without ``counts`` that are None, and ``facts`` that hold nothing."""
+    return {
+        "rows": {name: n for name, n in counts.items() if n is not None},
+        "held_out": splits.words(spec.data.split, spec.problem.learns),
+        "features": len(layout.features),
+        "set_aside": dict(sorted(set_aside.items())),
+        **{key: one for key, one in facts.items() if one},
+    }
+
+
+def _scaled(spec: Spec, layout: Layout, past: pl.DataFrame) -> Layout:
+    """``layout`` of a forecast with the error by which others are scaled."""
     asked, told = spec.problem.forecast, layout.history
     assert asked is not None
     assert told is not None
-    ingest.refuse_missing(dict.fromkeys(asked.named, "problem.forecast"), names)
     return layout.model_copy(update={"seasonal_error": forecast.seasonal_error(past, layout.target, asked, told.time)})
 
 
@@ -221,8 +228,11 @@ def _divides(spec: Spec) -> list[str]:
 
 
 def _by_class(classes: tuple[Any, ...], y: pl.Series) -> dict[str, int]:
+    """How many rows have each label; nothing for a regression."""
     import numpy as np
 
+    if not classes:
+        return {}
     counts = np.bincount(y.to_numpy(), minlength=len(classes))
     return {str(label): int(n) for label, n in zip(classes, counts, strict=True)}
 
