@@ -172,6 +172,16 @@ def test_the_weights_are_no_part_of_what_judges(both: dict[str, Path]) -> None:
     assert told == pytest.approx(found)
 
 
+def test_the_comparison_hangs_on_what_it_reads_alone() -> None:
+    """Thresholds by group fit nothing again: another feature changes the comparison by the candidates' files alone."""
+    from specml.stages.compare import declare
+
+    weighed = hiring(mitigation={"reweighing": {"by": ("group",)}})
+    again = set(declare(weighed).params) - set(declare(hiring(mitigation={"group_thresholds": {"by": "group"}})).params)
+    assert again == {"features", "plugins"}
+    assert {"search", "selection"}.isdisjoint(declare(weighed).params)
+
+
 TEXT = """
 name: hiring
 problem: {task: TASK, target: y}

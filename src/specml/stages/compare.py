@@ -42,17 +42,17 @@ def declare(spec: Spec) -> Stage:
         summary="what the mitigation did to each protected group, out of fold",
         params=(
             "candidates",
-            "features",
+            *(("features", "plugins") if spec.mitigation.reweighing else ()),  # then the candidates are fitted again
             "mitigation",
-            "plugins",
             "problem.costs",
             "problem.decision",
             "problem.favourable_class",
             "problem.primary_metric",
             "problem.quantiles",
             "problem.task",
-            "search",
-            "selection",
+            "search.folds",
+            "search.seed",
+            "selection.calibration",
         ),
         deps=(
             prepare.TRAIN,
