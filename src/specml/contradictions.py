@@ -5,6 +5,7 @@ from __future__ import annotations
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
+from specml.bundle import quantile_name
 from specml.component import Disagreement
 from specml.data import looks_back
 from specml.kinds import Candidate
@@ -117,6 +118,8 @@ def _quantiles(problem: Problem) -> Iterator[Disagreement]:
         yield Disagreement(key=path, what=f"has no effect on a {problem.task} problem: it has probabilities.")
     elif list(levels) != sorted(set(levels)):
         yield Disagreement(key=path, what="must rise from one to the next.")
+    elif len(set(map(quantile_name, levels))) < len(levels):
+        yield Disagreement(key=path, what="must be told apart by six digits: by these their outputs are named.")
     elif MEDIAN not in levels or len(levels) < 2:
         hint = "As problem.quantiles: [0.1, 0.5, 0.9]"
         yield Disagreement(key=path, what="must have 0.5, which is the prediction, and another.", hint=hint)

@@ -155,6 +155,7 @@ def test_a_champion_of_other_quantiles_is_not_compared() -> None:
     [
         ({"quantiles": [0.9, 0.5]}, "problem.quantiles", "must rise"),
         ({"quantiles": [0.5, 0.5]}, "problem.quantiles", "must rise"),
+        ({"quantiles": [0.1, 0.10000001, 0.5]}, "problem.quantiles", "must be told apart by six digits"),
         ({"quantiles": [0.5]}, "problem.quantiles", "must have 0.5, which is the prediction, and another"),
         ({"quantiles": [0.1, 0.9]}, "problem.quantiles", "must have 0.5"),
         ({"quantiles": [i / 50 for i in range(1, 50)]}, "problem.quantiles", "20 at most"),
