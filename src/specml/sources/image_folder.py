@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from specml.component import Disagreement
 from specml.data import Pixels
-from specml.errors import DataCheckFailed, NotEnoughData
+from specml.errors import DataCheckFailed, NotEnoughData, first_line
 from specml.files import inside
 from specml.kinds import FileSource, untold
 from specml.reading.images import ENDS, Sort, TooLarge, image_row
@@ -112,9 +112,8 @@ class ImageFolder(FileSource):
                         what = f"takes {one.file_size:,} bytes unpacked, more than {MOST_BYTES:,}."
                         raise DataCheckFailed(what, where=f"{self.path}/{one.filename}")
                     yield one.filename, archive.read(one)
-        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, zlib.error):
-            what = "is no .zip, a damaged one, or one under a password."
-            raise DataCheckFailed(what, where=self.path) from None
+        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, zlib.error) as error:
+            raise DataCheckFailed(f"can't be read as a .zip: {first_line(error)}", where=self.path) from None
 
 
 def _is_image(path: PurePath) -> bool:
