@@ -239,7 +239,6 @@ class Layout(BaseModel):
     """Of a forecast: mean absolute error of the seasonal naive forecast in the training rows."""
     image: Pixels | None = None
     """How the source makes columns of an image; None where it has none."""
-
     quantiles: tuple[float, ...] = ()
     """Regression: which quantiles are predicted, rising; () for the mean."""
 
@@ -277,7 +276,6 @@ class Design:
     """Of a forecast: the column of ``X`` that holds the target one known season before, NaN where that is missing."""
     names: tuple[str, ...] = ()
     """Of each column of ``X``, as the features name it; () where nobody said."""
-
     quantile: float | None = None
     """Regression: the quantile that is to be predicted; None: the mean."""
 

@@ -125,8 +125,7 @@ class Kept(nn.Module):
 
     shape: Any
     """It has ``outputs``, ``link``, ``owners`` (of each embedded value: the design column that it comes from, -1 where
-    from none), ``columns`` (how many
-    of those there are) and ``size`` (how many numbers the arrays hold, at least)."""
+    from none), ``columns`` (how many of those there are) and ``size`` (how many numbers the arrays hold, at least)."""
     last: nn.Linear
     centre: torch.Tensor
     """[outputs] Mean of a regression's target, else 0."""

@@ -104,9 +104,9 @@ def write_infer(
 
 
 def metadata(contract: Contract, version: str) -> dict[str, Any]:
-    """What the protocol tells about the model, and beyond it what its rows are told of those before them.
+    """What the protocol tells about the model.
 
-    And when it does not decide: the label is then empty.
+    Beyond it, what a row is told of those before it, and when nothing is decided: the label is then empty.
     """
     outputs = [
         {

@@ -140,7 +140,7 @@ def _fold_key(layout: Layout, train: pl.DataFrame) -> np.ndarray | None:
 
 
 def decide(layout: Layout, scores: np.ndarray, threshold: float | str) -> np.ndarray | None:
-    """Class indices from probabilities; ``auto`` is not yet chosen here, and 0.5 stands in for it."""
+    """Class indices from probabilities; for a threshold that ``select`` finds (``auto``, ``costs``) stands 0.5."""
     import numpy as np
 
     if layout.task == "regression":
