@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from specml.data import Task
+    from specml.errors import Problem
     from specml.spec import Spec
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # of a background job, whose children could not be interrupted
@@ -81,6 +82,18 @@ def run_stages(spec: Spec, folder: Path, *, until: str = "") -> None:
             STAGES[stage.name].work(Work(stage, folder, part, lambda *_, **__: None, key, plan.obligations))
         if stage.name == until:
             break
+
+
+def problem_of(folder: Path, text: str) -> Problem:
+    """The one thing that is wrong in a spec, written to ``folder``; fails the test when it is another number."""
+    from specml.errors import SpecError
+    from specml.load import load
+
+    (folder / "spec.yaml").write_text(text)
+    with pytest.raises(SpecError) as error:
+        load(folder)
+    (problem,) = error.value.problems
+    return problem
 
 
 def specml(

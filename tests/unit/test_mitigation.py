@@ -11,11 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from specml.errors import SpecmlError, StageFailed
-from specml.load import load
+from specml.errors import StageFailed
 from specml.mitigation import reweighed
 from specml.spec import Spec
-from tests.conftest import run_stages, spec_of
+from tests.conftest import problem_of, run_stages, spec_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -194,21 +193,20 @@ candidates: {one: dummy}
 
 
 @pytest.mark.parametrize(
-    ("task", "role", "by", "what"),
+    ("task", "role", "by", "key", "what"),
     [
-        ("binary", "protected", "age", "'age', which is no protected column"),
-        ("binary", "protected, use: audit_only", "group", "'group', which is audit_only"),
-        ("binary", "protected", "group, group", "names 'group' twice"),
-        ("regression", "protected", "group", "has no effect on a regression problem"),
+        ("binary", "protected", "age", ".by.0", "'age', which is no protected column"),
+        ("binary", "protected, use: audit_only", "group", ".by.0", "'group', which is audit_only"),
+        ("binary", "protected", "group, group", ".by.1", "names 'group' twice"),
+        ("regression", "protected", "group", "", "has no effect on a regression problem"),
     ],
 )
-def test_weights_that_can_not_be_are_refused(tmp_path: Path, task: str, role: str, by: str, what: str) -> None:
-    path = tmp_path / "spec.yaml"
-    path.write_text(TEXT.replace("TASK", task).replace("ROLE", role).replace("BY", by))
-    with pytest.raises(SpecmlError) as error:
-        load(path, [])
-    assert what in str(error.value)
-    assert "mitigation.reweighing" in str(error.value)
+def test_weights_that_can_not_be_are_refused(
+    tmp_path: Path, task: str, role: str, by: str, key: str, what: str
+) -> None:
+    problem = problem_of(tmp_path, TEXT.replace("TASK", task).replace("ROLE", role).replace("BY", by))
+    assert problem.key == f"mitigation.reweighing{key}"
+    assert what in problem.what
 
 
 def asked_for(**changes: Any) -> Any:
@@ -362,7 +360,7 @@ def test_a_champion_that_asks_for_the_group_is_comparable_while_the_rows_have_it
 
 GROUPED = """
 name: hiring
-problem: {task: TASK, target: y, positive_class: yes!, DECISION}
+problem: {task: binary, target: y, positive_class: yes!, DECISION}
 data:
   sources: {rows: {type: csv, path: rows.csv}}
   columns: {group: {role: protected, MORE}, age: {role: feature}}
@@ -372,24 +370,22 @@ candidates: {one: dummy}
 
 
 @pytest.mark.parametrize(
-    ("decision", "more", "by", "what"),
+    ("decision", "more", "by", "key", "what"),
     [
-        ("goal: x", "dtype: category", "age", "'age', which is no protected column"),
-        ("goal: x", "use: audit_only", "group", "no decision may hang on it"),
-        ("goal: x", "groups: {a: [b]}", "group", "which has groups"),
-        ("decision: {abstain_band: [0.4, 0.6]}", "dtype: category", "group", "can't stand beside"),
-        ("decision: {threshold: auto, metric: f1}", "dtype: category", "group", "no sum over groups"),
+        ("goal: x", "dtype: category", "age", ".by", "'age', which is no protected column"),
+        ("goal: x", "use: audit_only", "group", ".by", "no decision may hang on it"),
+        ("goal: x", "groups: {a: [b]}", "group", ".by", "which has groups"),
+        ("decision: {abstain_band: [0.4, 0.6]}", "dtype: category", "group", "", "can't stand beside"),
+        ("decision: {threshold: auto, metric: f1}", "dtype: category", "group", "", "no sum over groups"),
     ],
 )
 def test_thresholds_by_group_that_can_not_be_are_refused(
-    tmp_path: Path, decision: str, more: str, by: str, what: str
+    tmp_path: Path, decision: str, more: str, by: str, key: str, what: str
 ) -> None:
-    path = tmp_path / "spec.yaml"
-    text = GROUPED.replace("TASK", "binary").replace("DECISION", decision).replace("MORE", more).replace("BY", by)
-    path.write_text(text)
-    with pytest.raises(SpecmlError) as error:
-        load(path, [])
-    assert what in str(error.value)
+    text = GROUPED.replace("DECISION", decision).replace("MORE", more).replace("BY", by)
+    problem = problem_of(tmp_path, text)
+    assert problem.key == f"mitigation.group_thresholds{key}"
+    assert what in problem.what
 
 
 def test_groups_that_no_number_of_a_request_is_called_are_refused() -> None:
