@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -145,6 +145,27 @@ def test_the_spec_of_the_page_of_forecasts_is_valid(tmp_path: Path) -> None:
         (ROOT / "docs/forecasting.md").read_text().split("```yaml\n", 1)[1].split("```")[0]
     )
     assert {"lag_24", "lag_168", "mean_168"} <= load(tmp_path).spec.features.derive.keys()
+
+
+@pytest.mark.parametrize(
+    ("page", "blocks", "base"),
+    [
+        ("decisions", 4, {"problem": {"task": "binary", "costs": {"false_negative": 5, "false_positive": 1}}}),
+        ("uncertainty", 3, {"problem": {"task": "regression"}, "selection": {"prediction_interval": {}}}),
+    ],
+)
+def test_the_yaml_of_decisions_and_uncertainty_is_valid(
+    page: str, blocks: int, base: dict[str, Any], tmp_path: Path
+) -> None:
+    from omegaconf import OmegaConf
+
+    data = {"sources": {"rows": {"type": "csv", "path": "rows.csv"}}, "columns": {"sex": {"role": "protected"}}}
+    whole = {"name": "x", "problem": {"target": "y"}, "data": data, "candidates": {"gbm": "lightgbm"}}
+    found = re.findall(r"```yaml\n(.*?)```", (ROOT / f"docs/{page}.md").read_text(), re.DOTALL)
+    assert len(found) == blocks
+    for block in found:
+        (tmp_path / "spec.yaml").write_text(OmegaConf.to_yaml(OmegaConf.merge(whole, base, OmegaConf.create(block))))
+        assert load(tmp_path).spec.name == "x"
 
 
 def test_the_readme_lists_every_type_and_metric() -> None:

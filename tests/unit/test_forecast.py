@@ -294,6 +294,27 @@ def test_a_forecast_of_columns_that_are_not_there_is_told_by_its_own_key(tmp_pat
     assert error.value.where == "problem.forecast"
 
 
+def test_a_forecast_may_be_in_quantiles(tmp_path: Path) -> None:
+    """What is told and drawn of it beside the seasonal naive forecast is its median."""
+    pl.DataFrame(series(120)).write_csv(tmp_path / "rows.csv")
+    problem = {**tree()["problem"], "quantiles": (0.1, 0.5, 0.9), "feasibility": {"learning_curve": False}}
+    run_stages(spec(problem=problem, candidates={"line": "quantile_regression"}), tmp_path, until="validate")
+    test, opened = pl.read_parquet(tmp_path / prepare.TEST), open_bundle(tmp_path / "artifacts/bundle")
+    answers = predict(opened.session(), {c.name: feature_array(test, c) for c in opened.contract.inputs})
+    assert (answers["quantile_0.1"] < answers["quantile_0.9"]).any()
+    metrics = json.loads((tmp_path / "metrics/holdout.json").read_bytes())
+    prior = json.loads((tmp_path / "artifacts/select/choice.json").read_bytes())["prior"]
+    y, naive = test["sales"].to_numpy(), test[past("sales", 7)].fill_null(prior[1]).to_numpy()
+    error = np.abs(answers["quantile_0.5"] - y)
+    assert metrics["mean_absolute_error"] == pytest.approx(error.mean())
+    assert metrics["skill"] == pytest.approx(1 - error.mean() / np.abs(naive - y).mean())
+    drawn = json.loads((tmp_path / "artifacts/validate/curves.json").read_bytes())["course"]
+    total = sum(one["n"] for one in drawn)
+    assert total == len(y)
+    for name, value in (("forecast", answers["quantile_0.5"]), ("error", error), ("naive_error", np.abs(naive - y))):
+        assert sum(one["n"] * one[name] for one in drawn) / total == pytest.approx(value.mean(), rel=1e-4)
+
+
 def asked_of_the_bundle(folder: Path, rows: dict[str, list[Any]], opened: Any, mean: float) -> None:
     """Three days after the end, all at once: by a request with one history, and by a file with the past in it."""
     end, session = max(rows["day"]), opened.session()
