@@ -10,6 +10,7 @@ import numpy as np
 import orjson
 import polars as pl
 import pytest
+from jsonschema import Draft202012Validator
 
 from specml import report
 from specml.bundle import open_bundle, predict
@@ -131,7 +132,7 @@ def test_whoever_asks_is_answered_with_it_and_its_labels_are_watched(made: Path,
     one = answer["predictions"][0]
     assert one["lower"] < one["prediction"] < one["upper"]
     schema = document["paths"]["/predict"]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
-    pytest.importorskip("jsonschema").Draft202012Validator(schema).validate(answer)
+    Draft202012Validator(schema).validate(answer)
     assert "hold 0.9" in str(schema)
     assert [output["name"] for output in described["outputs"]] == ["prediction", "lower", "upper"]
     assert {output["name"]: output["data"][0] for output in inferred["outputs"]} == pytest.approx(one, rel=1e-6)
@@ -169,6 +170,7 @@ def test_quantiles_are_chosen_measured_and_told(in_quantiles: Path) -> None:
     assert choice["candidate"] == "ensemble"
     assert choice["prediction_interval"]["method"] == "quantile"
     assert len(choice["prior"]) == 3
+    assert [one["level"] for one in told["quantiles"]] == [0.1, 0.5, 0.9]
     for one in told["quantiles"]:
         assert one["value"] == pytest.approx(one["level"], abs=0.08)
     assert {gate["outcome"] for gate in told["gates"].values()} == {"holds"}

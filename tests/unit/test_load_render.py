@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from specml.cli import main
 from specml.load import load
@@ -129,9 +130,8 @@ def test_check_says_ok(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_schema_allows_every_spec_of_the_repo_and_refuses_broken_ones() -> None:
-    jsonschema = pytest.importorskip("jsonschema")
     found = schema()
-    validator = jsonschema.Draft202012Validator(found)
+    validator = Draft202012Validator(found)
     validator.check_schema(found)
     for path in SPECS:
         tree = read(path.read_bytes(), "spec.yaml").tree
