@@ -39,7 +39,7 @@ def pictures(task: Task, n: int = 200, channels: int = 2, seed: int = 0) -> Desi
 @pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
 def test_the_graph_is_the_network_to_1e_6(task: Task, tmp_path: Path) -> None:
     data = pictures(task)
-    model = ImageCnn(**QUICK).fit(data, seed=3, threads=2, stop_on=pictures(task, seed=1))
+    model = ImageCnn(**QUICK, early_stopping=2).fit(data, seed=3, threads=2, stop_on=pictures(task, seed=1))
     X = np.vstack([data.X, adversarial(data.X, nan=True)])
     native = model.predict(X)
     assert np.isfinite(native).all()

@@ -224,7 +224,8 @@ def test_parity_looks_at_the_ends() -> None:
     same = evidence()
     assert Parity().check(same).outcome == "holds"
     assert same.ends is not None
-    assert Parity().check(replace(same, native_ends=same.ends + 1e-3 * (np.arange(1000) == 7)[:, None])).n == 1000
+    one = replace(same, native_ends=same.ends + 1e-3 * (np.arange(1000) == 7)[:, None])
+    assert Parity().check(one).outcome == "refused"
     other = replace(same, native_ends=same.ends * np.array([1.0, 1 + 1e-3]))
     assert Parity().check(other).outcome == "refused"
 
