@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field
 from typing_extensions import override
 
-from specml.files import canonical_json, read_json
 from specml.kinds import Candidate, Model, Preference
+from specml.seasonal import Level
 from specml.space import Dimension, Setting
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from specml.data import Design, Task
     from specml.graph import Graph
+
+FILE = "level.json"
 
 OWN = {"type", "space", "difference"}
 """Options that are not those of LightGBM."""
@@ -73,9 +75,9 @@ class LaggedLightGBM(Candidate):
     def fit(self, train: Design, *, seed: int, threads: int, stop_on: Design | None = None) -> Model:
         import numpy as np
 
-        level = Level(train.seasonal, float(np.average(train.y, weights=train.weight)))
+        level = Level.fit(train)
         if self.difference == "none" or not level.known(train.X).any():
-            level = Level(None, 0.0)
+            level = Level()
 
         def changed(rows: Design) -> Design:
             # Differences to a mean, where no season before is known, would be far from all others.
@@ -88,45 +90,13 @@ class LaggedLightGBM(Candidate):
 
     @override
     def load(self, folder: Path, task: Task) -> Model:
-        return LaggedModel(Level(**read_json(folder / "level.json")), self._trees.load(folder, task))
+        return LaggedModel(Level.load(folder / FILE), self._trees.load(folder, task))
 
     @property
     def _trees(self) -> Candidate:
         made = Candidate.table["lightgbm"].model_validate(self.model_dump(exclude=OWN))
         assert isinstance(made, Candidate)
         return made
-
-
-class Level:
-    """What is added to a difference: the column ``place`` of a row, or ``mean`` where that is missing; or 0."""
-
-    def __init__(self, place: int | None, mean: float) -> None:
-        self.place, self.mean = place, mean
-
-    def __call__(self, X: np.ndarray) -> np.ndarray:
-        """float64 [n]."""
-        import numpy as np
-
-        if self.place is None:
-            return np.zeros(len(X))
-        return np.where(self.known(X), X[:, self.place], np.float32(self.mean)).astype(np.float64)
-
-    def known(self, X: np.ndarray) -> np.ndarray:
-        """Of which rows it is known, bool [n]."""
-        import numpy as np
-
-        return np.ones(len(X), dtype=bool) if self.place is None else np.isfinite(X[:, self.place])
-
-    def to_onnx(self, graph: Graph, X: str, change: str) -> str:
-        """The same added to ``change`` [n, 1]."""
-        import numpy as np
-
-        if self.place is None:
-            return change
-        known = graph.node("Gather", X, graph.constant(np.array([self.place], dtype=np.int64)), axis=1)
-        unknown = graph.node("Or", graph.node("IsNaN", known), graph.node("IsInf", known))
-        level = graph.node("Where", unknown, graph.constant(np.array(self.mean, np.float32)), known)
-        return graph.node("Add", level, change)
 
 
 class LaggedModel(Model):
@@ -145,9 +115,10 @@ class LaggedModel(Model):
 
     @override
     def save(self, folder: Path) -> None:
-        (folder / "level.json").write_bytes(canonical_json({"place": self.level.place, "mean": self.level.mean}))
+        self.level.save(folder / FILE)
         self.trees.save(folder)
 
     @override
     def to_onnx(self, graph: Graph, X: str) -> str:
-        return self.level.to_onnx(graph, X, self.trees.to_onnx(graph, X))
+        change = self.trees.to_onnx(graph, X)
+        return change if self.level.place is None else graph.node("Add", self.level.to_onnx(graph, X), change)

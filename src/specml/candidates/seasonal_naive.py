@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from typing_extensions import override
 
-from specml.files import canonical_json, read_json
 from specml.kinds import Candidate, Model, Preference
+from specml.seasonal import Level
 
 if TYPE_CHECKING:
     import numpy as np
 
     from specml.data import Design, Task
     from specml.graph import Graph
+
+FILE = "seasonal.json"
 
 
 class SeasonalNaive(Candidate):
@@ -33,38 +35,29 @@ class SeasonalNaive(Candidate):
 
     @override
     def fit(self, train: Design, *, seed: int, threads: int, stop_on: Design | None = None) -> Model:
-        import numpy as np
-
         assert train.seasonal is not None
-        return SeasonalModel(train.seasonal, float(np.average(train.y, weights=train.weight)))
+        return SeasonalModel(Level.fit(train))
 
     @override
     def load(self, folder: Path, task: Task) -> Model:
-        return SeasonalModel(**read_json(folder / "seasonal.json"))
+        return SeasonalModel(Level.load(folder / FILE))
 
 
 class SeasonalModel(Model):
-    """The column ``place`` of a row, and where that is missing ``mean``."""
+    """A level alone."""
 
-    def __init__(self, place: int, mean: float) -> None:
-        self.place, self.mean = place, mean
+    def __init__(self, level: Level) -> None:
+        self.level = level
         self.learned = {}
 
     @override
     def predict(self, X: np.ndarray) -> np.ndarray:
-        import numpy as np
-
-        known = X[:, self.place].astype(np.float64)
-        return np.where(np.isfinite(known), known, np.float64(np.float32(self.mean)))
+        return self.level(X)
 
     @override
     def save(self, folder: Path) -> None:
-        (folder / "seasonal.json").write_bytes(canonical_json({"place": self.place, "mean": self.mean}))
+        self.level.save(folder / FILE)
 
     @override
     def to_onnx(self, graph: Graph, X: str) -> str:
-        import numpy as np
-
-        known = graph.node("Gather", X, graph.constant(np.array([self.place], dtype=np.int64)), axis=1)
-        unknown = graph.node("Or", graph.node("IsNaN", known), graph.node("IsInf", known))
-        return graph.node("Where", unknown, graph.constant(np.array(self.mean, np.float32)), known)
+        return self.level.to_onnx(graph, X)
