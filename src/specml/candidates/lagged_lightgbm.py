@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pydantic import Field
 from typing_extensions import override
 
-from specml.kinds import Candidate, Model, Preference
+from specml.kinds import Candidate, Model
+from specml.leafwise import LeafWise
 from specml.seasonal import Level
 from specml.space import Dimension, Setting
 
@@ -27,7 +27,7 @@ OWN = {"type", "space", "difference"}
 """Options that are not those of LightGBM."""
 
 
-class LaggedLightGBM(Candidate):
+class LaggedLightGBM(LeafWise):
     """LightGBM on what a series has changed since the season before.
 
     Trees answer with means of what they have seen: a series that grows leaves them behind. The difference to the
@@ -36,8 +36,6 @@ class LaggedLightGBM(Candidate):
     """
 
     tasks: ClassVar[tuple[Task, ...]] = ("forecast",)
-    prefers: ClassVar[Preference] = Preference(missing="native", scale="none", encode="ordinal")
-    stops_early: ClassVar[bool] = True
     answers_with_past: ClassVar[bool] = True
     usual_space: ClassVar[Mapping[str, Dimension]] = {
         "difference": Dimension(choices=("season", "none")),
@@ -56,20 +54,6 @@ class LaggedLightGBM(Candidate):
     type: Literal["lagged_lightgbm"] = "lagged_lightgbm"
     difference: Literal["season", "none"] = "season"
     """What the trees learn: the difference to the seasonal naive forecast, or the value itself."""
-    n_estimators: Annotated[int, Field(ge=1, le=100_000)] = 1000
-    """Most boosting rounds; early stopping usually ends before."""
-    early_stopping: Annotated[int, Field(ge=0)] = 30
-    """Rounds without a better validation loss until a fold stops; 0 always trains all rounds."""
-    learning_rate: Annotated[float, Field(gt=0, le=1)] = 0.05
-    num_leaves: Annotated[int, Field(ge=2, le=4096)] = 31
-    min_child_samples: Annotated[int, Field(ge=1)] = 20
-    """Fewest training rows in a leaf."""
-    subsample: Annotated[float, Field(gt=0, le=1)] = 0.9
-    """Share of rows drawn for each round."""
-    colsample_bytree: Annotated[float, Field(gt=0, le=1)] = 0.9
-    """Share of columns drawn for each tree."""
-    reg_lambda: Annotated[float, Field(ge=0)] = 1.0
-    """L2 penalty of the leaf values."""
 
     @override
     def fit(self, train: Design, *, seed: int, threads: int, stop_on: Design | None = None) -> Model:

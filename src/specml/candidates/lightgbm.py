@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field
 from typing_extensions import override
 
 from specml import booster, trees, treeshap
-from specml.kinds import Candidate, Model, Preference
+from specml.kinds import Model
+from specml.leafwise import LeafWise
 from specml.space import Dimension, Setting
 
 if TYPE_CHECKING:
@@ -26,12 +26,10 @@ if TYPE_CHECKING:
 OBJECTIVE: dict[Task, str] = {"binary": "binary", "multiclass": "multiclass", "regression": "regression"}
 
 
-class LightGBM(Candidate):
+class LightGBM(LeafWise):
     """Boosted trees; the number of rounds is found by early stopping on the folds, then refitted on all rows."""
 
     tasks: ClassVar[tuple[Task, ...]] = ("binary", "multiclass", "regression")
-    prefers: ClassVar[Preference] = Preference(missing="native", scale="none", encode="ordinal")
-    stops_early: ClassVar[bool] = True
     keeps_monotone: ClassVar[bool] = True
     predicts_quantiles: ClassVar[bool] = True
     usual_space: ClassVar[Mapping[str, Dimension]] = {
@@ -53,20 +51,6 @@ class LightGBM(Candidate):
     )
 
     type: Literal["lightgbm"] = "lightgbm"
-    n_estimators: Annotated[int, Field(ge=1, le=100_000)] = 1000
-    """Most boosting rounds; early stopping usually ends before."""
-    early_stopping: Annotated[int, Field(ge=0)] = 30
-    """Rounds without a better validation loss until a fold stops; 0 always trains all rounds."""
-    learning_rate: Annotated[float, Field(gt=0, le=1)] = 0.05
-    num_leaves: Annotated[int, Field(ge=2, le=4096)] = 31
-    min_child_samples: Annotated[int, Field(ge=1)] = 20
-    """Fewest training rows in a leaf."""
-    subsample: Annotated[float, Field(gt=0, le=1)] = 0.9
-    """Share of rows drawn for each round."""
-    colsample_bytree: Annotated[float, Field(gt=0, le=1)] = 0.9
-    """Share of columns drawn for each tree."""
-    reg_lambda: Annotated[float, Field(ge=0)] = 1.0
-    """L2 penalty of the leaf values."""
     extra_trees: bool = False
     """Whether each column's threshold is drawn at random before the best column is taken: smoother, and rarely
     overfitted (Geurts, Ernst & Wehenkel 2006)."""
