@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from specml import booster, conformal, treeshap
@@ -108,8 +109,8 @@ class Chosen:
         return treeshap.told(booster.merged(parts, len(order), outputs), natives[0].space)
 
 
-def joined(designs: tuple[Preprocessing, ...]) -> list[int]:
-    """The columns of several designs, one design after the other, in the order of the inputs that they are made of."""
+def owned(designs: tuple[Preprocessing, ...]) -> dict[str, list[int]]:
+    """Of each input: which columns of the designs, one after the other, come from it."""
     inputs = designs[0].inputs or designs[0].columns
     found: dict[str, list[int]] = {column.name: [] for column in inputs}
     start = 0
@@ -117,7 +118,12 @@ def joined(designs: tuple[Preprocessing, ...]) -> list[int]:
         for column, fitted in zip(design.columns, design.fitted, strict=True):
             found[column.name] += range(start, start + len(fitted.names))
             start += len(fitted.names)
-    return [place for places in found.values() for place in places]
+    return found
+
+
+def joined(designs: tuple[Preprocessing, ...]) -> list[int]:
+    """The columns of several designs, one design after the other, in the order of the inputs that they come from."""
+    return list(chain.from_iterable(owned(designs).values()))
 
 
 def load(work: Work, layout: Layout, choice: dict[str, Any]) -> Chosen:

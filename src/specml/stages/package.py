@@ -94,13 +94,8 @@ def explanation(
 
     ``others``: inputs beside those, which no member takes.
     """
-    inputs = designs[0].inputs or designs[0].columns
-    made = dict.fromkeys((column.name for column in inputs), 0)
-    for design in designs:
-        for column, fitted in zip(design.columns, design.fitted, strict=True):
-            made[column.name] += len(fitted.names)
     scale, shift = (calibration.affine if calibration else None) or (1.0, 0.0)
-    widths = (*made.values(), *(0 for _ in range(others)))
+    widths = (*map(len, chosen.owned(designs).values()), *[0] * others)
     return Explanation(method=native.method, space=native.space, widths=widths, scale=scale, shift=shift)
 
 
