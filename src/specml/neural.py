@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 LINK: dict[str, Link] = {"binary": "sigmoid", "multiclass": "softmax", "regression": "identity"}
 SPACE: dict[Link, Space] = {"sigmoid": "log_odds", "softmax": "score", "identity": "prediction"}
 
+Widths = Annotated[tuple[Annotated[int, Field(ge=1, le=4096)], ...], Field(max_length=64)]
+"""Of dense layers: as many as ``network.MOST_LAYERS``, which is not imported, for that imports torch."""
+
 ROWS = 8192
 """Rows answered at once, which bounds the memory."""
 

@@ -13,7 +13,7 @@ from typing_extensions import override
 from specml.component import Block
 from specml.errors import StageFailed
 from specml.kinds import Preference
-from specml.neural import LINK, Neural
+from specml.neural import LINK, Neural, Widths
 from specml.space import Dimension, Setting
 
 if TYPE_CHECKING:
@@ -67,15 +67,11 @@ class ImageCnn(Neural):
     filters: Annotated[tuple[Annotated[int, Field(ge=1, le=1024)], ...], Field(min_length=1, max_length=8)] = (32, 64)
     """Filters of each convolution, of 3 × 3 pixels. After each the picture is halved, while it has 4 pixels or more in
     both directions."""
-    hidden: Annotated[tuple[Annotated[int, Field(ge=1, le=4096)], ...], Field(max_length=64)] = (128,)
+    hidden: Widths = (128,)
     """Width of each dense layer."""
     shift: Annotated[int, Field(ge=0, le=16)] = 0
     """Pixels by which a training picture is moved at most, up or down and left or right: by chance anew in each epoch,
     the same for the same seed. Its edge is drawn out, so what is shown needs a margin."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
-    """Share of the dense layers' values that each step leaves out."""
-    learning_rate: Annotated[float, Field(gt=0, le=1)] = 0.004
-    """Of AdamW, at first; it falls to 0 over ``epochs``, along a cosine."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     """Of AdamW."""
     batch_size: Annotated[int, Field(ge=1)] = 64

@@ -9,7 +9,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from specml.kinds import Preference
-from specml.neural import LINK, Neural
+from specml.neural import LINK, Neural, Widths
 from specml.space import Dimension, Setting
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class TabularMlp(Neural):
     )
 
     type: Literal["tabular_mlp"] = "tabular_mlp"
-    hidden: Annotated[tuple[Annotated[int, Field(ge=1, le=4096)], ...], Field(max_length=64)] = (128, 128)
+    hidden: Widths = (128, 128)
     """Width of each dense layer; between them stand ELUs."""
     bins: Annotated[int, Field(ge=1, le=256)] = 16
     """Most pieces of a number's encoding: quantiles of the training rows part them. Few suffice, as the scaled value
