@@ -146,64 +146,61 @@ def by_steps(
     wanted = [(name, *step) for name in sorted(inputs) if (step := looks_back(name))]
     known = inputs - {name for name, _, _ in wanted} | {*told.columns, told.time, *told.by}
     left_out = {KEY, told.time, *told.by} - (inputs - {KEY})
-    ours = _past(shared, KEY, known, told, steps, together=True) if shared is not None else None
+    ours = None if shared is None else _past(shared, KEY, known, told, steps)
     out = []
     for index, row in enumerate(rows):
-        if not isinstance(row, dict) or (KEY not in row and ours is None):
-            bare = row if not isinstance(row, dict) else {k: v for k, v in row.items() if k not in left_out}
-            if isinstance(row, dict) and not any(name in row for name, _, _ in wanted):
-                raise Refused(422, f"rows[{index}] has no {KEY}, and none of the past values that are made from it.")
-            out.append(bare)
+        if not isinstance(row, dict):
+            out.append(row)
             continue
-        at, here = (f"rows[{index}].{KEY}", f"rows[{index}]") if KEY in row else (KEY, f"rows[{index}]")
-        own = _past(row[KEY], at, known, told, steps, row=row, here=here) if KEY in row else ours
-        assert own is not None
-        series = () if KEY in row else _series(row, told, here)
-        now = _now(row, here, told, own)
-        _refuse_far(now, series, here, own, steps)
+        here, series = f"rows[{index}]", tuple[str, ...]()
         made = {name: value for name, value in row.items() if name not in left_out}
+        out.append(made)
+        if KEY in row:
+            past = _past(row[KEY], f"{here}.{KEY}", known, told, steps, row=row)
+        elif ours is not None:
+            past, series = ours, _series(row, told, here)
+        elif any(name in row for name, _, _ in wanted):
+            continue
+        else:
+            raise Refused(422, f"{here} has no {KEY}, and none of the past values that are made from it.")
+        now = _now(row, here, told, past)
+        _refuse_far(now, series, here, past, steps)
         for name, of, back in wanted:
             if name in row:
                 raise Refused(422, f"{here} has {KEY} and {name!r}, which says the same: send one of the two.")
-            if found := own.rows.get((series, now - back)):
+            if found := past.rows.get((series, now - back)):
                 made[name] = found.get(of)
-        out.append(made)
     return out
 
 
 def _past(
-    before: Any,
-    at: str,
-    known: set[str],
-    told: PastRows,
-    steps: Steps,
-    *,
-    together: bool = False,
-    row: dict[str, Any] | None = None,
-    here: str = "",
+    before: Any, at: str, known: set[str], told: PastRows, steps: Steps, *, row: dict[str, Any] | None = None
 ) -> _Past:
-    """Read a history; ``together``: of many series, else of that of ``row``."""
+    """Read a history: that of ``row``, or of many series together."""
     if not isinstance(before, list):
         raise Refused(422, f"{at} is a JSON {json_type(before)}, not a list of rows.")
-    found = _Past({}, {}, None)
-    group = _group(row, told, here) if row is not None else {}
+    rows: dict[tuple[tuple[str, ...], int], dict[str, Any]] = {}
+    latest: dict[tuple[str, ...], int] = {}
+    offset = None
+    group = {} if row is None else _group(row, told, at.removesuffix(f".{KEY}"))
     for place, one in enumerate(before, -len(before)):
-        here = f"{at}[{place}]"
+        here, series = f"{at}[{place}]", tuple[str, ...]()
         _refuse_strangers(one, here, known)
         if one.get(told.time) is None:
             raise Refused(422, f"{here} has no {told.time}, by which it is found.")
-        number, offset = numbered(_moment(one[told.time], f"{here}.{told.time}"), steps)
-        if found.offset is not None and offset != found.offset:
+        number, after = numbered(_moment(one[told.time], f"{here}.{told.time}"), steps)
+        if offset not in (None, after):
             raise Refused(422, f"{here}.{told.time} stands between the steps of the rows before it.")
-        found = _Past(found.rows, found.latest, offset)
-        if not together:
+        offset = after
+        if row is None:
+            series = _series(one, told, here)
+        else:
             _same_group(group, one, here, told)
-        series = _series(one, told, here) if together else ()
-        if found.rows.setdefault((series, number), one) is not one:
+        if rows.setdefault((series, number), one) is not one:
             raise Refused(422, f"{here} stands in the same step as another row of its series, by {told.time}.")
         if any(one.get(of) is not None for of in told.columns):
-            found.latest[series] = max(number, found.latest.get(series, number))
-    return found
+            latest[series] = max(number, latest.get(series, number))
+    return _Past(rows, latest, offset)
 
 
 def _now(row: dict[str, Any], here: str, told: PastRows, past: _Past) -> int:
