@@ -126,7 +126,7 @@ class Conformal:
 
     def state(self) -> dict[str, Any]:
         """What was learned, as JSON values by the names of its fields."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        return asdict(self)
 
 
 def restore(state: dict[str, Any]) -> Conformal:
