@@ -167,7 +167,8 @@ def test_the_interval_score_is_the_papers() -> None:
 
 def found_by(method: str, y: np.ndarray, outcome: np.ndarray, *, forward: bool = False) -> tuple[Conformal, Any]:
     folds = [np.arange(start, start + len(y) // 5) for start in range(0, len(y), len(y) // 5)]
-    return interval(PredictionInterval(method=method), outcome, y, None, folds, forward=forward)
+    told = interval(PredictionInterval(method=method), outcome, y, None, folds, forward=forward)
+    return restore(told["state"]), told
 
 
 def test_auto_takes_what_is_better_on_folds_that_did_not_fit_it() -> None:

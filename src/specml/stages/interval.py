@@ -26,8 +26,10 @@ def interval(
     *,
     forward: bool,
     quantiles: tuple[float, ...] = (),
-) -> tuple[Conformal, dict[str, Any]]:
-    """The interval around ``outcome``, out-of-fold predictions float64 [n] or ``quantiles`` [n, q]; how it was found.
+) -> dict[str, Any]:
+    """The interval around ``outcome``, out-of-fold predictions float64 [n] or ``quantiles`` [n, q].
+
+    Returns how it was found, and under ``state`` what was learned.
 
     A fold is judged by an interval of the other folds' rows, with ``forward`` (folds in time) of the earlier ones'.
     ``auto`` takes another method than ``absolute`` if its interval score is better by more than one standard error of
@@ -52,8 +54,7 @@ def interval(
         every = np.concatenate(judged)
         told["folds"] = {"rows": len(every), "coverage": float(every[:, 1].mean()), "width": float(every[:, 2].mean())}
         told["interval_score"] = {name: float(np.mean(one)) for name, one in scores.items() if one}
-    fitted = rows.fit(method, folds)
-    return fitted, {**told, "state": fitted.state()}
+    return {**told, "state": rows.fit(method, folds).state()}
 
 
 class _Rows:

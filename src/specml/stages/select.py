@@ -269,7 +269,7 @@ def calibrated(
 def _interval(work: Work, training: Training, wanted: PredictionInterval, outcome: np.ndarray) -> dict[str, Any]:
     """What is told of the interval around out-of-fold predictions; ``state`` is what was learned."""
     forward = training.layout.folding.method == "time"
-    _, told = interval(
+    told = interval(
         wanted,
         outcome,
         training.y,

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from specml import durations, transformed
+from specml import durations, quantiles, transformed
 from specml.data import Layout
 from specml.files import canonical_json, folder_atomic, read_json, write_atomic
 from specml.plan import Stage
@@ -119,12 +118,15 @@ def _shared(spec: Spec, candidate: Candidate) -> bool:
     return candidate.shares and spec.train.workers > 1
 
 
-def _refitted(spec: Spec, candidate: Candidate, rows: Design, quantiles: tuple[float, ...]) -> Model:
+def _refitted(spec: Spec, candidate: Candidate, rows: Design, levels: tuple[float, ...]) -> Model:
     """The candidate, trained on all training rows."""
-    how: dict[str, Any] = {}
-    if _shared(spec, candidate):
-        how = {"fit": partial(workers.fit, workers=spec.train.workers, search=spec.search)}
-    return transformed.fit(candidate, rows, quantiles, seed=spec.search.seed, threads=threads(), **how)
+
+    def together(candidate: Candidate, rows: Design, *_: Any, seed: int, **__: Any) -> Model:
+        # No network has quantiles, nothing is watched in a refit, and threads are the workers' own.
+        return workers.fit(candidate, rows, seed=seed, workers=spec.train.workers, search=spec.search)
+
+    fit = together if _shared(spec, candidate) else quantiles.fit
+    return transformed.fit(candidate, rows, levels, seed=spec.search.seed, threads=threads(), fit=fit)
 
 
 def size(folder: Path) -> int:

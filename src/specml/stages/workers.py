@@ -32,20 +32,8 @@ TRIES = 2
 QUIET = {"RAY_TRAIN_V2_ENABLED": "1", "RAY_TRAIN_METRICS_ENABLED": "0", "RAY_DISABLE_IMPORT_WARNING": "1"}
 
 
-def fit(
-    candidate: Candidate,
-    train: Design,
-    quantiles: tuple[float, ...] = (),
-    *,
-    seed: int,
-    workers: int,
-    search: Search,
-    threads: int = 1,
-    stop_on: Design | None = None,
-) -> Model:
-    """``candidate.fit`` on ``train``, shared by so many ``workers`` of one CPU each.
-
-    As ``quantiles.fit``, of which no network has any; nothing is watched, and ``threads`` are the workers' own.
+def fit(candidate: Candidate, train: Design, *, seed: int, workers: int, search: Search) -> Model:
+    """``candidate.fit`` on ``train``, shared by so many ``workers`` of one CPU each; nothing is watched.
 
     Raises:
         ModuleNotFoundError: Ray Train is not installed.
@@ -109,7 +97,10 @@ def _cluster(search: Search, workers: int) -> Iterator[None]:
     finally:
         ray.shutdown()
         for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
+            if value is None:
+                os.environ.pop(name)
+            else:
+                os.environ[name] = value
 
 
 def _fitted(candidate: Candidate, train: Design, seed: int, workers: int) -> dict[str, bytes]:
