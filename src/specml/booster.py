@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def slim(text: str) -> bytes:
     return "\n".join([*lines, "", "end of trees", ""]).encode()
 
 
-@dataclass(frozen=True)
+@dataclass
 class Tree:
     """A tree as LightGBM tells it: splits 0, 1, … and leaves -1, -2, …, with how many rows came to each."""
 
@@ -70,10 +70,6 @@ class Tree:
     sets: list[list[int]] = field(default_factory=list)
     """Categories that go to the left, as words of 32 bits."""
 
-    def with_leaves(self, values: list[float]) -> Tree:
-        """The same tree with other leaf values."""
-        return replace(self, leaf_value=values)
-
     def lines(self) -> Iterator[str]:
         """Its part of the text."""
         yield f"num_leaves={len(self.leaf_value)}"
@@ -82,8 +78,7 @@ class Tree:
             if values := getattr(self, key):
                 yield f"{key}={' '.join(map(repr, values))}"
         if self.sets:
-            ends = [sum(len(one) for one in self.sets[:place]) for place in range(len(self.sets) + 1)]
-            yield f"cat_boundaries={' '.join(map(str, ends))}"
+            yield f"cat_boundaries={' '.join(map(str, accumulate(map(len, self.sets), initial=0)))}"
             yield f"cat_threshold={' '.join(str(word) for one in self.sets for word in one)}"
         yield "is_linear=0"
         yield "shrinkage=1"

@@ -9,7 +9,7 @@ Rounding each threshold *down* to the nearest float32 keeps every decision: for 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from specml import tensors
@@ -102,8 +102,8 @@ class Ensemble:
 
         if not self.sets:
             return self
-        leaves = {name: getattr(self, f"leaf_{name}") for name in ("tree", "node", "target", "value")}
-        made = Ensemble(self.width, **{f"leaf_{name}": values for name, values in leaves.items()})
+        empty: dict[str, Any] = {name: [] for name in NODES}
+        made = replace(self, sets={}, **empty)
         fresh: dict[int, int] = {}
         for tree, node in zip(self.tree, self.node, strict=True):
             fresh[tree] = max(fresh.get(tree, 0), node + 1)

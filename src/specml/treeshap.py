@@ -7,6 +7,7 @@ weighted rows are told as shares of ``WHOLE``, and a leaf that no row came to as
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from specml import booster
@@ -41,7 +42,7 @@ def native(ensemble: Ensemble, space: Space, columns: int, base: Sequence[float]
         turns[target].append(booster.Tree(leaf_value=[float(value)]))
     for tree, values in _grown(ensemble):
         for target in sorted({target for leaf in values for target in leaf}):
-            turns[target].append(tree.with_leaves([leaf.get(target, 0.0) for leaf in values]))
+            turns[target].append(replace(tree, leaf_value=[leaf.get(target, 0.0) for leaf in values]))
     rounds = max(1, *(len(one) for one in turns))
     none = booster.Tree(leaf_value=[0.0])
     in_turn = [one[number] if number < len(one) else none for number in range(rounds) for one in turns]
@@ -98,12 +99,12 @@ def _numbered(ensemble: Ensemble, tree: int, places: dict[int, int]) -> tuple[bo
             waiting += [(below[1], number, 1), (below[0], number, 0)]
         if parent >= 0:
             children[parent][side] = number
-    made.left_child[:], made.right_child[:] = ([pair[side] for pair in children] for side in (0, 1))
-    made.leaf_count[:] = _whole(covers)
+    made.left_child, made.right_child = ([pair[side] for pair in children] for side in (0, 1))
+    made.leaf_count = _whole(covers)
     counts = [0] * len(children)
     for number in range(len(children) - 1, -1, -1):
         counts[number] = sum(made.leaf_count[-1 - child] if child < 0 else counts[child] for child in children[number])
-    made.internal_count[:] = counts
+    made.internal_count = counts
     return made, leaves
 
 
