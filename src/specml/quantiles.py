@@ -6,6 +6,7 @@ crossing*): where two models cross, each takes the other's answer, and together 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from typing_extensions import override
@@ -33,8 +34,6 @@ def fit(
     stop_on: Design | None = None,
 ) -> Model:
     """``candidate.fit``, or of ``quantiles`` one of each."""
-    from dataclasses import replace
-
     if not quantiles:
         return candidate.fit(train, seed=seed, threads=threads, stop_on=stop_on)
     parts = []

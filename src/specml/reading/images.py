@@ -30,11 +30,6 @@ class TooLarge(DataCheckFailed):
     """An image of more pixels than are taken."""
 
 
-def image_row(raw: bytes, pixels: Pixels | None, most: int, where: str) -> dict[str, float]:
-    """The numbers of an image file's content: ``numbers(opened(raw))``."""
-    return numbers(opened(raw, most, where), pixels)
-
-
 def numbers(image: Image, pixels: Pixels | None) -> dict[str, float]:
     """The numbers of an image, each from 0 (black) to 1.
 

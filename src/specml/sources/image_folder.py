@@ -15,7 +15,7 @@ from specml.data import Pixels
 from specml.errors import DataCheckFailed, NotEnoughData, first_line
 from specml.files import inside
 from specml.kinds import FileSource, untold
-from specml.reading.images import ENDS, Sort, TooLarge, image_row
+from specml.reading.images import ENDS, Sort, TooLarge, numbers, opened
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -68,11 +68,11 @@ class ImageFolder(FileSource):
         for name, raw in self._images(folder, tell):
             where = f"{self.path}/{name}" if name else self.path
             try:
-                numbers = image_row(raw, self.pixels, self.max_pixels, where)
+                image = opened(raw, self.max_pixels, where)
             except TooLarge as error:
                 raise DataCheckFailed(error.what, where=where, hint="Raise max_pixels.") from None
             label = PurePosixPath(name).parent.name or None
-            rows.append({"file": name or Path(self.path).name, "label": label, **numbers})
+            rows.append({"file": name or Path(self.path).name, "label": label, **numbers(image, self.pixels)})
         if not rows:
             raise NotEnoughData(f"holds no image ({', '.join(ENDS)}).", where=self.path)
         return pl.DataFrame(rows, infer_schema_length=None, schema_overrides={"label": pl.String})

@@ -32,7 +32,7 @@ search on chance, although the portfolio has already told where settings are goo
 def usual_space(candidate: Candidate, layout: Layout, train: pl.DataFrame) -> Mapping[str, Dimension]:
     """The family's own ranges, and how a regression's target is learned, where that may be a choice."""
     usual = candidate.usual_space
-    fixed = candidate.answers_with_past or layout.task in ("binary", "multiclass")
+    fixed = candidate.answers_with_past or layout.task != "regression"
     if not usual or fixed or train[layout.target].min() < 0:  # type: ignore[operator]
         return usual
     return {**usual, TRANSFORM: TRANSFORMS}
