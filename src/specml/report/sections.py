@@ -544,10 +544,10 @@ def _picture(pixels: Pixels | None, importance: dict[str, float]) -> Markup | No
     """Where in the image the model looks; of colours all three together."""
     if pixels is None:
         return None
-    side = range(pixels.side)
+    side, channels = range(pixels.side), 3 if pixels.colour else 1
     summed = [[0.0 for _ in side] for _ in side]
-    for name in pixels.names:
-        row, column = map(int, name[1:].split("_")[:2])
+    for place, name in enumerate(pixels.names):
+        row, column = divmod(place // channels, pixels.side)
         summed[row][column] += abs(importance.get(name, 0.0))
     most = max(map(max, summed)) or 1.0
     titles = [[f"row {i}, column {j}: {summed[i][j]:.4g}" for j in side] for i in side]

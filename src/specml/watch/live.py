@@ -7,7 +7,6 @@ import math
 from typing import TYPE_CHECKING
 
 from specml import repro
-from specml.bundle import quantile_name
 from specml.errors import SpecmlError
 from specml.kinds import Window
 from specml.spec import Capture
@@ -103,9 +102,9 @@ def labelled(table: pl.DataFrame) -> Window:
     if "prediction" in table.columns:
         ends = table.select("lower", "upper").to_numpy().astype(np.float64) if "lower" in table.columns else None
         scores = table["prediction"].cast(float).to_numpy()
-        levels = tuple(float(name.removeprefix("quantile_")) for name in table.columns if name.startswith("quantile_"))
-        if levels:
-            scores = table.select(map(quantile_name, levels)).to_numpy().astype(np.float64)
+        if names := [name for name in table.columns if name.startswith("quantile_")]:
+            scores = table.select(names).to_numpy().astype(np.float64)
+        levels = tuple(float(name.removeprefix("quantile_")) for name in names)
         return Window(table.height, y=y.astype(np.float64), scores=scores, ends=ends, quantiles=levels)
     probabilities = np.array(table["probabilities"].to_list(), dtype=np.float64)
     scores = probabilities[:, 1] if probabilities.shape[1] == 2 else probabilities
