@@ -179,11 +179,7 @@ class ImageNetwork(Kept):
         if shape.beside:
             beside = self._brought(graph, X, self._beside, (self.mean, self.scale), (-FAR, FAR))
             value = graph.node("Concat", value, beside, axis=1)
-        for layer in [*self.dense, self.last]:
-            weight, bias = (graph.constant(array(one)) for one in (layer.weight, layer.bias))
-            value = graph.node("Gemm", value, weight, bias, transB=1)
-            value = value if layer is self.last else graph.node("Relu", value)
-        return value
+        return self._dense_to_onnx(graph, value, "Relu")
 
     def _brought(
         self,

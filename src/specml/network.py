@@ -126,6 +126,7 @@ class Kept(nn.Module):
     shape: Any
     """It has ``outputs``, ``link``, ``owners`` (of each embedded value: the design column that it comes from, -1 where
     from none), ``columns`` (how many of those there are) and ``size`` (how many numbers the arrays hold, at least)."""
+    dense: nn.ModuleList
     last: nn.Linear
     centre: torch.Tensor
     """[outputs] Mean of a regression's target, else 0."""
@@ -173,6 +174,14 @@ class Kept(nn.Module):
             return graph.node("Sigmoid", value)
         value = graph.node("Mul", value, graph.constant(array(self.spread)))
         return graph.node("Add", value, graph.constant(array(self.centre)))
+
+    def _dense_to_onnx(self, graph: Graph, value: str, between: Literal["Elu", "Relu"]) -> str:
+        """The dense layers and the last one; what stands ``between`` them follows each of the former."""
+        for layer in [*self.dense, self.last]:
+            weight, bias = (graph.constant(array(one)) for one in (layer.weight, layer.bias))
+            value = graph.node("Gemm", value, weight, bias, transB=1)
+            value = value if layer is self.last else graph.node(between, value)
+        return value
 
     def save(self, folder: Path) -> None:
         """Write ``network.json`` (the shape) and ``network.npz`` (the arrays): the same network, the same bytes."""
@@ -303,11 +312,7 @@ class Network(Kept):
     def score_to_onnx(self, graph: Graph, X: str) -> str:
         parts = [*self._numbers_to_onnx(graph, X), *self._categories_to_onnx(graph, X)]
         value = parts[0] if len(parts) == 1 else graph.node("Concat", *parts, axis=1)
-        for layer in [*self.dense, self.last]:
-            weight, bias = (graph.constant(array(one)) for one in (layer.weight, layer.bias))
-            value = graph.node("Gemm", value, weight, bias, transB=1)
-            value = value if layer is self.last else graph.node("Elu", value)
-        return value
+        return self._dense_to_onnx(graph, value, "Elu")
 
     def _numbers_to_onnx(self, graph: Graph, X: str) -> list[str]:
         shape = self.shape
