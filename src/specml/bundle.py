@@ -25,8 +25,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from specml import admission, booster
 from specml.data import Column, PastRows, Pixels, Task
+from specml.decision import decided
 from specml.errors import GateRefused, SpecmlError
-from specml.evidence import ABSTAINED
 from specml.files import canonical_json, digest, folder_atomic
 
 if TYPE_CHECKING:
@@ -169,16 +169,8 @@ class Contract(BaseModel):
 
         if self.task == "multiclass":
             return np.asarray(probabilities.argmax(axis=1))
-        p = probabilities[:, 1]
-        cut: Any = np.float32(self.threshold or 0.0)
-        if self.group_thresholds is not None and groups is not None:
-            told = self.group_thresholds.thresholds
-            cut = np.array([told.get(one, self.threshold) for one in groups.tolist()], dtype=np.float32)
-        decided = np.asarray(p >= cut).astype(np.int64)
-        if self.abstain_band is not None:
-            low, high = np.float32(self.abstain_band[0]), np.float32(self.abstain_band[1])
-            decided[(p >= low) & (p < high)] = ABSTAINED
-        return np.asarray(decided)
+        by_group = self.group_thresholds.thresholds if self.group_thresholds else {}
+        return decided(probabilities[:, 1], self.threshold or 0.0, self.abstain_band, groups, by_group)
 
 
 class BundleError(SpecmlError):

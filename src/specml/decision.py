@@ -8,12 +8,38 @@ from pydantic import Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
 from specml.component import Block
+from specml.evidence import ABSTAINED
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Amount = Annotated[float, Field(allow_inf_nan=False)]
+
+
+def decided(
+    p: np.ndarray,
+    threshold: float,
+    band: tuple[float, float] | None,
+    groups: np.ndarray | None,
+    by_group: Mapping[str, float],
+) -> np.ndarray:
+    """Class indices int64 [n] of probabilities ``p`` [n], ``evidence.ABSTAINED`` in the ``band``; the graph's own rule.
+
+    ``groups`` str objects [n]: whose threshold is the one ``by_group``, if it has one. All is compared in float32.
+    """
+    import numpy as np
+
+    p, cuts = p.astype(np.float32), np.full(len(p), threshold, np.float32)
+    if groups is not None:
+        cuts = np.array([by_group.get(one, threshold) for one in groups.tolist()], np.float32)
+    made = (p >= cuts).astype(np.int64)
+    if band is not None:
+        low, high = (np.float32(end) for end in band)
+        made[(p >= low) & (p < high)] = ABSTAINED
+    return made
 
 
 class Costs(Block):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from specml.card import lowest, number
+from specml.card import RATES, lowest, number
 from specml.data import Layout
-from specml.evidence import ABSTAINED, Evidence, wilson
+from specml.decision import decided
+from specml.evidence import Evidence, wilson
 from specml.files import canonical_json, read_json, write_atomic
 from specml.gates.group_disparity import Rate, group_rate, ratio
 from specml.metrics import TABLE, bootstrap
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from specml.stages.work import Work
 
 OUT = "artifacts/compare/groups.json"
-RATES = ("selection_rate", "true_positive_rate", "false_positive_rate")
 CONFIDENCE = 0.95
 FEWEST = 100
 """Rows of a group from which on its metric has an interval, and its rate is compared with another's."""
@@ -102,33 +101,24 @@ def work(work: Work) -> None:
     work.say(f"{work.spec.problem.metric} out of fold {number(other)} without the mitigation, {number(value)} with it")
 
 
-@dataclass(frozen=True)
-class _Seen:
-    """One side's predictions for the rows that are in a fold."""
+def _measured(evidence: Evidence, mask: np.ndarray) -> dict[str, Any]:
+    """The metric and the rates of some rows."""
+    import numpy as np
 
-    evidence: Evidence
-    metric: str
-    seed: int
+    rows = np.flatnonzero(mask)
+    rates = {name: _told(group_rate(name, evidence, mask)) for name in RATES}
+    return {"n": len(rows), "metric": _metric(evidence, rows), **rates}
 
-    def told(self, mask: np.ndarray) -> dict[str, Any]:
-        """The metric and the rates of some rows."""
-        import numpy as np
 
-        rows = np.flatnonzero(mask)
-        found: dict[str, Any] = {"n": len(rows), "metric": self._metric(rows)}
-        for name in RATES:
-            found[name] = _told(group_rate(name, self.evidence, mask))
-        return found
+def _metric(evidence: Evidence, rows: np.ndarray) -> dict[str, Any]:
+    import numpy as np
 
-    def _metric(self, rows: np.ndarray) -> dict[str, Any]:
-        import numpy as np
-
-        metric, part = TABLE[self.metric], self.evidence.at(rows)
-        value = metric.measure(*part)
-        if not np.isfinite(value):
-            return {"value": None, "interval": None}
-        interval = bootstrap(metric.over(*part), len(rows), CONFIDENCE, self.seed) if len(rows) >= FEWEST else None
-        return {"value": value, "interval": interval.model_dump(mode="json") if interval else None}
+    metric, part = TABLE[evidence.metric], evidence.at(rows)
+    value = metric.measure(*part)
+    if not np.isfinite(value):
+        return {"value": None, "interval": None}
+    interval = bootstrap(metric.over(*part), len(rows), CONFIDENCE, evidence.seed) if len(rows) >= FEWEST else None
+    return {"value": value, "interval": interval.model_dump(mode="json") if interval else None}
 
 
 def _told(rate: Rate) -> dict[str, Any]:
@@ -158,15 +148,9 @@ def _side(
     cut, decisions = None, outcome.argmax(axis=1) if outcome.ndim == 2 else None
     if decisions is None:
         cut, _ = threshold(spec.problem, training.y, outcome, training.weight)
-        cuts: Any = np.float32(cut)
-        if grouped:
-            values = rows[grouped["column"]].to_list()
-            cuts = np.array([grouped["thresholds"].get(one, cut) for one in values], dtype=np.float32)
-        p = outcome.astype(np.float32)  # as the graph compares
-        decisions = (p >= cuts).astype(np.int64)
-        if band := spec.problem.decision.abstain_band:
-            low, high = (np.float32(end) for end in band)
-            decisions[(p >= low) & (p < high)] = ABSTAINED
+        groups = rows[grouped["column"]].to_numpy() if grouped else None
+        by_group = grouped["thresholds"] if grouped else {}
+        decisions = decided(outcome, cut, spec.problem.decision.abstain_band, groups, by_group)
     weight = None if training.weight is None else training.weight[known]
     scores = outcome[known]
     evidence = Evidence(
@@ -178,20 +162,21 @@ def _side(
         prior=scores,
         weight=weight,
         favourable=favourable(spec, layout),
+        metric=spec.problem.metric,
+        seed=spec.search.seed,
     )
-    seen = _Seen(evidence, spec.problem.metric, spec.search.seed)
-    groups: dict[str, Any] = {}
+    told: dict[str, Any] = {}
     ratios: dict[str, Any] = {}
     for column in (name for name in layout.protected if name in rows.columns):
         values = rows[column].to_numpy()[known]
         by = {name: values == name for name in sorted(set(values.tolist()))}
-        groups |= {f"{column}={name}": seen.told(mask) for name, mask in by.items()}
+        told |= {f"{column}={name}": _measured(evidence, mask) for name, mask in by.items()}
         ratios[column] = {
             name: _lowest([rate for mask in by.values() if (rate := group_rate(name, evidence, mask)).n >= FEWEST])
             for name in ("selection_rate", "true_positive_rate")
         }
-    every = seen.told(np.ones(len(scores), dtype=bool))
-    return {**every, "threshold": cut, "groups": groups, "ratios": ratios}
+    every = _measured(evidence, np.ones(len(scores), dtype=bool))
+    return {**every, "threshold": cut, "groups": told, "ratios": ratios}
 
 
 def _lowest(rates: list[Rate]) -> dict[str, Any]:
