@@ -76,8 +76,17 @@ class Costs(Block):
     @property
     def threshold(self) -> float:
         """From which probability on deciding positive costs less, if probabilities come true (Elkan 2001, eq. 2)."""
-        positive, negative = self.false_positive - self.true_negative, self.false_negative - self.true_positive
-        return positive / (positive + negative)
+        return self.alarmed / (self.alarmed + self.missed)
+
+    @property
+    def missed(self) -> float:
+        """By how much deciding a row of the positive class negative costs more than deciding it positive."""
+        return self.false_negative - self.true_positive
+
+    @property
+    def alarmed(self) -> float:
+        """By how much deciding a row of the negative class positive costs more than deciding it negative."""
+        return self.false_positive - self.true_negative
 
     def each(self, y: np.ndarray, decisions: np.ndarray) -> np.ndarray:
         """What each row cost, float64 [n], of class indices int64 [n] that were true and that were decided.

@@ -130,7 +130,7 @@ def _gains(problem: Problem, y: np.ndarray, weight: np.ndarray, threshold: float
 
     costs, decision = problem.costs, problem.decision
     if decision.threshold == "costs" and costs is not None:
-        hit, alarm = costs.false_negative - costs.true_positive, costs.false_positive - costs.true_negative
+        hit, alarm = costs.missed, costs.alarmed
     elif decision.threshold == "auto" and decision.metric == "balanced_accuracy":
         positive = weight[y == 1].sum() / weight.sum()
         hit, alarm = 1 / positive, 1 / (1 - positive)

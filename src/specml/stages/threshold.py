@@ -55,8 +55,7 @@ def _by_costs(
     positive, negative = _sizes(y, weight)
 
     def worth(true: np.ndarray, false: np.ndarray) -> np.ndarray:
-        right = positive * (costs.false_negative - costs.true_positive) * true
-        return np.asarray(right - negative * (costs.false_positive - costs.true_negative) * false)
+        return np.asarray(positive * costs.missed * true - negative * costs.alarmed * false)
 
     theoretical = costs.threshold
     best = min(_best(worth, y, scores, weight), 1.0)
