@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from specml.bundle import quantile_name
 from specml.component import Disagreement
 from specml.data import looks_back
-from specml.kinds import Candidate
-from specml.metrics import MEDIAN, known
+from specml.evidence import MEDIAN
+from specml.kinds import Candidate, unprotected
+from specml.metrics import known
 from specml.plan import Plan, Stage
 from specml.tables import forecast, history, joins, labels, splits
 
@@ -316,10 +317,8 @@ def _mitigation(spec: Spec) -> Iterator[Disagreement]:
         yield Disagreement(key=path, what=what, hint="Say problem.favourable_class.")
     for index, name in enumerate(asked.by):
         column, key = spec.column(name), (*path, "by", index)
-        if column.role != "protected":
-            hint = f"Declare data.columns.{name}.role: protected"
-            yield Disagreement(key=key, what=f"names {name!r}, which is no protected column.", hint=hint)
-        elif column.use == "audit_only":
+        yield from unprotected(spec, name, key)
+        if column.role == "protected" and column.use == "audit_only":
             what = f"names {name!r}, which is audit_only: it stands beside the held-out rows alone."
             hint = f"Leave data.columns.{name}.use out, if the law lets training rows be weighed by it."
             yield Disagreement(key=key, what=what, hint=hint)
@@ -334,10 +333,8 @@ def _group_thresholds(spec: Spec) -> Iterator[Disagreement]:
     column, decision, by = spec.column(asked.by), spec.problem.decision, (*path, "by")
     if spec.problem.task != "binary":
         yield Disagreement(key=path, what=f"has no effect on a {spec.problem.task} problem.")
-    if column.role != "protected":
-        hint = f"Declare data.columns.{asked.by}.role: protected"
-        yield Disagreement(key=by, what=f"names {asked.by!r}, which is no protected column.", hint=hint)
-    elif column.use == "audit_only":
+    yield from unprotected(spec, asked.by, by)
+    if column.role == "protected" and column.use == "audit_only":
         what = f"names {asked.by!r}, which is audit_only: no decision may hang on it."
         yield Disagreement(key=by, what=what, hint="Leave group_thresholds out; reweighing asks no row for its group.")
     if column.bands or column.groups:

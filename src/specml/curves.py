@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from specml.evidence import ABSTAINED, wilson
+from specml.evidence import ABSTAINED, MEDIAN, wilson
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -191,7 +191,7 @@ def _forecast(evidence: Evidence) -> dict[str, Any]:
         return {}
     y, forecast, prior = evidence.y.astype(np.float64), evidence.predicted, evidence.prior
     if evidence.quantiles:
-        prior = prior[:, evidence.quantiles.index(0.5)]
+        prior = prior[:, evidence.quantiles.index(MEDIAN)]
     error, naive = np.abs(forecast - y), np.abs(prior - y)
 
     def means(rows: np.ndarray) -> dict[str, float]:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 ABSTAINED = -1
 """In place of a class: the model decides nothing, for its probability lies in the contract's abstain band."""
+MEDIAN = 0.5
+"""Of quantiles the one that is the prediction."""
 
 Outcome = Literal["holds", "refused", "not measured"]
 
@@ -137,7 +139,7 @@ class Evidence:
     @property
     def predicted(self) -> np.ndarray:
         """Regression: the prediction of each row [n]; of quantiles the median."""
-        return self.scores[:, self.quantiles.index(0.5)] if self.quantiles else self.scores
+        return self.scores[:, self.quantiles.index(MEDIAN)] if self.quantiles else self.scores
 
     def at(self, rows: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None]:
         """``y, scores, decisions, weight`` of some rows: what ``Metric.measure`` takes."""

@@ -48,6 +48,13 @@ def untold(what: str, found: Any) -> None:
     """Tell nobody."""
 
 
+def unprotected(spec: Spec, name: str, key: tuple[str | int, ...]) -> Iterator[Disagreement]:
+    """That a column whose groups are to be compared, which ``key`` names, is not protected."""
+    if spec.column(name).role != "protected":
+        hint = f"Declare data.columns.{name}.role: protected"
+        yield Disagreement(key=key, what=f"names {name!r}, which is no protected column.", hint=hint)
+
+
 class Source(Component):
     """Where rows come from."""
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from specml.evidence import ABSTAINED, Interval, Serial
+from specml.evidence import ABSTAINED, MEDIAN, Interval, Serial
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,8 +22,8 @@ ROUNDS = 400
 BEYOND = 10
 """Resamples that lie beyond each bound: at 95 % of 400, at 99 % of 2,000."""
 
-PINBALL, MEDIAN = "mean_pinball_loss", 0.5
-"""The metric of quantiles, and the one of them that is the prediction."""
+PINBALL = "mean_pinball_loss"
+"""The metric of quantiles."""
 
 EPSILON = 1e-15
 """Probabilities are kept this far from 0 and 1 in the log loss, which is infinite there."""
@@ -96,24 +96,24 @@ class Metric:
 
         Equal to ``measure`` but for the rounding of sums.
         """
-        scores = self._judged(scores)
+        judged = self._judged(scores)
         if self.name == PINBALL and self.quantiles:
-            return mean_over(pinball(y, scores, self.quantiles), weight)
+            return mean_over(pinball(y, judged, self.quantiles), weight)
         if self.name == "roc_auc":
-            return _area(y, scores, weight)
+            return _area(y, judged, weight)
         each = _EACH.get(self.name)
         abstains = self.of == "decisions" and decisions is not None and bool((decisions == ABSTAINED).any())
         if each is None or abstains:
 
             def measured(rows: np.ndarray) -> float:
                 chosen = (None if one is None else one[rows] for one in (decisions, weight))
-                return replace(self, quantiles=()).measure(y[rows], scores[rows], *chosen)
+                return self.measure(y[rows], scores[rows], *chosen)
 
             return measured
         if self.name == "root_mean_squared_error":
-            squared = mean_over(each(y, scores, decisions), weight)
+            squared = mean_over(each(y, judged, decisions), weight)
             return lambda rows: float(squared(rows) ** 0.5)
-        return mean_over(each(y, scores, decisions), weight)
+        return mean_over(each(y, judged, decisions), weight)
 
     def _judged(self, scores: np.ndarray) -> np.ndarray:
         """The scores that it judges: of quantiles the median alone, unless it judges them all."""
@@ -239,6 +239,11 @@ def known(problem: Problem) -> dict[str, Metric]:
         for name, metric in TABLE.items()
         if problem.task in metric.tasks and (name != PINBALL or problem.quantiles)
     }
+
+
+def beyond_chance(gains: np.ndarray) -> bool:
+    """Whether gains [folds] are more than chance makes them: their mean is above its own standard error."""
+    return bool(gains.mean() > gains.std(ddof=1) / len(gains) ** 0.5)
 
 
 def bootstrap(

@@ -9,8 +9,8 @@ from pydantic import Field
 from typing_extensions import override
 
 from specml.component import Disagreement
-from specml.evidence import Evidence, Interval, Outcome, Slice, Verdict, bounded, held
-from specml.kinds import Gate
+from specml.evidence import Evidence, Outcome, Slice, Verdict, bounded, held
+from specml.kinds import Gate, unprotected
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,30 +51,24 @@ class Coverage(Gate):
             what = f"is {self.min:g}, but the interval is to hold {asked.coverage:g}: chance would refuse half of them."
             yield Disagreement(key=("min",), what=what, hint="Ask for less, or for intervals that hold more.")
         for index, column in enumerate(self.by):
-            if spec.column(column).role != "protected":
-                hint = f"Declare data.columns.{column}.role: protected"
-                what = f"names {column!r}, which is no protected column."
-                yield Disagreement(key=("by", index), what=what, hint=hint)
+            yield from unprotected(spec, column, ("by", index))
 
     @override
     def check(self, evidence: Evidence) -> Verdict:
-        import numpy as np
-
         n = len(evidence.y)
         if evidence.ends is None:
             reason = "the model answers with no prediction interval."
             return Verdict(outcome="not measured", reason=reason, n=n, threshold=f"≥ {self.min:g}")
-        whole = self._judge("all rows", np.ones(n, dtype=bool), evidence, self.confidence)
-        verdict = bounded(NAME, *self._measured(whole), n, minimum=self.min)
+        share, interval, rows = held(evidence.y, evidence.ends, evidence.weight, self.confidence)
+        verdict = bounded(NAME, share, interval if rows >= self.min_rows else None, n, minimum=self.min)
         slices = tuple(one for column in self.by for one in self._groups(column, evidence))
         failed = [one for one in slices if one.outcome != "holds"]
         if not failed or verdict.outcome == "refused":
             return verdict.model_copy(update={"slices": slices})
-        outcome: Outcome = "refused" if any(one.outcome == "refused" for one in failed) else verdict.outcome
-        outcome = "not measured" if outcome == "holds" else outcome
+        outcome: Outcome = "refused" if any(one.outcome == "refused" for one in failed) else "not measured"
         told = ", ".join(f"{one.name} ({one.note})" for one in failed if one.outcome == outcome)
-        reason = f"{NAME}: {outcome} for {told}." if told else verdict.reason
-        return verdict.model_copy(update={"outcome": outcome, "reason": reason, "slices": slices})
+        changed = {"outcome": outcome, "reason": f"{NAME}: {outcome} for {told}.", "slices": slices}
+        return verdict.model_copy(update=changed)
 
     def _groups(self, column: str, evidence: Evidence) -> Iterable[Slice]:
         values = evidence.groups[column]
@@ -93,6 +87,3 @@ class Coverage(Gate):
         outcome: Outcome = "holds" if interval.low >= self.min else "refused"
         note = f"{share:.3f}, {interval.low:.3f} to {interval.high:.3f}"
         return Slice(name=name, n=round(n), value=share, interval=interval, outcome=outcome, note=note)
-
-    def _measured(self, one: Slice) -> tuple[float, Interval | None]:
-        return (float("nan") if one.value is None else one.value), one.interval

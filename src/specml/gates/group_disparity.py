@@ -13,7 +13,7 @@ from specml.casting import declared_groups
 from specml.component import Disagreement
 from specml.data import MISSING
 from specml.evidence import Evidence, Interval, Outcome, Slice, Verdict, wilson
-from specml.kinds import Gate
+from specml.kinds import Gate, unprotected
 
 if TYPE_CHECKING:
     import numpy as np
@@ -83,12 +83,7 @@ class GroupDisparity(Gate):
             hint = "Set problem.favourable_class."
             yield Disagreement(key=("type",), what="needs to know which of several classes a person wants.", hint=hint)
         for index, column in enumerate(self.by):
-            if spec.column(column).role != "protected":
-                yield Disagreement(
-                    key=("by", index),
-                    what=f"names {column!r}, which is no protected column.",
-                    hint=f"Declare data.columns.{column}.role: protected",
-                )
+            yield from unprotected(spec, column, ("by", index))
         for group in self.group_policy:
             column, _, name = group.partition("=")
             known = (*declared_groups(spec.column(column)), "other", MISSING)

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from specml.calibration import BINARY, FEWEST, METHODS, MULTICLASS
-from specml.metrics import TABLE
+from specml.metrics import TABLE, beyond_chance
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -68,7 +68,7 @@ def _worthwhile(losses: dict[str, list[float]]) -> tuple[str, ...]:
 
     best = min(losses, key=lambda name: (np.mean(losses[name]), name != "none"))
     gains = np.array(losses["none"]) - np.array(losses[best])
-    return (best,) if gains.mean() > gains.std(ddof=1) / len(gains) ** 0.5 else ()
+    return (best,) if beyond_chance(gains) else ()
 
 
 def _losses(

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from specml.conformal import METHODS, Conformal, score, usual_error
 from specml.errors import NotEnoughData
+from specml.evidence import MEDIAN
+from specml.metrics import beyond_chance
 from specml.piecewise import straight
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ def interval(
     """
     import numpy as np
 
-    rows = _Rows(wanted.coverage, outcome, y, weight, quantiles.index(0.5) if quantiles else 0)
+    rows = _Rows(wanted.coverage, outcome, y, weight, quantiles.index(MEDIAN) if quantiles else 0)
     methods: tuple[Method, ...] = METHODS
     if quantiles:
         methods = ("quantile",)
@@ -110,4 +112,4 @@ def _worthwhile(scores: dict[Method, list[float]]) -> Method:
         return "absolute"
     best = min(scores, key=lambda name: (np.mean(scores[name]), name != "absolute"))
     gains = np.array(scores["absolute"]) - np.array(scores[best])
-    return best if gains.mean() > gains.std(ddof=1) / len(gains) ** 0.5 else "absolute"
+    return best if beyond_chance(gains) else "absolute"

@@ -15,7 +15,7 @@ from specml.contradictions import ENSEMBLE
 from specml.data import Column, Layout, category
 from specml.errors import StageFailed
 from specml.files import canonical_json, read_json, write_atomic
-from specml.metrics import TABLE
+from specml.metrics import TABLE, beyond_chance
 from specml.plan import Stage
 from specml.stages import chosen, prepare, train
 from specml.stages.calibrate import calibrate
@@ -329,7 +329,7 @@ def _as_good(mixed: Row, best: Row, metric: Metric) -> bool:
     import numpy as np
 
     behind = np.array([metric.gain(one, other) for other, one in zip(mixed["folds"], best["folds"], strict=True)])
-    return bool(behind.mean() <= behind.std(ddof=1) / len(behind) ** 0.5)
+    return not beyond_chance(behind)
 
 
 def _complexity(spec: Spec, name: str) -> int:

@@ -166,7 +166,7 @@ def costs(told: Costs | None, evidence: Evidence) -> dict[str, Any]:
         return {}
     alike = {name: told.each(evidence.y, np.full(len(evidence.y), one)) for one, name in enumerate(_SIDES)}
     mean = mean_over(evidence.costs, evidence.weight)
-    interval = bootstrap(mean, len(evidence.y), 0.95, evidence.seed)
+    interval = bootstrap(mean, len(evidence.y), CONFIDENCE, evidence.seed)
     every = np.arange(len(evidence.y))
     return {
         "expected": mean(every),
@@ -184,7 +184,8 @@ def decision_rate(evidence: Evidence) -> dict[str, Any]:
     if evidence.decisions is None or not len(evidence.y):
         return {}
     rows, made = len(evidence.y), int((evidence.decisions != ABSTAINED).sum())
-    return {"share": made / rows, "decided": made, "rows": rows, "interval": wilson(made, rows, 0.95).model_dump()}
+    interval = wilson(made, rows, CONFIDENCE).model_dump()
+    return {"share": made / rows, "decided": made, "rows": rows, "interval": interval}
 
 
 def _forecast(layout: Layout, evidence: Evidence) -> dict[str, float]:
