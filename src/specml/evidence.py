@@ -217,6 +217,23 @@ def bounded(
     )
 
 
+def accused(
+    name: str, value: float, interval: Interval, n: int, *, minimum: float | None = None, maximum: float | None = None
+) -> Verdict:
+    """The verdict on what is live: refused where the whole interval lies below ``minimum``, or above ``maximum``."""
+    threshold = f"≥ {minimum:g}" if minimum is not None else f"≤ {maximum:g}"
+    beyond = interval.high < minimum if minimum is not None else maximum is not None and interval.low > maximum
+    ends = f"its {interval.confidence * 100:g} % interval, {interval.low:.4g} to {interval.high:.4g}"
+    return Verdict(
+        outcome="refused" if beyond else "holds",
+        reason=f"{name} is {value:.4g}; {ends}, is {'' if beyond else 'not wholly '}beyond {threshold}.",
+        value=value,
+        interval=interval,
+        n=n,
+        threshold=threshold,
+    )
+
+
 def stability_index(p: np.ndarray, q: np.ndarray) -> float:
     """Σ (p - q) ln(p / q) of two distributions over the same bins, none of them empty: float64 [bins] each.
 

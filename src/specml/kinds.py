@@ -360,6 +360,16 @@ class Signal(Component):
     min_rows: int
     """Fewer rows are not measured."""
 
+    @override
+    def disagreements(self, spec: Spec) -> Iterable[Disagreement]:
+        if self.judges == "labels" and spec.monitoring.capture is None:
+            hint = "Set monitoring.capture: {share: 1.0, retention: 30d}"
+            yield Disagreement(key=("type",), what="needs captured answers to join late labels to.", hint=hint)
+        if self.min_rows > (most := getattr(spec.monitoring.window, self.judges)):
+            what = f"is {self.min_rows}, but a window has {most} {self.judges}: never measured."
+            hint = f"Raise monitoring.window.{self.judges}, or lower this."
+            yield Disagreement(key=("min_rows",), what=what, hint=hint)
+
     @abstractmethod
     def judge(self, reference: dict[str, Any], window: Window) -> Verdict:
         """Compare a window with the bundle's ``reference`` (reference.json); ``refused`` raises the signal.

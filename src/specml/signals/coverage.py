@@ -9,7 +9,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from specml.component import Disagreement
-from specml.evidence import Verdict, held
+from specml.evidence import Verdict, accused, held
 from specml.kinds import Signal, Window
 
 if TYPE_CHECKING:
@@ -43,13 +43,7 @@ class Coverage(Signal):
         elif self.min > asked.coverage:
             what = f"is {self.min:g}, more than the intervals are to hold ({asked.coverage:g}): it would be raised."
             yield Disagreement(key=("min",), what=what)
-        if spec.monitoring.capture is None:
-            hint = "Set monitoring.capture: {share: 1.0, retention: 30d}"
-            yield Disagreement(key=("type",), what="needs captured answers to join late labels to.", hint=hint)
-        if self.min_rows > spec.monitoring.window.labels:
-            what = f"is {self.min_rows}, but a window has {spec.monitoring.window.labels} labels: never measured."
-            hint = "Raise monitoring.window.labels, or lower this."
-            yield Disagreement(key=("min_rows",), what=what, hint=hint)
+        yield from super().disagreements(spec)
 
     @override
     def judge(self, reference: dict[str, Any], window: Window) -> Verdict:
@@ -61,14 +55,4 @@ class Coverage(Signal):
             return Verdict(outcome="not measured", reason=reason, n=window.rows, threshold=bound)
         share, interval, _ = held(window.y, window.ends, None, self.confidence)
         assert interval is not None
-        beyond = interval.high < self.min
-        told = f"{interval.low:.4g} to {interval.high:.4g}"
-        side = "is beyond" if beyond else "is not wholly beyond"
-        return Verdict(
-            outcome="refused" if beyond else "holds",
-            reason=f"{NAME} is {share:.4g}; its {self.confidence * 100:g} % interval, {told}, {side} {bound}.",
-            value=share,
-            interval=interval,
-            n=window.rows,
-            threshold=bound,
-        )
+        return accused(NAME, share, interval, window.rows, minimum=self.min)

@@ -67,10 +67,7 @@ class DataDrift(Signal):
             if role not in ("feature", "time") and not taken:  # a time may be a feature as well
                 what = f"names {name!r}, whose role is {role}: the model does not take it."
                 yield Disagreement(key=("columns", index), what=what)
-        if self.min_rows > spec.monitoring.window.rows:
-            what = f"is {self.min_rows}, but a window has {spec.monitoring.window.rows} rows: never measured."
-            hint = "Raise monitoring.window.rows, or lower this."
-            yield Disagreement(key=("min_rows",), what=what, hint=hint)
+        yield from super().disagreements(spec)
 
     @override
     def judge(self, reference: dict[str, Any], window: Window) -> Verdict:

@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 from typing_extensions import override
 
 from specml.component import Disagreement
-from specml.evidence import Outcome, Verdict
+from specml.evidence import Verdict, accused
 from specml.kinds import Signal, Window
 from specml.metrics import TABLE, bootstrap, known
 
@@ -54,13 +54,7 @@ class Performance(Signal):
             better = "larger" if metric.larger_is_better else "smaller"
             what = f"bounds {self.metric} on the wrong side: {better} is better."
             yield Disagreement(key=(wrong,), what=what, hint=f"Use {'min' if wrong == 'max' else 'max'}.")
-        if spec.monitoring.capture is None:
-            hint = "Set monitoring.capture: {share: 1.0, retention: 30d}"
-            yield Disagreement(key=("type",), what="needs captured answers to join late labels to.", hint=hint)
-        if self.min_rows > spec.monitoring.window.labels:
-            what = f"is {self.min_rows}, but a window has {spec.monitoring.window.labels} labels: never measured."
-            hint = "Raise monitoring.window.labels, or lower this."
-            yield Disagreement(key=("min_rows",), what=what, hint=hint)
+        yield from super().disagreements(spec)
 
     @override
     def judge(self, reference: dict[str, Any], window: Window) -> Verdict:
@@ -74,15 +68,5 @@ class Performance(Signal):
         if interval is None:
             reason = f"{self.metric} is not defined on these {window.rows:,} labels."
             return Verdict(outcome="not measured", reason=reason, n=window.rows, threshold=bound)
-        beyond = interval.high < self.min if self.min is not None else interval.low > (self.max or 0.0)
-        outcome: Outcome = "refused" if beyond else "holds"
-        value, told = metric.measure(y, scores, decisions), f"{interval.low:.4g} to {interval.high:.4g}"
-        side = "is beyond" if beyond else "is not wholly beyond"
-        return Verdict(
-            outcome=outcome,
-            reason=f"{self.metric} is {value:.4g}; its {self.confidence * 100:g} % interval, {told}, {side} {bound}.",
-            value=value,
-            interval=interval,
-            n=window.rows,
-            threshold=bound,
-        )
+        value = metric.measure(y, scores, decisions)
+        return accused(self.metric, value, interval, window.rows, minimum=self.min, maximum=self.max)
