@@ -115,14 +115,14 @@ def _details(spec: Spec, layout: Layout, choice: dict[str, Any], evidence: dict[
         yield f"- Calibration: {calibrated(choice['calibration'])} (`{CHOICE}`)"
     if layout.quantiles:
         yield f"- Quantiles: {', '.join(f'{one:g}' for one in layout.quantiles)}; 0.5 is the prediction (`{LAYOUT}`)"
-    if told := choice.get("prediction_interval"):
+    if told := choice["prediction_interval"]:
         yield f"- Prediction interval: {widened(told)} (`{CHOICE}`)"
     if choice["threshold"] is not None:
         yield f"- Decision threshold: {choice['threshold']:.4g} (`{CHOICE}`)"
     if choice["group_thresholds"]:
         yield f"- Decision thresholds by {_text(thresholds_by_group(choice['group_thresholds']))} (`{CHOICE}`)"
     if choice["abstain_band"]:
-        yield f"- Decides {banded(choice)} (`{CHOICE}`)"
+        yield f"- Decides {banded(choice['abstain_band'])} (`{CHOICE}`)"
     yield ""
 
 
@@ -155,16 +155,15 @@ def _metrics(spec: Spec, choice: dict[str, Any], evidence: dict[str, Any]) -> It
         yield f"- {name} ({gate['type']}): {gate['threshold'] or 'no threshold'}{level}"
     if choice["threshold"] is not None:
         yield ""
-        yield f"The decision threshold is {decided(choice)} (`{CHOICE}`)."
+        yield f"The decision threshold is {decided(choice['decision'])} (`{CHOICE}`)."
     if spec.problem.costs is not None:
         yield ""
         yield f"Costs of a row: {_priced(spec.problem.costs)} (`{SPEC}`)."
     yield ""
 
 
-def decided(choice: dict[str, Any]) -> str:
+def decided(told: dict[str, Any]) -> str:
     """How the threshold was found, in words."""
-    told = choice["decision"]
     if told["by"] == "declared":
         return "declared"
     if told["by"] != "costs":
@@ -194,10 +193,9 @@ def covering(told: dict[str, Any]) -> str:
     return f"{share}, {told['decided']:,} of {told['rows']:,}; scores of decisions are those of these rows"
 
 
-def banded(choice: dict[str, Any]) -> str:
-    """Where nothing is decided, in words; empty where everything is."""
-    band = choice["abstain_band"]
-    return f"nothing from a probability of {band[0]:.4g} on and below {band[1]:.4g}" if band else ""
+def banded(band: Sequence[float]) -> str:
+    """Where nothing is decided, in words."""
+    return f"nothing from a probability of {band[0]:.4g} on and below {band[1]:.4g}"
 
 
 def _priced(costs: Costs) -> str:

@@ -139,18 +139,17 @@ def _problem(facts: Facts) -> list[tuple[str, str]]:
         rows.insert(2, ("classes", ", ".join(svg.cut(str(label), LONGEST) for label in layout.classes[:20])))
     threshold = facts.choice["threshold"]
     if threshold is not None:
-        rows.insert(
-            3, ("decided", f"{layout.classes[1]} from a probability of {threshold:.4g} on, {decided(facts.choice)}")
-        )
+        how = decided(facts.choice["decision"])
+        rows.insert(3, ("decided", f"{layout.classes[1]} from a probability of {threshold:.4g} on, {how}"))
     if facts.choice["group_thresholds"]:
         rows.insert(4, ("decided by group", thresholds_by_group(facts.choice["group_thresholds"])))
     if facts.choice["abstain_band"]:
-        rows.insert(4, ("not decided", banded(facts.choice)))
+        rows.insert(4, ("not decided", banded(facts.choice["abstain_band"])))
     if facts.choice["calibration"]:
         rows.insert(3, ("calibrated", calibrated(facts.choice["calibration"])))
     if layout.quantiles:
         rows.insert(2, ("quantiles", ", ".join(f"{one:g}" for one in layout.quantiles)))
-    if told := facts.choice.get("prediction_interval"):
+    if told := facts.choice["prediction_interval"]:
         rows.insert(3, ("prediction interval", widened(told)))
     if facts.spec.problem.favourable_class is not None:
         rows.insert(4, ("favourable to a person", str(facts.spec.problem.favourable_class)))

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from specml.metrics import Metric
-    from specml.spec import PredictionInterval, Spec
+    from specml.spec import Spec
     from specml.stages.work import Work
 
 OUT = "artifacts/select/choice.json"
@@ -162,11 +162,10 @@ def work(work: Work) -> None:
         "metric": metric.name,
         "calibration": calibration,
         **_decision(training, outcome),
+        "prediction_interval": _interval(work, training, outcome),
         "leaderboard": board,
         "prior": _prior(layout, training.y, training.weight),
     }
-    if wanted := spec.selection.prediction_interval:
-        choice["prediction_interval"] = _interval(work, training, wanted, outcome)
     write_atomic(work.path(OUT), canonical_json(choice))
     for words in _told(layout, choice):
         work.say(words, note=True)
@@ -186,7 +185,7 @@ def _decision(training: Training, outcome: np.ndarray) -> dict[str, Any]:
     problem = training.spec.problem
     cut, found = threshold(problem, training.y, outcome, training.weight)
     if not problem.decision.within(cut):
-        raise _outside(cut, decided({"decision": found}))
+        raise _outside(cut, decided(found))
     band = problem.decision.abstain_band
     return {
         "threshold": cut,
@@ -199,7 +198,7 @@ def _decision(training: Training, outcome: np.ndarray) -> dict[str, Any]:
 def _told(layout: Layout, choice: dict[str, Any]) -> Iterator[str]:
     """What a person should know of the decision."""
     if choice["threshold"] is not None and choice["decision"]["by"] != "declared":
-        yield f"{layout.classes[1]} is decided from {choice['threshold']:.4g} on, {decided(choice)}"
+        yield f"{layout.classes[1]} is decided from {choice['threshold']:.4g} on, {decided(choice['decision'])}"
     if choice["group_thresholds"]:
         caution = "different treatment, which law may forbid: see docs/decisions.md"
         yield f"thresholds by {thresholds_by_group(choice['group_thresholds'])}; {caution}"
@@ -266,8 +265,11 @@ def calibrated(
     return found, told
 
 
-def _interval(work: Work, training: Training, wanted: PredictionInterval, outcome: np.ndarray) -> dict[str, Any]:
-    """What is told of the interval around out-of-fold predictions; ``state`` is what was learned."""
+def _interval(work: Work, training: Training, outcome: np.ndarray) -> dict[str, Any] | None:
+    """What is told of the interval around out-of-fold predictions, with its ``state``; None where none is asked for."""
+    wanted = work.spec.selection.prediction_interval
+    if wanted is None:
+        return None
     forward = training.layout.folding.method == "time"
     told = interval(
         wanted,
