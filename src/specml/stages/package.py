@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from specml.bundle import Contract, Explanation, write_bundle
 from specml.data import Column, Layout
 from specml.errors import DataCheckFailed
+from specml.evidence import MEDIAN
 from specml.files import read_json
 from specml.graph import Graph
 from specml.plan import Stage
@@ -132,7 +133,7 @@ def assemble(contract: Contract, model: Chosen, trees: Trees) -> Graph:
         ends = model.interval.to_onnx(graph, answer) if model.interval else ()
         levels = contract.quantiles
         parts = [graph.node("Gather", answer, graph.constant(np.array([i])), axis=1) for i in range(len(levels))]
-        predicted = parts[levels.index(0.5)] if levels else answer
+        predicted = parts[levels.index(MEDIAN)] if levels else answer
         for name, value in zip(contract.outputs(), (predicted, *ends, *parts), strict=True):
             graph.output(name, graph.node("Squeeze", value, graph.constant(np.array([1]))), "float32")
         return graph
