@@ -91,7 +91,6 @@ def declare(spec: Spec) -> Stage:
 
 def work(work: Work) -> None:
     """Bundle and test rows → evidence, verdicts, metrics and plots."""
-    import numpy as np
     import polars as pl
 
     layout = Layout.model_validate_json(work.path(prepare.LAYOUT).read_bytes())
@@ -100,24 +99,59 @@ def work(work: Work) -> None:
     ledger.append(work.folder, "thresholds", gates=digest(canonical_json(wanted)), bundle=opened.digest)
     test = pl.read_parquet(work.path(prepare.TEST))
     evidence = gather(work, layout, test, opened)
-    measured = {
+    told = _told(work, layout, evidence, opened.contract)
+    verdicts = _judged(work, evidence)
+    told |= {"bundle": opened.digest, "rows": test.height, "gates": verdicts}
+    if _compares(work.spec):
+        told["champion"] = champion.named(work) or ""
+    write_atomic(work.path(OUT), canonical_json(told))
+    write_atomic(work.path(METRICS), canonical_json(told["metrics"]))
+    holding = sum(verdict["outcome"] == "holds" for verdict in verdicts.values())
+    work.say(f"{holding} of {len(verdicts)} gates hold")
+    drawn = curves.drawn(evidence, layout.classes)
+    write_atomic(work.path(CURVES), canonical_json(drawn))
+    inputs = {column.name: feature_array(test, column) for column in opened.contract.inputs}
+    write_atomic(work.path(IMPORTANCE), canonical_json(importance(opened, inputs)))
+    for plot in work.stage.plots:
+        write_atomic(work.path(plot.path), _plot(plot, layout, evidence, drawn))
+
+
+def _told(work: Work, layout: Layout, evidence: Evidence, contract: Contract) -> dict[str, Any]:
+    """What the model is worth on the held-out rows; ``metrics`` are the numbers that DVC compares."""
+    import numpy as np
+
+    metrics = {
         name: value
         for name, metric in known(work.spec.problem).items()
         if np.isfinite(value := metric.measure(*evidence.at(slice(None))))
     }
-    measured = _forecast(layout, evidence) | measured
-    intervals = _intervals(evidence, opened.contract.prediction_interval)
+    metrics = _forecast(layout, evidence) | metrics
+    told: dict[str, Any] = {"metrics": metrics}
+    intervals = _intervals(evidence, contract.prediction_interval)
     if intervals:
-        measured |= {"interval_coverage": intervals["all"]["value"], "interval_width": intervals["width"]}
-    work.say(", ".join(f"{name} {value:.4f}" for name, value in list(measured.items())[:3]), done=0.3)
-    made = decision_rate(evidence) if opened.contract.abstain_band else {}
-    if made:
-        measured["decision_rate"] = made["share"]
+        metrics |= {"interval_coverage": intervals["all"]["value"], "interval_width": intervals["width"]}
+    work.say(", ".join(f"{name} {value:.4f}" for name, value in list(metrics.items())[:3]), done=0.3)
+    if evidence.quantiles:
+        told["quantiles"] = _below(evidence)
+    if intervals:
+        told["prediction_interval"] = intervals
+        shown = intervals["all"]["interval"]
+        work.say(
+            f"prediction intervals for {intervals['coverage']:g} hold {intervals['all']['value']:.4f} of the targets "
+            f"({shown['low']:.4f} to {shown['high']:.4f}), on average {intervals['width']:.4g} wide",
+            note=True,
+        )
+    if contract.abstain_band and (made := decision_rate(evidence)):
+        metrics["decision_rate"], told["decision_rate"] = made["share"], made
         work.say(f"decides {covering(made)}", note=True)
-    cost = costs(work.spec.problem.costs, evidence)
-    if cost:
-        measured["expected_cost"] = cost["expected"]
+    if cost := costs(work.spec.problem.costs, evidence):
+        metrics["expected_cost"], told["costs"] = cost["expected"], cost
         work.say(f"expected cost {expected(cost)}", note=True)
+    return told
+
+
+def _judged(work: Work, evidence: Evidence) -> dict[str, Any]:
+    """What each gate concludes."""
     verdicts: dict[str, Any] = {}
     gates = work.spec.gates
     for number, (name, gate) in enumerate(sorted(gates.items())):
@@ -129,30 +163,7 @@ def work(work: Work) -> None:
             **verdict.model_dump(mode="json"),
         }
         work.say(f"{name}: {verdict.outcome} · {verdict.reason}", done=0.3 + 0.7 * (number + 1) / len(gates))
-    told = {"bundle": opened.digest, "rows": test.height, "metrics": measured, "gates": verdicts}
-    if evidence.quantiles:
-        told["quantiles"] = _below(evidence)
-    if intervals:
-        told["prediction_interval"] = intervals
-        shown = intervals["all"]["interval"]
-        work.say(
-            f"prediction intervals for {intervals['coverage']:g} hold {intervals['all']['value']:.4f} of the targets "
-            f"({shown['low']:.4f} to {shown['high']:.4f}), on average {intervals['width']:.4g} wide",
-            note=True,
-        )
-    told |= {name: one for name, one in (("costs", cost), ("decision_rate", made)) if one}
-    if _compares(work.spec):
-        told["champion"] = champion.named(work) or ""
-    write_atomic(work.path(OUT), canonical_json(told))
-    write_atomic(work.path(METRICS), canonical_json(measured))
-    holding = sum(verdict["outcome"] == "holds" for verdict in verdicts.values())
-    work.say(f"{holding} of {len(verdicts)} gates hold")
-    drawn = curves.drawn(evidence, layout.classes)
-    write_atomic(work.path(CURVES), canonical_json(drawn))
-    inputs = {column.name: feature_array(test, column) for column in opened.contract.inputs}
-    write_atomic(work.path(IMPORTANCE), canonical_json(importance(opened, inputs)))
-    for plot in work.stage.plots:
-        write_atomic(work.path(plot.path), _plot(plot, layout, evidence, drawn))
+    return verdicts
 
 
 def costs(told: Costs | None, evidence: Evidence) -> dict[str, Any]:
