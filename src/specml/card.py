@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from specml.decision import Costs
     from specml.spec import Spec
 
+    Cells = tuple[Sequence[str], Sequence[tuple[str, ...]]]
+    """Head and rows of a table."""
+
 CHOICE = "artifacts/select/choice.json"
 PREPARED = "metrics/prepare.json"
 LAYOUT = "artifacts/prepare/layout.json"
@@ -58,7 +61,9 @@ def card(
         _metrics(spec, choice, evidence),
         _evaluation(evidence, prepared),
         _training(layout, prepared),
-        _analyses(choice, evidence),
+        _held_out(evidence),
+        _gates(evidence),
+        _board(choice),
         _mitigation(spec, choice, compared),
         _importance(importance),
         _considerations(spec, layout, release),
@@ -251,7 +256,7 @@ def _checked(check: dict[str, Any]) -> str:
     return f"{check['outcome']} (level warn)" if check["level"] == "warn" else str(check["outcome"])
 
 
-def _analyses(choice: dict[str, Any], evidence: dict[str, Any]) -> Iterator[str]:
+def _held_out(evidence: dict[str, Any]) -> Iterator[str]:
     yield "## Quantitative analyses"
     yield ""
     yield "### Held-out rows"
@@ -267,13 +272,16 @@ def _analyses(choice: dict[str, Any], evidence: dict[str, Any]) -> Iterator[str]
     if told := evidence.get("quantiles"):
         yield "### Quantiles"
         yield ""
-        yield from _table(("quantile", "n", "share of targets no higher", "interval"), reached(told), VERDICTS)
+        yield from _table(*reached(told), VERDICTS)
     if told := evidence.get("prediction_interval"):
         yield "### Prediction intervals"
         yield ""
         yield f"They are to hold {told['coverage']:g} of the targets."
         yield ""
-        yield from _table(("rows", "n", "share held", "interval", "mean width"), intervals(told), VERDICTS)
+        yield from _table(*intervals(told), VERDICTS)
+
+
+def _gates(evidence: dict[str, Any]) -> Iterator[str]:
     yield "### Gates"
     yield ""
     gates = sorted(evidence["gates"].items())
@@ -301,6 +309,9 @@ def _analyses(choice: dict[str, Any], evidence: dict[str, Any]) -> Iterator[str]
         if kind not in {gate["type"] for _, gate in gates}:
             yield f"{name}: {OPEN}."
             yield ""
+
+
+def _board(choice: dict[str, Any]) -> Iterator[str]:
     yield "### Candidates"
     yield ""
     yield f"Cross-validated {choice['metric']} on the training rows."
@@ -330,7 +341,7 @@ RATES = {
 }
 
 
-def compared_groups(told: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+def compared_groups(told: dict[str, Any]) -> Cells:
     """Of each group and all rows the rates and the metric without and with the mitigation: head and rows of a table."""
     names = {**RATES, "metric": told["metric"]}
     head = ("group", "n", "", *names.values())
@@ -497,15 +508,18 @@ def widened(told: dict[str, Any]) -> str:
     return how
 
 
-def reached(told: list[dict[str, Any]]) -> list[tuple[str, str, str, str]]:
-    """The cells of a table of how many targets lie no higher than each quantile."""
-    return [(one["name"], f"{one['n']:,}", number(one["value"]), interval(one)) for one in told]
+def reached(told: list[dict[str, Any]]) -> Cells:
+    """How many targets lie no higher than each quantile: head and rows of a table."""
+    head = ("quantile", "n", "share of targets no higher", "interval")
+    return head, [(one["name"], f"{one['n']:,}", number(one["value"]), interval(one)) for one in told]
 
 
-def intervals(told: dict[str, Any]) -> list[tuple[str, str, str, str, str]]:
-    """The cells of a table of what prediction intervals held: all rows, then each protected group."""
+def intervals(told: dict[str, Any]) -> Cells:
+    """What prediction intervals held of all rows, then of each protected group: head and rows of a table."""
+    head = ("rows", "n", "share held", "interval", "mean width")
     rows = [{**told["all"], "width": told["width"]}, *told["groups"]]
-    return [(one["name"], f"{one['n']:,}", number(one["value"]), interval(one), number(one["width"])) for one in rows]
+    cells = [(one["name"], f"{one['n']:,}", number(one["value"]), interval(one), number(one["width"])) for one in rows]
+    return head, cells
 
 
 def settings(row: dict[str, Any]) -> str:

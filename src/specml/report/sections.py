@@ -352,15 +352,17 @@ def _trials(told: dict[str, Any]) -> list[float]:
 def _winner(facts: Facts) -> dict[str, Any]:
     drawn, metrics = facts.curves, sorted(facts.evidence["metrics"].items())
     told: dict[str, Any] = {"metrics": metrics, "figures": [], "calibration": None, "classes": []}
-    told |= {"cost": "", "decision_rate": ""}
+    told |= {"cost": "", "decision_rate": "", "intervals": None, "quantiles": None}
     if made := facts.evidence.get("decision_rate"):
         told["decision_rate"] = covering(made)
     if cost := facts.evidence.get("costs"):
         told["cost"] = expected(cost)
-    seen = facts.evidence.get("prediction_interval")
-    told["intervals"] = [(svg.cut(name, LONGEST), *rest) for name, *rest in intervals(seen)] if seen else []
-    told["coverage"] = f"{seen['coverage']:g}" if seen else ""
-    told["quantiles"] = reached(facts.evidence.get("quantiles", []))
+    if seen := facts.evidence.get("prediction_interval"):
+        head, rows = intervals(seen)
+        told["intervals"] = head, [(svg.cut(name, LONGEST), *rest) for name, *rest in rows]
+        told["coverage"] = f"{seen['coverage']:g}"
+    if below := facts.evidence.get("quantiles"):
+        told["quantiles"] = reached(below)
     if drawn is None:
         return told
     if facts.layout.task == "regression":
