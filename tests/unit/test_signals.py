@@ -226,7 +226,16 @@ def test_performance_is_raised_when_the_whole_interval_lies_beyond() -> None:
             "late.max",
             "wrong side",
         ),
-        ({"window": {"rows": 200}}, "drift.min_rows", "never measured"),
+        ({"window": {"rows": 200}}, "drift.min_rows", "a window has 200 rows: never measured"),
+        (
+            {
+                "capture": {},
+                "window": {"labels": 100},
+                "signals": {"late": {"type": "performance", "metric": "roc_auc", "min": 0.7}},
+            },
+            "late.min_rows",
+            "a window has 100 labels: never measured",
+        ),
         ({"signals": {"drift": {"type": "data_drift", "columns": ["y"]}}}, "columns.0", "role is target"),
     ],
 )
