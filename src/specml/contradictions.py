@@ -375,7 +375,7 @@ def _selection(spec: Spec) -> Iterator[Disagreement]:
     known = [*spec.candidates, *([ENSEMBLE] if chosen.ensemble == "greedy" else [])]
     if chosen.prefer and chosen.rule == "best":
         hint = "Say selection.rule: one_standard_error."
-        yield Disagreement(key=(*path, "prefer"), what="has no effect: the best candidate is taken.", hint=hint)
+        yield Disagreement(key=(*path, "prefer"), what="has no effect by selection.rule: best.", hint=hint)
     for index, name in enumerate(chosen.prefer):
         if name not in known:
             close = get_close_matches(name, known, 1)

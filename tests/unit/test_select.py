@@ -180,7 +180,7 @@ def test_what_is_done_twice_in_a_graph_is_done_once() -> None:
 @pytest.mark.parametrize(
     ("selection", "what"),
     [
-        ("{prefer: [line]}", "the best candidate is taken"),
+        ("{prefer: [line]}", "has no effect by selection.rule: best"),
         ("{rule: one_standard_error, prefer: [lines]}", "'lines' is no candidate"),
         ("{rule: one_standard_error, prefer: [line, line]}", "names 'line' twice"),
         ("{max_members: 3}", "no effect without an ensemble"),
