@@ -278,8 +278,9 @@ class Selection(Block):
     """How one model is made of the candidates; no candidate is trained anew for it."""
 
     rule: Literal["best", "one_standard_error"] = "best"
-    """``best``: the candidate with the best mean over the folds, but see ``ensemble``; ``one_standard_error``: of those within one standard
-    error of it, the first of ``prefer``, or the simplest: linear before trees before networks before an ensemble."""
+    """``best``: the candidate with the best mean over the folds, but see ``ensemble``; ``one_standard_error``: of those
+    within one standard error of it, the first of ``prefer``, or the simplest: linear before trees before networks
+    before an ensemble."""
     prefer: tuple[Slug, ...] = ()
     """Candidates in the order in which ``one_standard_error`` takes them; the others follow from the simplest on."""
     max_size: Annotated[int, Field(ge=1024)] | None = None

@@ -98,11 +98,15 @@ def test_a_zip_of_a_folder_is_read_as_the_folder(tmp_path: Path) -> None:
     assert alone.drop("label").equals(zipped.filter(file="3.png").drop("label"))
     whole = (tmp_path / "images.zip").read_bytes()
     otherwise = re.sub(rb"(PK\x01\x02.{6})\x08", rb"\1c", whole, flags=re.DOTALL)  # method 99
+    with zipfile.ZipFile(tmp_path / "lzma.zip", "w", zipfile.ZIP_LZMA) as archive:
+        archive.write(tmp_path / "images/3.png", "3.png")
+    packed = (tmp_path / "lzma.zip").read_bytes()
     for content, why in (
         (b"", "File is not a zip file"),
         (otherwise, "That compression method is not supported"),
         (whole[:-40], "."),
         (whole[:60] + bytes(8) + whole[68:], "."),
+        (packed[:44] + b"\xff" * 20 + packed[64:], "."),
     ):
         (tmp_path / "images.zip").write_bytes(content)
         with pytest.raises(DataCheckFailed, match=rf"images\.zip:\n    can't be read as a \.zip: {why}"):

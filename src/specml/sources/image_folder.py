@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import zipfile
 import zlib
 from pathlib import Path, PurePath, PurePosixPath
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
 
 MOST_BYTES = 1 << 28
 """Of one image in a .zip, unpacked: what its head promises is held against it before it is."""
+
+UNREADABLE = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError, RuntimeError, EOFError, OSError,
+)  # fmt: skip
+"""What Python raises of a .zip: damaged, of a method that it does not know, encrypted, cut off, not permitted."""
 
 
 class ImageFolder(FileSource):
@@ -112,7 +118,7 @@ class ImageFolder(FileSource):
                         what = f"takes {one.file_size:,} bytes unpacked, more than {MOST_BYTES:,}."
                         raise DataCheckFailed(what, where=f"{self.path}/{one.filename}")
                     yield one.filename, archive.read(one)
-        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, zlib.error) as error:
+        except UNREADABLE as error:
             raise DataCheckFailed(f"can't be read as a .zip: {first_line(error)}", where=self.path) from None
 
 
