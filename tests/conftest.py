@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +19,11 @@ import pytest
 from specml.data import Column, Design
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from specml.data import Task
     from specml.errors import Problem
+    from specml.evidence import Evidence
     from specml.spec import Spec
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # of a background job, whose children could not be interrupted
@@ -82,6 +85,24 @@ def run_stages(spec: Spec, folder: Path, *, until: str = "") -> None:
             STAGES[stage.name].work(Work(stage, folder, part, lambda *_, **__: None, key, plan.obligations))
         if stage.name == until:
             break
+
+
+@contextlib.contextmanager
+def evidence_of(spec: Spec, folder: Path) -> Iterator[Evidence]:
+    """The evidence that gates judge, of a project whose stages up to ``package`` were run; nothing is mocked."""
+    from specml.bundle import open_bundle
+    from specml.compile import compile_plan
+    from specml.data import Layout
+    from specml.stages import package, prepare, validate
+    from specml.stages.work import Work, narrowed
+
+    plan = compile_plan(spec)
+    (stage,) = (one for one in plan.stages if one.name == "validate")
+    stage = replace(stage, params=(*stage.params, *validate.SERVING))
+    work = Work(stage, folder, narrowed(spec, stage), lambda *_, **__: None)
+    layout = Layout.model_validate_json(work.path(prepare.LAYOUT).read_bytes())
+    with validate.gathered(work, layout, open_bundle(work.path(package.OUT))) as evidence:
+        yield evidence
 
 
 def problem_of(folder: Path, text: str) -> Problem:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
@@ -12,13 +12,23 @@ from specml.data import Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     import numpy as np
+    import polars as pl
 
+    from specml.data import Column
+    from specml.explain import Explained
+
+TRAINING_ROWS = 20_000
+"""Of the training rows as many are answered, where a gate asks for them, at most."""
 ABSTAINED = -1
 """In place of a class: the model decides nothing, for its probability lies in the contract's abstain band."""
 MEDIAN = 0.5
 """Of quantiles the one that is the prediction."""
+
+ROWS_TOLD = 50
+"""Rows that a verdict names at most: enough to look at, few enough to be kept with every verdict."""
 
 Outcome = Literal["holds", "refused", "not measured"]
 
@@ -61,6 +71,9 @@ class Verdict(BaseModel):
     threshold: str = ""
     """The bound in words, as ``≥ 0.8``."""
     slices: tuple[Slice, ...] = ()
+    rows: tuple[int, ...] = ()
+    """Numbers of held-out rows that stand behind the verdict, from 0 on, ``ROWS_TOLD`` at most: those of the worst
+    slice, or those that fail."""
     blocking: bool = True
     """False when ``not measured`` is allowed to pass by the gate's own policy."""
 
@@ -91,6 +104,60 @@ class Serial:
     season: int = 1
 
 
+class Answers(NamedTuple):
+    """What the model says of rows: as in ``Evidence``."""
+
+    scores: np.ndarray
+    decisions: np.ndarray | None
+    ends: np.ndarray | None = None
+
+
+class Server(Protocol):
+    """The packaged model behind HTTP, as it is deployed: one replica, on this machine's loopback."""
+
+    def answer(self, rows: pl.DataFrame) -> Answers:
+        """What it answers to rows, by the Open Inference Protocol."""
+
+    def ask(self, path: str, body: bytes, kind: str = "application/json") -> tuple[int, bytes]:
+        """Status and body of the answer to a ``POST``.
+
+        Raises:
+            OSError: there is none.
+        """
+
+    def timed(self, rows: int, calls: int, connections: int = 1) -> tuple[list[float], float]:
+        """The seconds that each of ``calls`` requests for ``rows`` rows took, and those of all together.
+
+        ``connections`` ask at the same time.
+        """
+
+
+class Packaged(Protocol):
+    """The packaged model, for gates that ask more of it than what it said of the held-out rows.
+
+    Tables have the columns that the model takes, and may have others.
+    """
+
+    inputs: tuple[Column, ...]
+    """The columns that it takes."""
+    graph_bytes: int
+
+    def answer(self, rows: pl.DataFrame) -> Answers:
+        """What it answers to rows."""
+
+    def explain(self, rows: pl.DataFrame) -> Explained:
+        """Why, by column, in the order of ``inputs``."""
+
+    def timed(self, rows: int, calls: int) -> list[float]:
+        """The seconds of each of ``calls`` runs of the graph on ``rows`` held-out rows, in this process."""
+
+    def served(self) -> Server:
+        """The model behind HTTP: started when first asked for, and ended with the stage.
+
+        For gates of which ``asks_server`` is true.
+        """
+
+
 @dataclass(frozen=True)
 class Evidence:
     """The rows that no training stage has read, and what the packaged model said of them.
@@ -117,9 +184,17 @@ class Evidence:
     seed: int = 0
     serial: Serial | None = None
     """Of a forecast: which rows are near in time; None where each row stands by itself."""
-    timed: Callable[[int, int], list[float]] | None = None
-    """``timed(rows, calls)``: the seconds of each of ``calls`` runs of the packaged graph on ``rows`` rows,
-    measured when a gate asks."""
+    rows: pl.DataFrame | None = None
+    """The held-out rows: every column that the model takes, the protected ones, and the target."""
+    model: Packaged | None = None
+    """What can be asked for more."""
+    training: Callable[[], Evidence] | None = None
+    """The same of rows that the model was trained on, at most ``TRAINING_ROWS``, evenly spaced; for gates of which
+    ``reads_training`` is true."""
+    folds: tuple[float, ...] = ()
+    """The primary metric of the model that was taken, over the folds of cross-validation."""
+    folder: Path | None = None
+    """The project's, for gates that name ``files``."""
     metric: str = ""
     """The problem's primary metric."""
     costs: np.ndarray | None = None

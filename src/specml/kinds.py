@@ -346,6 +346,14 @@ class Gate(Component):
     """Whether a refusal stops the release or is only told."""
     against_champion: ClassVar[bool] = False
     """Whether ``check`` asks for ``evidence.champion``; the plan then has a stage that fetches it."""
+    reads_training: ClassVar[bool] = False
+    """Whether ``check`` asks for ``evidence.training``."""
+    asks_server: ClassVar[bool] = False
+    """Whether ``check`` asks for ``evidence.model.served``."""
+
+    def files(self) -> tuple[str, ...]:
+        """Files that ``check`` reads, relative to ``evidence.folder``: DVC judges anew when they change."""
+        return ()
 
     @abstractmethod
     def check(self, evidence: Evidence) -> Verdict:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 from pydantic import ValidationError
 from scipy.stats import binomtest
 
-from specml.evidence import Evidence, wilson
+from specml.evidence import Evidence, Packaged, wilson
 from specml.gates.baseline import Baseline
 from specml.gates.calibration import Calibration
 from specml.gates.group_disparity import GroupDisparity, Rate, difference, ratio
@@ -333,7 +334,7 @@ def timed(seconds: float) -> Evidence:
         slow = np.where(generator.random(calls) < 0.02, 10.0, 1.0)
         return (seconds * rows * slow * generator.uniform(0.9, 1.1, calls)).tolist()
 
-    return replace(binary(10), timed=measure)
+    return replace(binary(10), model=Mock(spec=Packaged, timed=measure))
 
 
 def test_latency_is_judged_on_its_percentile() -> None:

@@ -43,8 +43,9 @@ class Latency(Gate):
         name = f"p{self.percentile:g} of a call of {self.rows} {'row' if self.rows == 1 else 'rows'} in ms"
         times: list[float] = []
         value, interval = math.nan, None
-        if evidence.timed is not None and len(evidence.y):
-            times = [1000 * one for one in evidence.timed(self.rows, calls(self.percentile / 100, self.confidence))]
+        if evidence.model is not None and len(evidence.y):
+            wanted = calls(self.percentile / 100, self.confidence)
+            times = [1000 * one for one in evidence.model.timed(self.rows, wanted)]
             value, interval = quantile(times, self.percentile / 100, self.confidence)
         found = bounded(name, value, interval, len(times), maximum=self.max * 1000)
         where = f"Timed {len(times):,} calls in this process, on one thread of this machine's CPU, not through HTTP."

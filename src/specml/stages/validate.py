@@ -6,19 +6,20 @@ stands in the ledger before the held-out rows are opened: who moves a threshold 
 
 from __future__ import annotations
 
-import time
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from specml import bundle, curves, ledger
 from specml.card import covering, expected
 from specml.data import Layout, feature_array
-from specml.evidence import ABSTAINED, Champion, Evidence, Serial, Slice, Verdict, held, wilson
+from specml.evidence import ABSTAINED, TRAINING_ROWS, Champion, Evidence, Serial, Slice, Verdict, held, wilson
 from specml.explain import importance
 from specml.files import canonical_json, digest, read_json, write_atomic
 from specml.metrics import TABLE, bootstrap, known, mean_over
 from specml.plan import Plot, Stage
 from specml.stages import champion, chosen, package, prepare, select, train
 from specml.stages.favourable import favourable
+from specml.stages.packaged import Asked
 from specml.tables import forecast, history
 
 if TYPE_CHECKING:
@@ -41,10 +42,10 @@ ROC = "plots/roc.csv"
 PRECISION_RECALL = "plots/precision_recall.csv"
 CALIBRATION = "plots/calibration.csv"
 PREDICTIONS = "plots/predictions.csv"
+SERVING = ("serving.batching", "serving.max_body", "serving.max_rows")
+"""What a server is started with, where a gate asks one."""
 CONFIDENCE = 0.95
 """Of the intervals of what is told beside the gates."""
-WARM_UP = 20
-"""Calls before those that are timed."""
 
 
 def declare(spec: Spec) -> Stage:
@@ -74,6 +75,7 @@ def declare(spec: Spec) -> Stage:
             "problem.quantiles",
             "problem.task",
             "search.seed",
+            *(SERVING if any(gate.asks_server for gate in spec.gates.values()) else ()),
         ),
         deps=(
             package.OUT,
@@ -82,6 +84,8 @@ def declare(spec: Spec) -> Stage:
             select.OUT,
             *(train.OUT.replace("${key}", name) for name in sorted(spec.candidates)),
             *([champion.OUT] if _compares(spec) else []),
+            *([prepare.TRAIN] if any(gate.reads_training for gate in spec.gates.values()) else []),
+            *sorted({file for gate in spec.gates.values() for file in gate.files()}),
         ),
         outs=(OUT, CURVES, IMPORTANCE),
         metrics=(METRICS,),
@@ -91,17 +95,14 @@ def declare(spec: Spec) -> Stage:
 
 def work(work: Work) -> None:
     """Bundle and test rows → evidence, verdicts, metrics and plots."""
-    import polars as pl
-
     layout = Layout.model_validate_json(work.path(prepare.LAYOUT).read_bytes())
     opened = bundle.open_bundle(work.path(package.OUT))
     wanted = {name: gate.model_dump(mode="json") for name, gate in work.spec.gates.items()}
     ledger.append(work.folder, "thresholds", gates=digest(canonical_json(wanted)), bundle=opened.digest)
-    test = pl.read_parquet(work.path(prepare.TEST))
-    evidence = gather(work, layout, test, opened)
-    told = _told(work, layout, evidence, opened.contract)
-    verdicts = _judged(work, evidence)
-    told |= {"bundle": opened.digest, "rows": test.height, "gates": verdicts}
+    with gathered(work, layout, opened) as evidence:
+        told = _told(work, layout, evidence, opened.contract)
+        verdicts = _judged(work, evidence)
+    told |= {"bundle": opened.digest, "rows": len(evidence.y), "gates": verdicts}
     if _compares(work.spec):
         told["champion"] = champion.named(work) or ""
     write_atomic(work.path(OUT), canonical_json(told))
@@ -110,7 +111,8 @@ def work(work: Work) -> None:
     work.say(f"{holding} of {len(verdicts)} gates hold")
     drawn = curves.drawn(evidence, layout.classes)
     write_atomic(work.path(CURVES), canonical_json(drawn))
-    inputs = {column.name: feature_array(test, column) for column in opened.contract.inputs}
+    assert evidence.rows is not None
+    inputs = {column.name: feature_array(evidence.rows, column) for column in opened.contract.inputs}
     write_atomic(work.path(IMPORTANCE), canonical_json(importance(opened, inputs)))
     for plot in work.stage.plots:
         write_atomic(work.path(plot.path), _plot(plot, layout, evidence, drawn))
@@ -221,15 +223,24 @@ def passes(verdict: Verdict) -> bool:
     return verdict.outcome == "holds" or (verdict.outcome == "not measured" and not verdict.blocking)
 
 
-def gather(work: Work, layout: Layout, test: pl.DataFrame, opened: bundle.Bundle) -> Evidence:
-    """What the packaged and the trained model say of every held-out row."""
+@contextlib.contextmanager
+def gathered(work: Work, layout: Layout, opened: bundle.Bundle) -> Iterator[Evidence]:
+    """What the packaged and the trained model say of every held-out row; in the block the model can be asked more."""
+    import polars as pl
+
+    test = pl.read_parquet(work.path(prepare.TEST))
+    with contextlib.closing(Asked(opened, work.path(package.OUT), layout, test, work.spec)) as asked:
+        yield _gather(work, layout, test, opened.contract, asked)
+
+
+def _gather(work: Work, layout: Layout, test: pl.DataFrame, contract: Contract, asked: Asked) -> Evidence:
     import numpy as np
     import polars as pl
 
     choice = read_json(work.path(select.OUT))
     told, prior = layout.history, np.array(choice["prior"])
-    answers = [bundle.predict(session, part) for session, part in _parts(opened, test)]
-    scores, decisions = _scores(layout, answers)
+    outputs = asked.outputs(test)
+    scores, decisions, ends = asked.read(outputs)
     rows = test.height
     model = chosen.load(work, layout, choice)
     native = model.predict(test)
@@ -239,9 +250,9 @@ def gather(work: Work, layout: Layout, test: pl.DataFrame, opened: bundle.Bundle
         before = test[forecast.seasonal(told.steps, layout.target)].cast(pl.Float64).to_numpy()
         before = before if naive.ndim == 1 else before[:, None]
         naive = np.where(np.isfinite(before), before, naive)
-        number, asked = history.numbered(test[told.time], told.steps), work.spec.problem.forecast
-        assert asked is not None
-        serial = Serial(number, told.steps.horizon, asked.period)
+        number, wanted = history.numbered(test[told.time], told.steps), work.spec.problem.forecast
+        assert wanted is not None
+        serial = Serial(number, told.steps.horizon, wanted.period)
     return Evidence(
         task=layout.task,
         y=test[layout.target].to_numpy(),
@@ -256,13 +267,46 @@ def gather(work: Work, layout: Layout, test: pl.DataFrame, opened: bundle.Bundle
         declared_groups=layout.groups,
         seed=work.spec.search.seed,
         serial=serial,
-        timed=lambda size, calls: _timed(opened, test, size, calls),
+        rows=test,
+        model=asked,
+        training=lambda: _training(work, layout, asked),
+        folds=tuple(next(row["folds"] for row in choice["leaderboard"] if row["candidate"] == choice["candidate"])),
+        folder=work.folder,
         metric=work.spec.problem.metric,
         costs=_each(work.spec, test[layout.target].to_numpy(), decisions),
-        ends=_ends(answers) if model.interval else None,
+        ends=ends,
         native_ends=model.interval(native) if model.interval else None,
-        recomputed=None if decisions is None else _recomputed(opened.contract, answers, test),
+        recomputed=None if decisions is None else _recomputed(contract, outputs, test),
         champion=(lambda: _champion(work, layout, test)) if _compares(work.spec) else None,
+    )
+
+
+def _training(work: Work, layout: Layout, asked: Asked) -> Evidence:
+    """What the packaged model says of rows that it was trained on."""
+    import numpy as np
+    import polars as pl
+
+    table = pl.read_parquet(work.path(prepare.TRAIN))
+    taken = np.unique(np.linspace(0, table.height - 1, min(table.height, TRAINING_ROWS)).astype(int))
+    table = table[taken]
+    scores, decisions, ends = asked.answer(table)
+    return Evidence(
+        task=layout.task,
+        y=table[layout.target].to_numpy(),
+        scores=scores,
+        decisions=decisions,
+        native=scores,
+        prior=scores,
+        quantiles=layout.quantiles,
+        weight=table[layout.weight].to_numpy().astype(np.float64) if layout.weight else None,
+        favourable=favourable(work.spec, layout),
+        groups={name: np.asarray(table[name].to_list(), dtype=object) for name in layout.protected},
+        declared_groups=layout.groups,
+        seed=work.spec.search.seed,
+        rows=table,
+        model=asked,
+        metric=work.spec.problem.metric,
+        ends=ends,
     )
 
 
@@ -298,57 +342,8 @@ def _champion(work: Work, layout: Layout, test: pl.DataFrame) -> Champion | None
         return Champion(name, wanting=f"its bundle is another, {opened.digest[7:19]}.")
     if wanting := champion.unfit(opened.contract, layout):
         return Champion(name, wanting=wanting)
-    answers = [bundle.predict(session, part) for session, part in _parts(opened, test)]
-    # The champion may have its classes in another order.
-    names = [str(label) for label in opened.contract.classes]
-    order = [names.index(str(label)) for label in layout.classes]
-    for answer in answers:
-        if order:
-            answer["probabilities"] = answer["probabilities"][:, order]
-    return Champion(name, *_scores(layout, answers))
-
-
-def _timed(opened: bundle.Bundle, test: pl.DataFrame, rows: int, calls: int) -> list[float]:
-    """Seconds of each of ``calls`` runs of the graph on ``rows`` of the held-out rows, after some to warm up."""
-    import numpy as np
-
-    session = opened.session()
-    taken = [test[(np.arange(rows) + start * rows) % test.height] for start in range(min(64, 1 + 4096 // rows))]
-    inputs = [{one.name: feature_array(part, one) for one in opened.contract.inputs} for part in taken]
-    seconds = []
-    for number in range(WARM_UP + calls):
-        columns = inputs[number % len(inputs)]
-        started = time.perf_counter()
-        bundle.predict(session, columns)
-        seconds.append(time.perf_counter() - started)
-    return seconds[WARM_UP:]
-
-
-def _parts(opened: bundle.Bundle, test: pl.DataFrame, rows: int = 4096) -> Iterator[tuple[Any, dict[str, np.ndarray]]]:
-    session = opened.session()
-    for part in test.iter_slices(rows):
-        yield session, {column.name: feature_array(part, column) for column in opened.contract.inputs}
-
-
-def _scores(layout: Layout, answers: list[dict[str, np.ndarray]]) -> tuple[np.ndarray, np.ndarray | None]:
-    import numpy as np
-
-    if layout.task == "regression":
-        names = list(map(bundle.quantile_name, layout.quantiles)) or ["prediction"]
-        found = np.concatenate([np.stack([a[name] for name in names], axis=1) for a in answers]).astype(np.float64)
-        return found if layout.quantiles else found[:, 0], None
-    probabilities = np.concatenate([a["probabilities"] for a in answers]).astype(np.float64)
-    labels = np.concatenate([a["label"] for a in answers])
-    place = {"": ABSTAINED} | {str(label): index for index, label in enumerate(layout.classes)}
-    decisions = np.array([place[label] for label in labels.tolist()])
-    return (probabilities[:, 1] if layout.task == "binary" else probabilities), decisions
-
-
-def _ends(answers: list[dict[str, np.ndarray]]) -> np.ndarray:
-    """float64 [n, 2]: lower and upper ends of the prediction intervals."""
-    import numpy as np
-
-    return np.concatenate([np.stack([a["lower"], a["upper"]], axis=1) for a in answers]).astype(np.float64)
+    told = Asked(opened, work.path(champion.BUNDLE), layout, test, work.spec).answer(test)
+    return Champion(name, told.scores, told.decisions)
 
 
 def _intervals(evidence: Evidence, coverage: float | None) -> dict[str, Any]:

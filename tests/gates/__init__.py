@@ -1,0 +1,1 @@
+"""Each gate by itself, and what all of them owe."""
