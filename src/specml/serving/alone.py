@@ -24,6 +24,7 @@ async def serve(args: Args) -> None:
     # Named TCP, asyncio sends what it has at once; of any other socket, answers would wait for acknowledgements.
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listening:
         listening.bind(("127.0.0.1", 0))
+        listening.listen(128)  # before the port is told
         application = Http(args.service("alone"))
         config = uvicorn.Config(application, log_level="error", access_log=False, timeout_keep_alive=IDLE)
         server = uvicorn.Server(config)
