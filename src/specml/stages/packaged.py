@@ -103,7 +103,8 @@ class Asked:
             "max_body": declared.max_body,
         }
         port = self._open.enter_context(serving(args))
-        return Served(port, self._opened.contract, self._test, self.read)
+        served = Served(port, self._opened.contract, self._test, self.read)
+        return self._open.enter_context(contextlib.closing(served))
 
     @cached_property
     def _session(self) -> onnxruntime.InferenceSession:

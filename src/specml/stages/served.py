@@ -74,11 +74,15 @@ class Served:
         try:
             return _asked(self._connection, path, body, kind)
         except http.client.HTTPException as error:
-            self._connection = self._connected()
+            self.close()
             raise ConnectionError(f"no answer: {type(error).__name__}") from None
         except OSError:
-            self._connection = self._connected()
+            self.close()
             raise
+
+    def close(self) -> None:
+        """Close the connection; the next question opens another."""
+        self._connection.close()
 
     def timed(self, rows: int, calls: int, connections: int = 1) -> tuple[list[float], float]:
         """The seconds that each of ``calls`` requests for ``rows`` rows took, and those of all together."""
@@ -91,14 +95,14 @@ class Served:
         ready = threading.Barrier(connections + 1)
 
         def ask(own: list[float], share: int) -> None:
-            connection = self._connected()
-            _asked(connection, path, bodies[0], "application/json")
-            ready.wait()
-            for number in range(share):
-                began = time.perf_counter()
-                status, _ = _asked(connection, path, bodies[number % len(bodies)], "application/json")
-                if status == 200:
-                    own.append(time.perf_counter() - began)
+            with contextlib.closing(self._connected()) as connection:
+                _asked(connection, path, bodies[0], "application/json")
+                ready.wait()
+                for number in range(share):
+                    began = time.perf_counter()
+                    status, _ = _asked(connection, path, bodies[number % len(bodies)], "application/json")
+                    if status == 200:
+                        own.append(time.perf_counter() - began)
 
         shares = [calls // connections + (one < calls % connections) for one in range(connections)]
         asking = [threading.Thread(target=ask, args=pair) for pair in zip(seconds, shares, strict=True)]
