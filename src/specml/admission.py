@@ -16,7 +16,7 @@ from specml.files import canonical_json, digest
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from specml.spec import Compliance
+    from specml.spec import Compliance, Waiver
 
 TERMS = ("rules", "approval", "owner", "waivers")
 """Keys of the section compliance that a release is judged by."""
@@ -44,7 +44,7 @@ def terms(compliance: Compliance, gates: dict[str, Any], day: str) -> dict[str, 
     told: dict[str, Any] = {}
     for name, waiver in sorted(compliance.waivers.items()):
         state = IDLE if not stops(gates[waiver.gate]) else EXPIRED if day > waiver.expires else USED
-        told.setdefault("waivers", {})[name] = {**waiver.model_dump(mode="json"), "state": state}
+        told.setdefault("waivers", {})[name] = {**_told(waiver), "state": state}
     if compliance.rules:
         rules = {name: rule.model_dump(mode="json") for name, rule in compliance.rules.items()}
         told["rules"] = digest(canonical_json(rules))
@@ -54,6 +54,17 @@ def terms(compliance: Compliance, gates: dict[str, Any], day: str) -> dict[str, 
         approval = compliance.approval
         told["approval"] = {"approvers": sorted(set(approval.approvers)), "minimum": approval.minimum}
     return told
+
+
+def _told(waiver: Waiver) -> dict[str, Any]:
+    """What is set of a waiver, as JSON values."""
+    return waiver.model_dump(mode="json", exclude_none=True)
+
+
+def words(waiver: dict[str, Any]) -> str:
+    """Until when, by whom, why, and what is done meanwhile."""
+    control = f" (compensating control: {waiver['control']})" if waiver.get("control") else ""
+    return f"until {waiver['expires']}, by {waiver['approver']}: {waiver['reason']}{control}"
 
 
 def waived(gates: dict[str, Any], release: dict[str, Any]) -> dict[str, Any]:
@@ -138,7 +149,7 @@ def refuse_parted(compliance: Compliance, release: dict[str, Any], where: str) -
     Raises:
         StaleCompile: it was not.
     """
-    declared = {name: waiver.model_dump(mode="json") for name, waiver in compliance.waivers.items()}
+    declared = {name: _told(waiver) for name, waiver in compliance.waivers.items()}
     judged = {name: {k: v for k, v in one.items() if k != "state"} for name, one in release.get("waivers", {}).items()}
     now = terms(compliance.model_copy(update={"waivers": {}}), {}, "")
     if declared != judged or any(now.get(key) != release.get(key) for key in TERMS if key != "waivers"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, Any
 
+from specml import admission
 from specml.bundle import RELEASE, VERDICTS
 from specml.data import in_words
 from specml.explain import UNITS
@@ -452,8 +453,7 @@ def governance(release: dict[str, Any], approved: Sequence[str] | None = None) -
             so_far = f"approved by {', '.join(approved) or 'nobody'}"
         yield "approval", f"by {needed['minimum']} of {who}; {so_far}"
     for name, one in release.get("waivers", {}).items():
-        words = f"gate {one['gate']}, until {one['expires']}, by {one['approver']}: {one['reason']}"
-        yield f"waiver {name}", f"{one['state']}; {words}"
+        yield f"waiver {name}", f"{one['state']}; gate {one['gate']}, {admission.words(one)}"
     if not release.get("waivers"):
         yield "waivers", "none"
 

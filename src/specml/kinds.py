@@ -7,7 +7,7 @@ Methods are documented here once; implementations carry ``@override``.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -21,7 +21,7 @@ from specml.space import Dimension, Setting
 from specml.values import FilePath
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     import numpy as np
@@ -339,8 +339,29 @@ class Native:
     content: bytes
 
 
+Stricter = Literal["larger", "smaller", "more", "fewer"] | tuple[str, ...]
+"""Which value of an option asks for more: the larger or the smaller number, the longer or the shorter list, or the
+later of some words."""
+
+STRICTER: Mapping[str, Stricter] = {
+    "by": "more",
+    "confidence": "larger",
+    "group_policy": ("warn", "block"),
+    "level": ("warn", "fail"),
+    "max": "smaller",
+    "min": "larger",
+    "min_group_size": "larger",
+    "min_rows": "larger",
+    "policy": ("warn", "block"),
+}
+"""Of the options that gates share; where what is not measured may pass, what decides that has no direction."""
+
+
 class Gate(Component):
     """A condition for a release, judged on evidence that no training stage has seen."""
+
+    stricter: ClassVar[Mapping[str, Stricter]] = {}
+    """Of the options that ``STRICTER`` does not know; of one that neither knows, no value asks for more."""
 
     level: Literal["fail", "warn"] = "fail"
     """Whether a refusal stops the release or is only told."""

@@ -435,6 +435,8 @@ class Waiver(Block):
     expires: Day
     """The last day (UTC) that it lives, as ``2026-12-31``. Afterwards the gate stops the release again, and
     the deployment of what was released under the waiver."""
+    control: Annotated[str, Field(min_length=1)] | None = None
+    """The compensating control: what is done meanwhile against what the gate would have kept out."""
 
 
 class Compliance(Block):
@@ -509,6 +511,12 @@ class Spec(Block):
         for _, rule in sorted(self.compliance.rules.items()):
             plan = rule.apply(plan)
         return plan
+
+    def with_rules(self) -> Spec:
+        """This spec with what its rules add to it."""
+        if not self.compliance.rules:
+            return self
+        return type(self).model_validate(self.ruled(Plan(self.name, (), self.model_dump(mode="json"))).params)
 
     @property
     def obligations(self) -> tuple[Obligation, ...]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from specml.compile import compile_plan, ruled_spec
-from specml.compile.write import differences
+from specml.compile.diff import differences
 from specml.kinds import Rule
 from specml.load import load
 from specml.plan import Plan

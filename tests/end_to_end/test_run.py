@@ -67,7 +67,11 @@ def test_what_was_done_and_decided_is_recorded(again: Path) -> None:
     assert (begun["phase"], ended["phase"], ended["status"]) == ("begun", "ended", 0)
     assert begun["spec"] in (again / "params.yaml").read_text()
     assert [one["status"] for one in recorded(again, "run") if one["phase"] == "ended"] == [0, 4, 0]
-    gates = [one["gates"] for one in recorded(again, "thresholds")]
+    told = recorded(again, "thresholds")
+    gates = [one["gates"] for one in told]
+    assert [one["options"]["auc"]["min"] for one in told[:2]] == [0.95, 0.999]  # type: ignore[index]
+    assert len({one["labels"] for one in told}) == 1
+    assert told[0]["rows"] == digest(again / "artifacts/prepare/test.parquet")
     assert gates[:1] == [one["gates"] for one in first]
     assert gates[1] not in (gates[0], *gates[2:])
     releases = recorded(again, "release")
@@ -116,8 +120,16 @@ def test_each_gate_refuses_one_model_and_admits_another(again: Path, override: s
     assert admitted["gates"][gate]["outcome"] == "holds"  # type: ignore[index]
 
 
+def rewritten(folder: Path, old: str, new: str) -> None:
+    """Change the project's spec itself: an override may only tighten."""
+    text = (folder / "spec.yaml").read_text()
+    assert old in text
+    (folder / "spec.yaml").write_text(text.replace(old, new))
+
+
 def test_a_warning_gate_does_not_stop_the_release(again: Path) -> None:
-    told = outcome(again, "gates.auc.min=0.999", "gates.auc.level=warn")
+    rewritten(again, "min: 0.95}", "min: 0.999, level: warn}")
+    told = outcome(again)
     assert told["gates"]["auc"]["outcome"] == "refused"  # type: ignore[index]
 
 
@@ -175,40 +187,49 @@ def test_an_answer_is_explained_without_data_or_server(again: Path) -> None:
 def test_a_forest_is_explained_by_its_trees(again: Path) -> None:
     forest = "candidates.forest={type: random_forest, n_estimators: 30}"
     # Leaves of few rows are surer than their log loss can bear.
-    loose = ("gates.auc.min=0.9", "gates.recall.min=0.7", "gates.baseline.level=warn")
-    outcome(again, "~candidates.gbm", "~candidates.scorecard", forest, *loose)
+    rewritten(again, "gates:\n", "gates:\n  baseline: {type: baseline, level: warn}\n")
+    rewritten(again, "min: 0.95}", "min: 0.9}")
+    rewritten(again, "min: 0.8}", "min: 0.7}")
+    outcome(again, "~candidates.gbm", "~candidates.scorecard", forest)
     told = json.loads((again / "artifacts/validate/importance.json").read_text())
     assert (told["method"], len(told["importance"])) == ("tree_shap", 30)
     explained(again)
 
 
-WAIVER = "{gate: auc, reason: a pilot, approver: ann@clinic, expires: %s}"
+WAIVER = "{gate: auc, reason: a pilot, approver: ann@clinic, expires: %s, control: each case is seen by two}"
 STRICT = ("gates.auc.min=0.999", "compliance.owner=owner@clinic")
 
 
+def waive(folder: Path, until: str) -> None:
+    """Write a waiver of the gate auc into the spec."""
+    with (folder / "spec.yaml").open("a") as file:
+        file.write(f"\ncompliance:\n  waivers:\n    pilot: {WAIVER % until}\n")
+
+
 def test_a_waiver_passes_a_refusal_which_stands_everywhere(again: Path) -> None:
-    waived = (*STRICT, f"compliance.waivers.pilot={WAIVER % '2999-12-31'}")
-    done = specml("run", "--no-deploy", *waived, folder=again)
+    waive(again, "2999-12-31")
+    done = specml("run", "--no-deploy", *STRICT, folder=again)
     assert "✖ refused (waived)" in done.stderr
-    assert "waived until 2999-12-31 by ann@clinic (pilot): a pilot" in done.stderr
+    told = "by ann@clinic: a pilot (compensating control: each case is seen by two)"
+    assert f"waived until 2999-12-31, {told} (pilot)" in done.stderr
     release = json.loads((again / "artifacts/release/release.json").read_text())
     assert (release["admitted"], release["waivers"]["pilot"]["state"]) == (True, "used")
     card, report = (again / "artifacts/release/card.md").read_text(), (again / "artifacts/report.html").read_text()
     assert "| auc | refused (waived until 2999-12-31) |" in card
-    assert "- Waiver pilot: used; gate auc, until 2999-12-31, by ann@clinic: a pilot" in card
+    assert f"- Waiver pilot: used; gate auc, until 2999-12-31, {told}" in card
+    assert told in report
     assert "- Owner: owner@clinic" in card
     assert "<h1>Released</h1>" in report
     assert "refused (waived until 2999-12-31)" in report
     assert recorded(again, "waiver")[-1]["reason"] == "a pilot"
     assert recorded(again, "release")[-1]["gates"]["auc"] == "refused"  # type: ignore[index]
-    idle = specml("run", "--no-deploy", waived[-1], folder=again)
+    idle = specml("run", "--no-deploy", folder=again)
     assert "Waiver pilot has no effect: the gate auc stops nothing." in idle.stderr
 
 
 def test_an_expired_waiver_refuses_again(again: Path) -> None:
-    done = specml(
-        "run", "--no-deploy", *STRICT, f"compliance.waivers.pilot={WAIVER % '2020-02-29'}", folder=again, status=4
-    )
+    waive(again, "2020-02-29")
+    done = specml("run", "--no-deploy", *STRICT, folder=again, status=4)
     assert "Waiver pilot expired on 2020-02-29: the gate auc bites." in done.stderr
     assert "| auc | refused (waiver expired on 2020-02-29) |" in (again / "artifacts/release/card.md").read_text()
 
@@ -220,8 +241,8 @@ def test_a_release_is_served_once_it_is_approved_and_while_its_waiver_lives(
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     approval = "compliance.approval={approvers: [ann@clinic]}"
-    waiver = f"compliance.waivers.pilot={WAIVER % '2999-12-31'}"
-    options = (f"deployment.target.port={port}", "serving.explain=null", STRICT[1], approval, waiver)
+    waive(again, "2999-12-31")
+    options = (f"deployment.target.port={port}", "serving.explain=null", STRICT[1], approval)
     asked = (*options, STRICT[0])
 
     def answers() -> dict[str, Any]:
@@ -431,7 +452,7 @@ def test_plan_tells_of_a_persons_own_stages(again: Path) -> None:
 def test_quiet_and_json_and_no_terminal(again: Path) -> None:
     quiet = specml("run", "--no-deploy", "-q", folder=again)
     assert (quiet.stdout, quiet.stderr) == ("", "")
-    assert "\x1b" not in specml("run", "--no-deploy", "gates.auc.min=0.9", folder=again, FORCE_COLOR="").stderr
+    assert "\x1b" not in specml("run", "--no-deploy", "gates.auc.min=0.96", folder=again, FORCE_COLOR="").stderr
 
 
 def dvc(*arguments: str, folder: Path, status: int = 0) -> subprocess.CompletedProcess[str]:

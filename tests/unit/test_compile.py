@@ -13,8 +13,9 @@ from ruamel.yaml import YAML
 
 import specml
 from specml.compile import compile_plan
+from specml.compile.diff import differences
 from specml.compile.dvc import compiled_digest, dvc_yaml, gitignore, params_yaml, read_params
-from specml.compile.write import compiled, differences
+from specml.compile.write import compiled
 from specml.errors import SpecmlError, StaleCompile
 from specml.load import load
 from tests.conftest import ROOT, spec_of

@@ -21,6 +21,7 @@ VERBS = {
     "init": "Draft a spec from a table of yours.",
     "check": "Say whether a spec is valid, and every problem if not.",
     "plan": "Say what would run, and why; write nothing.",
+    "diff": "Say what changes from one spec to another: what re-runs, what is loosened.",
     "compile": "Write dvc.yaml, params.yaml and serve.yaml.",
     "run": "Carry the spec through: compile, train, judge, release, deploy.",
     "explore": "Draw what there is to know of the training rows, as one HTML file.",

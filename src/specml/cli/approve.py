@@ -64,12 +64,14 @@ def _bundle(folder: Path) -> str:
 
 def _tell(release: dict[str, Any], name: str, given: list[str], new: bool) -> None:
     """What was approved, by all that the decision is about, and what comes next."""
+    from specml import admission
+
     did = "approves" if new else "has already approved"
     print(f"{name} {did} {release['candidate']}, bundle {release['bundle'][:19]}")
     for gate, outcome in sorted(release["gates"].items()):
         print(f"  {gate:<20} {outcome}")
     for waiver, one in release.get("waivers", {}).items():
-        print(f"  waiver {waiver}: {one['gate']} ({one['state']}), until {one['expires']} by {one['approver']}")
+        print(f"  waiver {waiver}: {one['gate']} ({one['state']}), {admission.words(one)}")
     needed, approvers = release["approval"]["minimum"], release["approval"]["approvers"]
     if len(given) < needed:
         left = ", ".join(one for one in approvers if one not in given)

@@ -53,8 +53,8 @@ def command(arguments: tuple[str, ...], as_json: bool) -> None:
 def outlook(result: Compiled, folder: Path) -> list[dict[str, Any]]:
     """Each stage: whether it would run, and why."""
     from specml import repro
+    from specml.compile.diff import differences
     from specml.compile.dvc import read_params
-    from specml.compile.write import differences
 
     current = folder / "params.yaml"
     before = read_params(current.read_text(encoding="utf-8") if current.exists() else "")
@@ -126,7 +126,7 @@ def _show(name: str, goal: str, changed: tuple[str, ...], rows: list[dict[str, A
 def _rules(spec: Spec, plan: Plan) -> dict[str, Any]:
     """The rules, the values that they add to the spec's, and what they oblige to."""
     from specml.compile import ruled_spec
-    from specml.compile.write import differences
+    from specml.compile.diff import differences
 
     added = {key: new for key, _, new in differences(spec.model_dump(mode="json"), ruled_spec(plan.params))}
     return {

@@ -107,7 +107,7 @@ def remarks(verdicts: dict[str, Any]) -> list[Padding]:
         if gate["outcome"] != "holds" and not admission.stops(gate):
             told.append(f"{name}: {gate['reason']}")
             if waiver := gate.get("waiver"):
-                told.append("  waived until {expires} by {approver} ({name}): {reason}".format(**waiver))
+                told.append(f"  waived {admission.words(waiver)} ({waiver['name']})")
     return [Padding(Text(line), (0, 0, 0, 2)) for line in told]
 
 

@@ -5,17 +5,16 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from specml.compile import compile_plan
+from specml.compile.diff import differences
 from specml.compile.dvc import compiled_digest, dvc_yaml, gitignore, params_yaml, read_params
 from specml.errors import SpecmlError, StaleCompile
 from specml.files import write_atomic
 from specml.releases import NOBODY, POINTER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from specml.load import Loaded
     from specml.plan import Plan
 
@@ -71,15 +70,6 @@ def plugin_files(loaded: Loaded) -> tuple[str, ...]:
         files = origin.parent.rglob("*.py") if origin.name == "__init__.py" else [origin]
         found |= {file.relative_to(loaded.folder).as_posix() for file in files if file.is_relative_to(loaded.folder)}
     return tuple(sorted(found))
-
-
-def differences(a: Any, b: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Leaves in which two trees differ: (dotted key, value in ``a``, value in ``b``)."""
-    if isinstance(a, dict) and isinstance(b, dict):
-        for key in sorted({*a, *b}):
-            yield from differences(a.get(key), b.get(key), f"{path}.{key}" if path else str(key))
-    elif a != b:
-        yield path, a, b
 
 
 def _refuse_foreign_edits(folder: Path, plan: Plan) -> None:

@@ -13,8 +13,8 @@ from pydantic import ValidationError
 
 from specml import component
 from specml.errors import Problem, SpecError
-from specml.load import wording
-from specml.load.compose import compose
+from specml.load import loosening, wording
+from specml.load.compose import compose, tuples
 from specml.load.document import Path as Keys
 from specml.load.document import read_file
 from specml.load.reference import References, dotted
@@ -45,11 +45,11 @@ class Loaded:
     ``override 'a.b=c'``; defaults have none."""
 
 
-def load(path: Path | None = None, overrides: Sequence[str] = ()) -> Loaded:
+def load(path: Path | None = None, overrides: Sequence[str] = (), *, may_loosen: bool = False) -> Loaded:
     """The spec in ``path`` (a file or a project's folder; this folder's when None), with ``overrides``.
 
     Raises:
-        SpecError: with every problem found.
+        SpecError: with every problem found; one is that an override loosens a gate, unless that ``may_loosen``.
     """
     file = _find(path)
     folder = _project(file)
@@ -73,6 +73,8 @@ def load(path: Path | None = None, overrides: Sequence[str] = ()) -> Loaded:
         raise SpecError(_sorted([*references.problems, *others])) from None
     if references.problems:
         raise SpecError(_sorted(references.problems))
+    if overrides and not may_loosen and (problems := loosening.problems(document, folder, overrides, spec, where)):
+        raise SpecError(_sorted(problems))
     files = tuple(sorted({name, *composed.files}))
     return Loaded(spec, folder, file, tuple(overrides), files, composed.origins)
 
@@ -89,7 +91,7 @@ def validate(tree: dict[str, Any], where: Callable[[Keys], str], folder: Path) -
         raise SpecError([Problem(where(("spec",)), "spec", what, "Write spec: 1, or use the specml that reads it.")])
     _plugins(tree, where, folder)
     try:
-        spec = Spec.model_validate(_tuples(tree), strict=True)
+        spec = Spec.model_validate(tuples(tree), strict=True)
     except ValidationError as error:
         errors = error.errors(include_url=False)
     else:
@@ -101,7 +103,7 @@ def validate(tree: dict[str, Any], where: Callable[[Keys], str], folder: Path) -
     told = {problem.key for problem in found}
     guess = repaired(tree, errors)
     with contextlib.suppress(ValidationError):
-        meant = Spec.model_validate(_tuples(guess.tree), strict=True)
+        meant = Spec.model_validate(tuples(guess.tree), strict=True)
         others = _contradictions(meant, where, guess.trusts)
         found += [problem for problem in others if problem.key not in told]
     raise SpecError(_sorted(found))
@@ -172,13 +174,6 @@ def _plugins(tree: dict[str, Any], where: Callable[[Keys], str], folder: Path) -
         for block in component.Block.__subclasses__():  # in order of definition: parts before wholes
             if not issubclass(block, component.Component):
                 block.model_rebuild(force=True)
-
-
-def _tuples(node: Any) -> Any:
-    """``node`` with tuples for lists: pydantic's strict mode takes nothing else for the language's tuples."""
-    if isinstance(node, dict):
-        return {key: _tuples(item) for key, item in node.items()}
-    return tuple(map(_tuples, node)) if isinstance(node, (list, tuple)) else node
 
 
 def _sorted(problems: Any) -> list[Problem]:

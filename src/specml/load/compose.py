@@ -85,6 +85,13 @@ def compose(spec: Document, folder: File, overrides: Sequence[str]) -> Composed:
     return Composed(tree, origins, frozenset(presets.files))
 
 
+def tuples(node: Any) -> Any:
+    """``node`` with tuples for lists: pydantic's strict mode takes nothing else for the language's tuples."""
+    if isinstance(node, dict):
+        return {key: tuples(item) for key, item in node.items()}
+    return tuple(map(tuples, node)) if isinstance(node, (list, tuple)) else node
+
+
 def _settings(
     overrides: Sequence[str], presets: Presets, choices: dict[str, tuple[str, ...]]
 ) -> tuple[list[Setting], dict[str, tuple[str, ...]]]:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from specml import bundle, curves, ledger
+from specml import bundle, curves, holdout
 from specml.card import covering, expected
 from specml.data import Layout, feature_array
 from specml.evidence import ABSTAINED, TRAINING_ROWS, Champion, Evidence, Serial, Slice, Verdict, held, wilson
 from specml.explain import importance
-from specml.files import canonical_json, digest, read_json, write_atomic
+from specml.files import canonical_json, read_json, write_atomic
 from specml.metrics import TABLE, bootstrap, known, mean_over
 from specml.plan import Plot, Stage
 from specml.stages import champion, chosen, package, prepare, select, train
@@ -97,8 +97,7 @@ def work(work: Work) -> None:
     """Bundle and test rows → evidence, verdicts, metrics and plots."""
     layout = Layout.model_validate_json(work.path(prepare.LAYOUT).read_bytes())
     opened = bundle.open_bundle(work.path(package.OUT))
-    wanted = {name: gate.model_dump(mode="json") for name, gate in work.spec.gates.items()}
-    ledger.append(work.folder, "thresholds", gates=digest(canonical_json(wanted)), bundle=opened.digest)
+    _register(work, layout, opened)
     with gathered(work, layout, opened) as evidence:
         told = _told(work, layout, evidence, opened.contract)
         verdicts = _judged(work, evidence)
@@ -116,6 +115,21 @@ def work(work: Work) -> None:
     write_atomic(work.path(IMPORTANCE), canonical_json(importance(opened, inputs)))
     for plot in work.stage.plots:
         write_atomic(work.path(plot.path), _plot(plot, layout, evidence, drawn))
+
+
+def _register(work: Work, layout: Layout, opened: bundle.Bundle) -> None:
+    """Say what the gates want before they see a row; of the rows only the targets' digest is taken."""
+    import polars as pl
+
+    gates, rows = work.spec.gates, work.path(prepare.TEST)
+    holdout.register(
+        work.folder,
+        bundle=opened.digest,
+        rows=rows,
+        labels=holdout.identity(pl.read_parquet(rows, columns=[layout.target])[layout.target].to_list()),
+        gates={name: gate.model_dump(mode="json") for name, gate in sorted(gates.items())},
+        files={file for gate in gates.values() for file in gate.files()},
+    )
 
 
 def _told(work: Work, layout: Layout, evidence: Evidence, contract: Contract) -> dict[str, Any]:
