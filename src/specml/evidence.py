@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from pydantic import BaseModel, ConfigDict
@@ -158,6 +158,12 @@ class Packaged(Protocol):
         """
 
 
+BY_ROW = (
+    "y", "scores", "native", "prior", "decisions", "weight", "rows", "costs", "ends", "native_ends", "recomputed",
+)  # fmt: skip
+"""What ``Evidence`` has of each held-out row, beside groups, places in time and the champion's answers."""
+
+
 @dataclass(frozen=True)
 class Evidence:
     """The rows that no training stage has read, and what the packaged model said of them.
@@ -215,6 +221,24 @@ class Evidence:
     def predicted(self) -> np.ndarray:
         """Regression: the prediction of each row [n]; of quantiles the median."""
         return self.scores[:, self.quantiles.index(MEDIAN)] if self.quantiles else self.scores
+
+    def only(self, rows: Any) -> Evidence:
+        """The evidence about some held-out rows, by their indices; the rest is as it was."""
+
+        def of(column: Any) -> Any:
+            return None if column is None else column[rows]
+
+        def champion() -> Champion | None:
+            its = self.champion() if self.champion is not None else None
+            return its and replace(its, scores=of(its.scores), decisions=of(its.decisions))
+
+        return replace(
+            self,
+            **{name: of(getattr(self, name)) for name in BY_ROW},
+            groups={name: values[rows] for name, values in self.groups.items()},
+            serial=self.serial and replace(self.serial, number=self.serial.number[rows]),
+            champion=None if self.champion is None else champion,
+        )
 
     def at(self, rows: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None]:
         """``y, scores, decisions, weight`` of some rows: what ``Metric.measure`` takes."""

@@ -369,8 +369,13 @@ class Gate(Component):
     """Whether ``check`` asks for ``evidence.champion``; the plan then has a stage that fetches it."""
     reads_training: ClassVar[bool] = False
     """Whether ``check`` asks for ``evidence.training``."""
-    asks_server: ClassVar[bool] = False
-    """Whether ``check`` asks for ``evidence.model.served``."""
+    times: ClassVar[bool] = False
+    """Whether ``check`` measures time: its figures then differ from run to run."""
+
+    @property
+    def asks_server(self) -> bool:
+        """Whether ``check`` asks for ``evidence.model.served``; of a gate that always does, a ``ClassVar``."""
+        return False
 
     def files(self) -> tuple[str, ...]:
         """Files that ``check`` reads, relative to ``evidence.folder``: DVC judges anew when they change."""

@@ -54,7 +54,7 @@ class Metric:
     def measure(
         self, y: np.ndarray, scores: np.ndarray, decisions: np.ndarray | None, weight: np.ndarray | None = None
     ) -> float:
-        """The score of predictions for ``y`` [n]; NaN where it is not defined (one class only, say)."""
+        """The score of predictions for ``y`` [n]; NaN where it is not defined: of one class only, of a NaN."""
         import warnings
 
         import numpy as np
@@ -64,7 +64,7 @@ class Metric:
         if judged is not None and self.of == "decisions" and (judged == ABSTAINED).any():
             made = judged != ABSTAINED
             y, judged, weight = y[made], judged[made], None if weight is None else weight[made]
-        if judged is None or len(y) == 0:
+        if judged is None or len(y) == 0 or not np.isfinite(judged).all():
             return float("nan")
         if self.name == PINBALL and self.quantiles:
             parts = zip(self.quantiles, judged.T, strict=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -73,6 +75,16 @@ def test_the_plug_in_of_the_documents_works(tmp_path: Path) -> None:
     assert specml("check", folder=tmp_path).returncode == 0
     (tmp_path / "spec.yaml").write_text((tmp_path / "spec.yaml").read_text().replace("max: 0.9", "max: 1.9"))
     assert "gates.humble.max" in specml("check", folder=tmp_path, status=2).stderr
+
+
+def test_the_gates_test_of_the_documents_passes(tmp_path: Path) -> None:
+    gate, test = re.findall(r"```python\n(.*?)```", (ROOT / "docs/plugins.md").read_text(), re.DOTALL)[:2]
+    (tmp_path / "house").mkdir()
+    (tmp_path / "house/__init__.py").write_text(gate)
+    done = subprocess.run(
+        [sys.executable, "-c", f"{test}\ntest_humble()"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_yaml_of_the_data_page_is_valid(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def test_better_holds_worse_is_refused_and_itself_holds() -> None:
     refused = Gate().check(pair(theirs=0.3))
     assert refused.outcome == "refused"
     assert "gain in roc_auc over the champion cccccccccccc is -0." in refused.reason
-    evidence = pair(champion=None)
+    evidence = pair(champion=lambda: None)
     same = Champion(NAME, evidence.scores, evidence.decisions)
     verdict = Gate(min=0.0).check(pair(champion=lambda: same))
     assert (verdict.outcome, verdict.value) == ("holds", 0.0)
@@ -102,10 +102,13 @@ def test_an_error_in_the_targets_unit_is_compared_as_a_share() -> None:
 
 
 def test_without_a_champion_it_holds_and_says_so() -> None:
-    for missing in (None, lambda: None):
-        verdict = Gate().check(pair(champion=missing))
-        assert (verdict.outcome, verdict.interval) == ("holds", None)
-        assert "no champion yet" in verdict.reason
+    verdict = Gate().check(pair(champion=lambda: None))
+    assert (verdict.outcome, verdict.interval) == ("holds", None)
+    assert "no champion yet" in verdict.reason
+
+
+def test_a_champion_that_nobody_asked_for_is_not_measured() -> None:
+    assert Gate().check(pair(champion=None)).outcome == "not measured"
 
 
 def test_what_cannot_be_compared_is_not_measured() -> None:

@@ -63,8 +63,11 @@ class Champion(Gate):
     def check(self, evidence: Evidence) -> Verdict:
         import numpy as np
 
-        champion = evidence.champion() if evidence.champion is not None else None
         n, threshold = len(evidence.y), f"≥ {self.min:g}"
+        if evidence.champion is None or n == 0:
+            reason = "what is live was not asked." if n else "there are no holdout rows."
+            return Verdict(outcome="not measured", reason=reason, n=n, threshold=threshold)
+        champion = evidence.champion()
         if champion is None:
             return Verdict(
                 outcome="holds", reason="there is no champion yet: nothing was ever live.", n=n, threshold=threshold

@@ -73,7 +73,7 @@ class Coverage(Gate):
     def _groups(self, column: str, evidence: Evidence) -> Iterable[Slice]:
         values = evidence.groups[column]
         names = sorted({*values.tolist(), *evidence.declared_groups.get(column, ())})
-        confidence = 1 - (1 - self.confidence) / len(names)
+        confidence = 1 - (1 - self.confidence) / max(1, len(names))
         for name in names:
             yield self._judge(f"{column}={name}", values == name, evidence, confidence)
 

@@ -102,7 +102,7 @@ class GroupDisparity(Gate):
         for column in self.by:
             slices += self._compare(column, evidence)
         if evidence.decisions is None or not slices:
-            return Verdict(outcome="not measured", reason="no group was measured.", threshold=bound)
+            return Verdict(outcome="not measured", reason="no group was measured.", n=len(evidence.y), threshold=bound)
         outcomes = {s.outcome for s in slices}
         outcome: Outcome = (
             "refused" if "refused" in outcomes else "not measured" if "not measured" in outcomes else "holds"

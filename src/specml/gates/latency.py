@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 from typing_extensions import override
@@ -28,6 +28,8 @@ class Latency(Gate):
     do not depend on each other. Times differ from run to run, and so may the verdict of a threshold that is close.
     """
 
+    times: ClassVar[bool] = True
+
     type: Literal["latency"] = "latency"
     max: Duration
     """The upper confidence bound must stay within it."""
@@ -48,8 +50,9 @@ class Latency(Gate):
             times = [1000 * one for one in evidence.model.timed(self.rows, wanted)]
             value, interval = quantile(times, self.percentile / 100, self.confidence)
         found = bounded(name, value, interval, len(times), maximum=self.max * 1000)
-        where = f"Timed {len(times):,} calls in this process, on one thread of this machine's CPU, not through HTTP."
-        return found.model_copy(update={"reason": f"{found.reason} {where}", "threshold": f"{found.threshold} ms"})
+        where = f"{len(times):,} calls in this process, on one thread of this machine's CPU, not through HTTP"
+        changed = {"reason": f"{found.reason.removesuffix('.')} ({where}).", "threshold": f"{found.threshold} ms"}
+        return found.model_copy(update=changed)
 
 
 def calls(share: float, confidence: float) -> int:
