@@ -11,10 +11,11 @@ import pytest
 from pydantic import ValidationError
 from scipy.stats import binomtest
 
+from specml.disparity import Rate, difference, ratio
 from specml.evidence import Evidence, Packaged, wilson
 from specml.gates.baseline import Baseline
 from specml.gates.calibration import Calibration
-from specml.gates.group_disparity import GroupDisparity, Rate, difference, ratio
+from specml.gates.group_disparity import GroupDisparity
 from specml.gates.latency import Latency, calls, quantile
 from specml.gates.metric import MetricGate
 from specml.gates.parity import Parity

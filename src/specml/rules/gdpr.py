@@ -273,7 +273,9 @@ def _minimised(spec: Spec) -> Iterator[Disagreement]:
 def _disparity(params: Mapping[str, Any]) -> dict[str, Any]:
     """A gate for the protected columns that none compares; none when there are none."""
     gates = params["gates"].values()
-    compared = {name for gate in gates if gate["type"] == "group_disparity" for name in gate["by"]}
+    compared = {
+        name for gate in gates if gate["type"] == "group_disparity" for name in gate["by"] if isinstance(name, str)
+    }
     by = tuple(
         sorted(n for n, one in params["data"]["columns"].items() if one["role"] == "protected" and n not in compared)
     )

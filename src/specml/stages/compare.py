@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from specml.card import RATES, lowest, number
 from specml.data import Layout
 from specml.decision import decided
+from specml.disparity import Rate, group_rate, ratio
 from specml.evidence import Evidence, wilson
 from specml.files import canonical_json, read_json, write_atomic
-from specml.gates.group_disparity import Rate, group_rate, ratio
 from specml.metrics import TABLE, bootstrap
 from specml.plan import Stage
 from specml.space import with_settings
