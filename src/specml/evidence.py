@@ -128,7 +128,7 @@ class Server(Protocol):
     def timed(self, rows: int, calls: int, connections: int = 1) -> tuple[list[float], float]:
         """The seconds that each of ``calls`` requests for ``rows`` rows took, and those of all together.
 
-        ``connections`` ask at the same time.
+        ``connections`` ask at the same time. A request that was refused, or not answered, has no time among them.
         """
 
 

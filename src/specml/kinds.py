@@ -365,16 +365,25 @@ class Gate(Component):
 
     level: Literal["fail", "warn"] = "fail"
     """Whether a refusal stops the release or is only told."""
-    against_champion: ClassVar[bool] = False
-    """Whether ``check`` asks for ``evidence.champion``; the plan then has a stage that fetches it."""
-    reads_training: ClassVar[bool] = False
-    """Whether ``check`` asks for ``evidence.training``."""
     times: ClassVar[bool] = False
     """Whether ``check`` measures time: its figures then differ from run to run."""
 
     @property
+    def against_champion(self) -> bool:
+        """Whether ``check`` asks for ``evidence.champion``; the plan then has a stage that fetches it.
+
+        Of a gate that always does, it is a ``ClassVar``; so with the other two.
+        """
+        return False
+
+    @property
+    def reads_training(self) -> bool:
+        """Whether ``check`` asks for ``evidence.training``."""
+        return False
+
+    @property
     def asks_server(self) -> bool:
-        """Whether ``check`` asks for ``evidence.model.served``; of a gate that always does, a ``ClassVar``."""
+        """Whether ``check`` asks for ``evidence.model.served``."""
         return False
 
     def files(self) -> tuple[str, ...]:

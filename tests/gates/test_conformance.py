@@ -43,13 +43,18 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
         Example({"metric": "selection_rate_ratio", "by": ("sex",), "min": 0.5}, CLASSES),
         Example({"metric": "true_positive_rate_difference", "by": ("sex",), "max": 0.2}, CLASSES),
     ),
-    "latency": (Example({"max": "1s"}),),
+    "latency": (
+        Example({"max": "1s"}),
+        Example({"max": "2s", "of": "server", "connections": 2, "percentile": 50}),
+    ),
     "metric": (
         Example({"metric": "roc_auc", "min": 0.6}, ("binary",)),
         Example({"metric": "log_loss", "max": 1.0}, CLASSES),
         Example({"metric": "r2", "min": 0.1}, ("regression",)),
     ),
     "parity": (Example({}),),
+    "size": (Example({"max": 50_000_000}),),
+    "throughput": (Example({"min": 1.0}),),
 }
 
 ROWS = 1000

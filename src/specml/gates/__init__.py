@@ -11,6 +11,8 @@ from specml.gates import (
     latency,
     metric,
     parity,
+    size,
+    throughput,
 )
 
 __all__ = [
@@ -24,4 +26,6 @@ __all__ = [
     "latency",
     "metric",
     "parity",
+    "size",
+    "throughput",
 ]

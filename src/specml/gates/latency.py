@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 from typing_extensions import override
 
+from specml.component import Disagreement
 from specml.evidence import Evidence, Interval, Verdict, bounded
 from specml.kinds import Gate
 from specml.values import Duration
@@ -15,17 +17,24 @@ from specml.values import Duration
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from specml.spec import Spec
+
 FEWEST = 400
 """Calls that are timed at least."""
 
 
 class Latency(Gate):
-    """A percentile of the time that the packaged graph takes for one call, with one thread on this machine's CPU.
+    """A percentile of the time that one call takes, of the packaged graph or of the server, on this machine's CPU.
 
-    Measured in the process that judges, warm, call after call: not through HTTP, and without what batching,
-    queueing or another machine adds. Judged on the upper end of an interval of order statistics, which supposes
-    nothing of how times are distributed (Hahn & Meeker 1991, *Statistical Intervals*, section 5.2) but that calls
-    do not depend on each other. Times differ from run to run, and so may the verdict of a threshold that is close.
+    Of the ``graph``: in the process that judges, with one thread, warm, call after call, not through HTTP, and without
+    what batching, queueing or another machine adds. Of the ``server``: one real replica as it is deployed, by HTTP on
+    loopback, asked by the Open Inference Protocol on ``connections`` at a time, with batching and queueing, but without
+    the network and without what Ray's proxy and other replicas add or take.
+
+    Judged on the upper end of an interval of order statistics, which supposes nothing of how times are distributed
+    (Hahn & Meeker 1991, *Statistical Intervals*, section 5.2) but that calls do not depend on each other; those of a
+    server that several ask do a little. Times differ from run to run, and so may the verdict of a threshold that is
+    close. A server that leaves calls without an answer is refused.
     """
 
     times: ClassVar[bool] = True
@@ -33,26 +42,58 @@ class Latency(Gate):
     type: Literal["latency"] = "latency"
     max: Duration
     """The upper confidence bound must stay within it."""
+    of: Literal["graph", "server"] = "graph"
+    """What is called."""
     percentile: Annotated[float, Field(ge=50, le=99.9)] = 99.0
     """Of the calls' times."""
     rows: Annotated[int, Field(ge=1, le=100_000)] = 1
     """Rows of one call."""
+    connections: Annotated[int, Field(ge=1, le=64)] = 1
+    """How many ask the server at the same time, each call after call."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     """Of the two-sided interval."""
+
+    @property
+    @override
+    def asks_server(self) -> bool:
+        return self.of == "server"
+
+    @override
+    def disagreements(self, spec: Spec) -> Iterable[Disagreement]:
+        if self.of == "graph" and self.connections != 1:
+            what = "has no effect on the graph: there is nothing to connect to."
+            yield Disagreement(key=("connections",), what=what, hint="Say of: server, or leave it out.")
+        if self.of == "server" and self.rows > spec.serving.max_rows:
+            what = f"is {self.rows}, but a request may have {spec.serving.max_rows} rows (serving.max_rows)."
+            yield Disagreement(key=("rows",), what=what, hint="Ask for fewer.")
 
     @override
     def check(self, evidence: Evidence) -> Verdict:
         name = f"p{self.percentile:g} of a call of {self.rows} {'row' if self.rows == 1 else 'rows'} in ms"
+        threshold = f"≤ {self.max * 1000:g} ms"
         times: list[float] = []
         value, interval = math.nan, None
         if evidence.model is not None and len(evidence.y):
             wanted = calls(self.percentile / 100, self.confidence)
-            times = [1000 * one for one in evidence.model.timed(self.rows, wanted)]
-            value, interval = quantile(times, self.percentile / 100, self.confidence)
+            if self.of == "server":
+                times, _ = evidence.model.served().timed(self.rows, wanted, self.connections)
+            else:
+                times = evidence.model.timed(self.rows, wanted)
+            if len(times) < wanted:
+                reason = f"{wanted - len(times):,} of {wanted:,} calls of the server were left without an answer."
+                return Verdict(outcome="refused", reason=reason, n=wanted, threshold=threshold)
+            value, interval = quantile([1000 * one for one in times], self.percentile / 100, self.confidence)
         found = bounded(name, value, interval, len(times), maximum=self.max * 1000)
-        where = f"{len(times):,} calls in this process, on one thread of this machine's CPU, not through HTTP"
-        changed = {"reason": f"{found.reason.removesuffix('.')} ({where}).", "threshold": f"{found.threshold} ms"}
-        return found.model_copy(update=changed)
+        where = f"{len(times):,} calls {self._where()}"
+        return found.model_copy(
+            update={"reason": f"{found.reason.removesuffix('.')} ({where}).", "threshold": threshold}
+        )
+
+    def _where(self) -> str:
+        if self.of == "graph":
+            return "in this process, on one thread of this machine's CPU, not through HTTP"
+        one_by_one = "one after the other" if self.connections == 1 else f"on {self.connections} connections"
+        return f"through HTTP, {one_by_one}, of a server on this machine's CPU"
 
 
 def calls(share: float, confidence: float) -> int:
