@@ -1,4 +1,4 @@
-"""Scores by name, as scikit-learn defines them, with bootstrap intervals.
+"""Scores by name, as scikit-learn defines them, with their intervals.
 
 Names are known without importing scikit-learn, so that a spec can be checked at once.
 """
@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from specml import intervals, resamples
 from specml.evidence import ABSTAINED, MEDIAN, Interval, Serial
 
 if TYPE_CHECKING:
@@ -25,8 +26,16 @@ BEYOND = 10
 PINBALL = "mean_pinball_loss"
 """The metric of quantiles."""
 
-EPSILON = 1e-15
-"""Probabilities are kept this far from 0 and 1 in the log loss, which is infinite there."""
+How = Literal["auto", "bootstrap", "analytic"]
+
+
+class Judged(NamedTuple):
+    """What a metric measures: as in ``Evidence``, of the same rows."""
+
+    y: np.ndarray
+    scores: np.ndarray
+    decisions: np.ndarray | None
+    weight: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -46,6 +55,14 @@ class Metric:
     options: tuple[tuple[str, Any], ...] = ()
     quantiles: tuple[float, ...] = ()
     """Of which quantiles scores [n, q] are; () where they are no quantiles."""
+    usual: bool = False
+    """Told of every model, whether asked for or not."""
+    of_target: bool = False
+    """In the target's unit (or its square), of which no margin could be said that suits every problem."""
+    weighs: bool = True
+    """Whether scikit-learn defines it of weighted rows."""
+    part: int | None = None
+    """Of several numbers that the function gives the one that is meant."""
 
     def at(self, quantiles: tuple[float, ...]) -> Metric:
         """The same of scores that are these quantiles: the pinball loss judges all, any other the median."""
@@ -64,7 +81,7 @@ class Metric:
         if judged is not None and self.of == "decisions" and (judged == ABSTAINED).any():
             made = judged != ABSTAINED
             y, judged, weight = y[made], judged[made], None if weight is None else weight[made]
-        if judged is None or len(y) == 0 or not np.isfinite(judged).all():
+        if judged is None or len(y) == 0 or not np.isfinite(judged).all() or (weight is not None and not self.weighs):
             return float("nan")
         if self.name == PINBALL and self.quantiles:
             parts = zip(self.quantiles, judged.T, strict=True)
@@ -72,22 +89,22 @@ class Metric:
                 np.mean([sklearn.metrics.mean_pinball_loss(y, p, sample_weight=weight, alpha=a) for a, p in parts])
             )
         options = dict(self.options)
-        if self.name == "log_loss":
+        if self.name in _OF_PROBABILITIES:
             options["labels"] = np.arange(2 if scores.ndim == 1 else scores.shape[1])
-            judged = np.clip(judged, EPSILON, 1 - EPSILON)
-        if self.name == "roc_auc_ovr":
-            options["labels"] = np.arange(scores.shape[1])
+        if self.name in ("log_loss", "d2_log_loss_score"):
+            judged = np.clip(judged, resamples.EPSILON, 1 - resamples.EPSILON)
+        if self.name.startswith("roc_auc_ov"):
             judged = judged / judged.sum(axis=1, keepdims=True)
-        if (
-            self.of == "scores"
-            and self.name in ("roc_auc", "average_precision", "roc_auc_ovr")
-            and len(set(y.tolist())) < 2
-        ):
+        if self.name in _OF_TWO and len(set(y.tolist())) < 2:
             return float("nan")
-        with warnings.catch_warnings():
+        if self.name in _POSITIVE and not self._defined(y, judged):
+            return float("nan")
+        if self.weighs:
+            options["sample_weight"] = weight
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
-            value = getattr(sklearn.metrics, self.function)(y, judged, sample_weight=weight, **options)
-        return float(value)
+            value = getattr(sklearn.metrics, self.function)(y, judged, **options)
+        return float(value if self.part is None else value[self.part])
 
     def over(
         self, y: np.ndarray, scores: np.ndarray, decisions: np.ndarray | None, weight: np.ndarray | None = None
@@ -98,128 +115,203 @@ class Metric:
         """
         judged = self._judged(scores)
         if self.name == PINBALL and self.quantiles:
-            return mean_over(pinball(y, judged, self.quantiles), weight)
+            return resamples.mean_over(resamples.pinball(y, judged, self.quantiles), weight)
+        if self.of == "decisions" and decisions is not None and (score := resamples.MATRIX.get(self.name)):
+            k = 2 if scores.ndim == 1 else scores.shape[1]
+            return resamples.of_matrix(y, decisions, weight, k, score)
+        if (each := resamples.EACH.get(self.name)) is not None:
+            mean = resamples.mean_over(each(y, judged), weight)
+            return (lambda rows: float(mean(rows) ** 0.5)) if self.name.startswith("root_") else mean
+        if (prepare := _PREPARED.get(self.name)) is not None:
+            return prepare(y, judged, weight)
+
+        def measured(rows: np.ndarray) -> float:
+            chosen = (None if one is None else one[rows] for one in (decisions, weight))
+            return self.measure(y[rows], scores[rows], *chosen)
+
+        return measured
+
+    def interval(
+        self, rows: Judged, confidence: float, seed: int, serial: Serial | None = None, how: How = "auto"
+    ) -> Interval | None:
+        """The confidence interval of ``measure(*rows)``; None where the rows can't tell.
+
+        ``how``: ``analytic`` in closed form, if ``self.analytic`` (see ``intervals``); ``auto`` so where that is known
+        to cover as well (proportions and the area under the ROC curve), else by ``bootstrap``.
+        """
+        if self.name == "max_error":
+            # No interval tells of the largest error of other rows: it is of these that the gate speaks.
+            value = self.measure(*rows)
+            return Interval(low=value, high=value, confidence=confidence, method="these rows")
+        if how == "bootstrap" or serial is not None or not self.analytic or (how == "auto" and self.name in _SKEWED):
+            if rows.weight is not None and not self.weighs:
+                return None
+            return bootstrap(self.over(*rows), len(rows.y), confidence, seed, serial)
+        return self._closed(rows, confidence)
+
+    @property
+    def analytic(self) -> bool:
+        """Whether an interval in closed form is known."""
+        return self.name == "roc_auc" or self.name in _SHARES or self.name in resamples.EACH or self.name == PINBALL
+
+    def _closed(self, rows: Judged, confidence: float) -> Interval | None:
+        y, scores, decisions, weight = rows
+        judged = self._judged(scores)
         if self.name == "roc_auc":
-            return _area(y, judged, weight)
-        each = _EACH.get(self.name)
-        abstains = self.of == "decisions" and decisions is not None and bool((decisions == ABSTAINED).any())
-        if each is None or abstains:
-
-            def measured(rows: np.ndarray) -> float:
-                chosen = (None if one is None else one[rows] for one in (decisions, weight))
-                return self.measure(y[rows], scores[rows], *chosen)
-
-            return measured
-        if self.name == "root_mean_squared_error":
-            squared = mean_over(each(y, judged, decisions), weight)
-            return lambda rows: float(squared(rows) ** 0.5)
-        return mean_over(each(y, judged, decisions), weight)
+            return intervals.delong(y, judged, weight, confidence)
+        if self.of == "decisions":
+            if decisions is None:
+                return None
+            among, inside = _SHARES[self.name](y, decisions)
+            among &= decisions != ABSTAINED
+            return intervals.proportion(inside[among], None if weight is None else weight[among], confidence)
+        if self.name in _SHARES:
+            return intervals.proportion(resamples.EACH[self.name](y, scores), weight, confidence)
+        if self.name == PINBALL:
+            return intervals.mean(resamples.pinball(y, judged, self.quantiles), weight, confidence)
+        found = intervals.mean(resamples.EACH[self.name](y, judged), weight, confidence)
+        if found is None or not self.name.startswith("root_"):
+            return found
+        return found.model_copy(update={"low": max(found.low, 0.0) ** 0.5, "high": found.high**0.5})
 
     def _judged(self, scores: np.ndarray) -> np.ndarray:
         """The scores that it judges: of quantiles the median alone, unless it judges them all."""
         alone = self.quantiles and self.name != PINBALL
         return scores[:, self.quantiles.index(MEDIAN)] if alone else scores
 
+    def _defined(self, y: np.ndarray, predicted: np.ndarray) -> bool:
+        """Whether targets and predictions are large enough for a logarithm or a deviance."""
+        target, answer = _POSITIVE[self.name]
+        return bool(target(y).all() and answer(predicted).all())
+
     def gain(self, value: float, other: float) -> float:
         """By how much ``value`` is better than ``other``; positive is better whatever the metric's sign."""
         return value - other if self.larger_is_better else other - value
 
 
-def pinball(y: np.ndarray, scores: np.ndarray, quantiles: tuple[float, ...]) -> np.ndarray:
-    """float64 [n]: of each row the mean pinball loss of its quantiles ``scores`` [n, q] (Koenker & Bassett 1978)."""
-    import numpy as np
-
-    missed = y[:, None] - scores
-    levels = np.array(quantiles)
-    return np.asarray(np.maximum(levels * missed, (levels - 1) * missed).mean(axis=1))
-
-
-def _log_loss(y: np.ndarray, scores: np.ndarray, _: Any) -> np.ndarray:
-    import numpy as np
-
-    kept = np.clip(scores, EPSILON, 1 - EPSILON)
-    if kept.ndim == 1:
-        return np.asarray(-np.log(np.where(y == 1, kept, 1 - kept)))
-    return np.asarray(-np.log(kept[np.arange(len(y)), y]))
-
-
-_EACH: dict[str, Callable[[Any, Any, Any], Any]] = {
-    "log_loss": _log_loss,
-    "brier_score": lambda y, scores, _: (scores - y) ** 2,
-    "accuracy": lambda y, _, decisions: (y == decisions).astype(float),
-    "mean_absolute_error": lambda y, scores, _: abs(scores - y),
-    "root_mean_squared_error": lambda y, scores, _: (scores - y) ** 2,
+_OF_PROBABILITIES = (
+    "log_loss",
+    "brier_score",
+    "d2_log_loss_score",
+    "d2_brier_score",
+    "roc_auc_ovr",
+    "roc_auc_ovr_weighted",
+    "roc_auc_ovo",
+    "roc_auc_ovo_weighted",
+    "top_k_accuracy",
+    "top_3_accuracy",
+    "top_5_accuracy",
+)
+"""These must be told which classes there are."""
+_OF_TWO = ("roc_auc", "average_precision", "d2_log_loss_score", "d2_brier_score")
+"""These are not defined of rows of one class."""
+_POSITIVE: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
+    "mean_squared_log_error": (lambda y: y > -1, lambda p: p > -1),
+    "root_mean_squared_log_error": (lambda y: y > -1, lambda p: p > -1),
+    "mean_poisson_deviance": (lambda y: y >= 0, lambda p: p > 0),
+    "mean_gamma_deviance": (lambda y: y > 0, lambda p: p > 0),
 }
-"""Metrics that are a mean over rows (or its root): what each row adds."""
-
-
-def mean_over(values: np.ndarray, weight: np.ndarray | None) -> Callable[[np.ndarray], float]:
-    """The weighted mean of ``values`` [n] over any of these rows, by their indices; what is NaN is left out."""
-    import numpy as np
-
-    unknown = np.isnan(values)
-    if unknown.any():
-        values = np.where(unknown, 0.0, values)
-        weight = np.where(unknown, 0.0, 1.0 if weight is None else weight)
-    if weight is None:
-        return lambda rows: float(values[rows].mean())
-
-    def weighted(rows: np.ndarray) -> float:
-        total = weight[rows].sum()
-        return float(values[rows] @ weight[rows] / total) if total > 0 else float("nan")
-
-    return weighted
-
-
-def _area(y: np.ndarray, scores: np.ndarray, weight: np.ndarray | None) -> Callable[[np.ndarray], float]:
-    """The area under the ROC curve as the share of pairs in order, ties counting half (Mann & Whitney 1947).
-
-    The scores are sorted once; a resample only counts how often each row is in it.
-    """
-    import numpy as np
-
-    order = np.argsort(scores, kind="stable")
-    ordered, positive = scores[order], y[order] == 1
-    starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
-    heavy = np.ones(len(y)) if weight is None else weight[order]
-
-    def area(rows: np.ndarray) -> float:
-        counts = np.bincount(rows, minlength=len(y))[order] * heavy
-        above = np.add.reduceat(np.where(positive, counts, 0.0), starts)
-        below = np.add.reduceat(np.where(positive, 0.0, counts), starts)
-        pairs = above.sum() * below.sum()
-        return float(above @ (np.cumsum(below) - below / 2) / pairs) if pairs > 0 else float("nan")
-
-    return area
-
+"""Of which targets, and of which predictions, these are defined."""
+_SHARES: dict[str, Callable[[Any, Any], tuple[Any, Any]]] = {
+    "accuracy": lambda y, decided: (decided >= 0, decided == y),
+    "zero_one_loss": lambda y, decided: (decided >= 0, decided != y),
+    "precision": lambda y, decided: (decided == 1, y == 1),
+    "recall": lambda y, decided: (y == 1, decided == 1),
+    **{f"top_{k}_accuracy": lambda y, decided: (decided >= 0, decided == y) for k in ("k", "3", "5")},
+}
+"""Metrics that are a share of rows: among which rows, and which of them count."""
+_SKEWED = (*(name for name in resamples.EACH if name not in _SHARES), PINBALL)
+"""Means of losses, which few rows may decide: the bootstrap sees their skewness, a closed form does not."""
+_PREPARED: dict[str, Callable[[Any, Any, Any], Callable[[Any], float]]] = {
+    "roc_auc": resamples.area,
+    "average_precision": resamples.average_precision,
+    "roc_auc_ovr": lambda y, scores, weight: resamples.areas(y, scores, weight, weighed=False),
+    "roc_auc_ovr_weighted": lambda y, scores, weight: resamples.areas(y, scores, weight, weighed=True),
+    "roc_auc_ovo": lambda y, scores, weight: resamples.areas(y, scores, weight, weighed=False, pairs=True),
+    "roc_auc_ovo_weighted": lambda y, scores, weight: resamples.areas(y, scores, weight, weighed=True, pairs=True),
+    "d2_log_loss_score": lambda y, scores, weight: resamples.beyond_prior(y, scores, weight, "log_loss"),
+    "d2_brier_score": lambda y, scores, weight: resamples.beyond_prior(y, scores, weight, "brier_score"),
+    "r2": lambda y, scores, weight: resamples.explained(y, scores, weight, biased=False),
+    "explained_variance": lambda y, scores, weight: resamples.explained(y, scores, weight, biased=True),
+}
 
 _CLASSES: tuple[Task, ...] = ("binary", "multiclass")
 _NUMBERS: tuple[Task, ...] = ("regression", "forecast")
 
+
+def _of_decisions(name: str, function: str, average: str | None = None, **facts: Any) -> Metric:
+    """A score of labels; one of the positive class is for binary problems."""
+    zero = () if function in _UNDEFINED else (("zero_division", 0.0),)
+    options = (*((("average", average),) if average else ()), *zero)
+    of_one = average is None and function not in _UNDEFINED
+    return Metric(name, function, ("binary",) if of_one else _CLASSES, of="decisions", options=options, **facts)
+
+
+_UNDEFINED = ("accuracy_score", "zero_one_loss", "balanced_accuracy_score", "matthews_corrcoef", "cohen_kappa_score")
+"""Functions that take no ``zero_division``."""
+_LESS: Any = {"larger_is_better": False}
+_ERROR: Any = {"larger_is_better": False, "of_target": True}
+
 TABLE: dict[str, Metric] = {
     metric.name: metric
     for metric in (
-        Metric("roc_auc", "roc_auc_score", ("binary",)),
-        Metric("average_precision", "average_precision_score", ("binary",)),
-        Metric("brier_score", "brier_score_loss", ("binary",), larger_is_better=False),
-        Metric("roc_auc_ovr", "roc_auc_score", ("multiclass",), options=(("multi_class", "ovr"),)),
-        Metric("log_loss", "log_loss", _CLASSES, larger_is_better=False),
-        Metric("accuracy", "accuracy_score", _CLASSES, of="decisions"),
-        Metric("balanced_accuracy", "balanced_accuracy_score", _CLASSES, of="decisions"),
-        Metric("f1", "f1_score", ("binary",), of="decisions", options=(("zero_division", 0.0),)),
+        Metric("roc_auc", "roc_auc_score", ("binary",), usual=True),
+        Metric("average_precision", "average_precision_score", ("binary",), usual=True),
+        Metric("brier_score", "brier_score_loss", _CLASSES, usual=True, **_LESS),
+        Metric("roc_auc_ovr", "roc_auc_score", ("multiclass",), options=(("multi_class", "ovr"),), usual=True),
+        Metric("log_loss", "log_loss", _CLASSES, usual=True, **_LESS),
+        _of_decisions("accuracy", "accuracy_score", usual=True),
+        _of_decisions("balanced_accuracy", "balanced_accuracy_score", usual=True),
+        _of_decisions("f1", "f1_score", usual=True),
+        _of_decisions("f1_macro", "f1_score", "macro", usual=True),
+        _of_decisions("precision", "precision_score", usual=True),
+        _of_decisions("recall", "recall_score", usual=True),
+        Metric("r2", "r2_score", _NUMBERS, usual=True),
+        Metric("mean_absolute_error", "mean_absolute_error", _NUMBERS, usual=True, **_ERROR),
+        Metric("root_mean_squared_error", "root_mean_squared_error", _NUMBERS, usual=True, **_ERROR),
+        Metric(PINBALL, "mean_pinball_loss", _NUMBERS, usual=True, **_ERROR),
+        # What is told only where it is asked for.
+        Metric("d2_log_loss_score", "d2_log_loss_score", _CLASSES),
+        Metric("d2_brier_score", "d2_brier_score", _CLASSES),
         Metric(
-            "f1_macro",
-            "f1_score",
-            _CLASSES,
-            of="decisions",
-            options=(("average", "macro"), ("zero_division", 0.0)),
+            "roc_auc_ovr_weighted",
+            "roc_auc_score",
+            ("multiclass",),
+            options=(("multi_class", "ovr"), ("average", "weighted")),
         ),
-        Metric("precision", "precision_score", ("binary",), of="decisions", options=(("zero_division", 0.0),)),
-        Metric("recall", "recall_score", ("binary",), of="decisions", options=(("zero_division", 0.0),)),
-        Metric("r2", "r2_score", _NUMBERS),
-        Metric("mean_absolute_error", "mean_absolute_error", _NUMBERS, larger_is_better=False),
-        Metric("root_mean_squared_error", "root_mean_squared_error", _NUMBERS, larger_is_better=False),
-        Metric(PINBALL, "mean_pinball_loss", _NUMBERS, larger_is_better=False),
+        Metric("roc_auc_ovo", "roc_auc_score", ("multiclass",), options=(("multi_class", "ovo"),), weighs=False),
+        Metric(
+            "roc_auc_ovo_weighted",
+            "roc_auc_score",
+            ("multiclass",),
+            options=(("multi_class", "ovo"), ("average", "weighted")),
+            weighs=False,
+        ),
+        Metric("top_k_accuracy", "top_k_accuracy_score", ("multiclass",), options=(("k", 2),)),
+        Metric("top_3_accuracy", "top_k_accuracy_score", ("multiclass",), options=(("k", 3),)),
+        Metric("top_5_accuracy", "top_k_accuracy_score", ("multiclass",), options=(("k", 5),)),
+        _of_decisions("zero_one_loss", "zero_one_loss", **_LESS),
+        _of_decisions("matthews_corrcoef", "matthews_corrcoef"),
+        _of_decisions("cohen_kappa", "cohen_kappa_score"),
+        Metric("positive_likelihood_ratio", "class_likelihood_ratios", ("binary",), of="decisions", part=0),
+        Metric("negative_likelihood_ratio", "class_likelihood_ratios", ("binary",), of="decisions", part=1, **_LESS),
+        _of_decisions("f1_weighted", "f1_score", "weighted"),
+        *(
+            _of_decisions(f"{name}_{average}", f"{name}_score", average)
+            for name in ("precision", "recall", "jaccard")
+            for average in ("macro", "weighted")
+        ),
+        _of_decisions("jaccard", "jaccard_score"),
+        Metric("explained_variance", "explained_variance_score", _NUMBERS),
+        Metric("d2_absolute_error_score", "d2_absolute_error_score", _NUMBERS),
+        Metric("mean_squared_error", "mean_squared_error", _NUMBERS, **_ERROR),
+        Metric("median_absolute_error", "median_absolute_error", _NUMBERS, **_ERROR),
+        Metric("max_error", "max_error", _NUMBERS, weighs=False, **_ERROR),
+        Metric("mean_absolute_percentage_error", "mean_absolute_percentage_error", _NUMBERS, **_LESS),
+        Metric("mean_squared_log_error", "mean_squared_log_error", _NUMBERS, **_LESS),
+        Metric("root_mean_squared_log_error", "root_mean_squared_log_error", _NUMBERS, **_LESS),
+        Metric("mean_poisson_deviance", "mean_poisson_deviance", _NUMBERS, **_LESS),
+        Metric("mean_gamma_deviance", "mean_gamma_deviance", _NUMBERS, **_LESS),
     )
 }
 

@@ -243,7 +243,7 @@ def test_parity_is_relative_to_the_spread_of_a_regression() -> None:
 
 
 def test_more_confidence_takes_more_resamples() -> None:
-    interval = MetricGate(metric="accuracy", min=0.0, confidence=0.99).check(binary(300)).interval
+    interval = MetricGate(metric="f1", min=0.0, confidence=0.99).check(binary(300)).interval
     assert interval is not None
     assert interval.method == "bootstrap (2000)"
 
@@ -365,7 +365,9 @@ def test_a_quantile_is_covered_as_often_as_it_says(share: float) -> None:
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize(("name", "task"), [(name, task) for name in sorted(TABLE) for task in TABLE[name].tasks])
+@pytest.mark.parametrize(
+    ("name", "task"), [(name, task) for name in sorted(TABLE) for task in TABLE[name].tasks if task != "forecast"]
+)
 def test_a_metric_over_resamples_is_the_metric(name: str, task: str, weighted: bool) -> None:
     """What is prepared once, for speed, equals what scikit-learn says of the same rows; ties and weights included."""
     metric, generator, n = TABLE[name], np.random.default_rng(5), 300
@@ -378,11 +380,14 @@ def test_a_metric_over_resamples_is_the_metric(name: str, task: str, weighted: b
         y, scores = generator.integers(0, 2, n), np.round(generator.random(n), 1)
         decisions = (scores >= 0.5).astype(np.int64)
     else:
-        y, scores, decisions = generator.normal(size=n), generator.normal(size=n), None
+        y, scores, decisions = generator.gamma(2, size=n), generator.gamma(2, size=n), None
     quick = metric.over(y, scores, decisions, weight)
-    for _ in range(20):
+    for _ in range(8):
         rows = generator.integers(0, n, n)
         chosen = (None if one is None else one[rows] for one in (decisions, weight))
-        assert quick(rows) == pytest.approx(metric.measure(y[rows], scores[rows], *chosen), rel=1e-10)
+        wanted = metric.measure(y[rows], scores[rows], *chosen)
+        assert bool(np.isfinite(wanted)) == (metric.weighs or not weighted)
+        if np.isfinite(wanted):
+            assert quick(rows) == pytest.approx(wanted, rel=1e-10, abs=1e-14)
     if name == "roc_auc":
         assert np.isnan(quick(np.flatnonzero(y == 1)))

@@ -20,8 +20,9 @@ from specml.gates.baseline import Baseline
 from specml.gates.metric import MetricGate
 from specml.graph import Graph
 from specml.kinds import Model, Window
-from specml.metrics import TABLE, known, pinball
+from specml.metrics import TABLE, known
 from specml.quantiles import Quantiles
+from specml.resamples import pinball
 from specml.signals.performance import Performance
 from specml.stages.champion import unfit
 from specml.watch.live import labelled

@@ -16,9 +16,6 @@ from specml.metrics import TABLE, bootstrap, known
 if TYPE_CHECKING:
     from specml.spec import Spec
 
-OF_THE_TARGET = ("mean_absolute_error", "root_mean_squared_error", "mean_pinball_loss")
-"""Metrics in the target's unit, of which no margin could be said that suits every problem."""
-
 TINY = 1e-30
 """Keeps a champion that errs nowhere from a division by 0: no challenger is better than it."""
 
@@ -76,7 +73,7 @@ class Champion(Gate):
             reason = f"the champion, {champion.bundle[7:19]}, can't be compared: {champion.wanting}"
             return Verdict(outcome="not measured", reason=reason, n=n, threshold=threshold)
         metric = TABLE[self.metric or evidence.metric].at(evidence.quantiles)
-        relative = metric.name in OF_THE_TARGET
+        relative = metric.of_target
 
         def gain(mine: float, its_own: float) -> float:
             found = metric.gain(mine, its_own)

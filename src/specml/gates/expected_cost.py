@@ -11,7 +11,8 @@ from typing_extensions import override
 from specml.component import Disagreement
 from specml.evidence import Evidence, Verdict, bounded
 from specml.kinds import Gate
-from specml.metrics import bootstrap, mean_over
+from specml.metrics import bootstrap
+from specml.resamples import mean_over
 
 if TYPE_CHECKING:
     from specml.spec import Spec

@@ -15,8 +15,9 @@ from specml.data import Layout, feature_array
 from specml.evidence import ABSTAINED, TRAINING_ROWS, Champion, Evidence, Serial, Slice, Verdict, held, wilson
 from specml.explain import importance
 from specml.files import canonical_json, read_json, write_atomic
-from specml.metrics import TABLE, bootstrap, known, mean_over
+from specml.metrics import TABLE, bootstrap, known
 from specml.plan import Plot, Stage
+from specml.resamples import mean_over
 from specml.stages import champion, chosen, package, prepare, select, train
 from specml.stages.favourable import favourable
 from specml.stages.packaged import Asked
@@ -136,10 +137,11 @@ def _told(work: Work, layout: Layout, evidence: Evidence, contract: Contract) ->
     """What the model is worth on the held-out rows; ``metrics`` are the numbers that DVC compares."""
     import numpy as np
 
+    named = {work.spec.problem.metric, *(getattr(gate, "metric", None) for gate in work.spec.gates.values())}
     metrics = {
         name: value
         for name, metric in known(work.spec.problem).items()
-        if np.isfinite(value := metric.measure(*evidence.at(slice(None))))
+        if (metric.usual or name in named) and np.isfinite(value := metric.measure(*evidence.at(slice(None))))
     }
     metrics = _forecast(layout, evidence) | metrics
     told: dict[str, Any] = {"metrics": metrics}
