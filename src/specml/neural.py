@@ -36,6 +36,7 @@ class Neural(Candidate):
     tasks: ClassVar[tuple[Task, ...]] = ("binary", "multiclass", "regression")
     complexity: ClassVar[int] = 3
     stops_early: ClassVar[bool] = True
+    predicts_quantiles: ClassVar[bool] = True
     shares: ClassVar[bool] = True
     at_once: ClassVar[int] = ROWS
     """Rows answered at once."""
@@ -94,7 +95,7 @@ class Neural(Candidate):
             order = torch.Generator().manual_seed(seed)
             rows = (train.X, self._targets(network, train), self.weight(train))
             loader = shares(*rows, self.batch_size, order=order, rank=rank, workers=workers)
-            descend(self._fitting(network, len(loader)), loader, self._trained, shared=True)
+            descend(self._fitting(network, train, len(loader)), loader, self._trained, shared=True)
         return NeuralModel(network.eval(), self.stop_after, self.at_once)
 
     @override
@@ -102,7 +103,7 @@ class Neural(Candidate):
         return NeuralModel(self.opened(folder), None, self.at_once)
 
     def begun(self, train: Design) -> Kept:
-        """The network before it learns: it answers with the prior, or near the target's mean."""
+        """The network before it learns: it answers with the prior, or near the target's mean or quantile."""
         import numpy as np
         import torch
 
@@ -111,6 +112,8 @@ class Neural(Candidate):
             if train.task == "regression":
                 centre = np.average(train.y, weights=weight)
                 spread = np.sqrt(np.average((train.y - centre) ** 2, weights=weight))
+                if train.quantile is not None:
+                    centre = float(np.quantile(train.y, train.quantile, weights=weight, method="inverted_cdf"))
                 network.centre.fill_(centre)
                 network.spread.fill_(spread if spread > 0 else 1.0)
                 network.last.bias.zero_()
@@ -141,7 +144,7 @@ class Neural(Candidate):
             return batches(design.X, self._targets(network, design), self.weight(design), size, order)
 
         rows = loader(train, self.batch_size, torch.Generator().manual_seed(seed))
-        fitting = self._fitting(network, len(rows))
+        fitting = self._fitting(network, train, len(rows))
         watched = loader(stop_on, self.at_once, None) if stop_on else None
         descend(fitting, rows, self._trained, watched, self.early_stopping)
         return fitting.best_epoch if stop_on else self.stop_after
@@ -151,11 +154,11 @@ class Neural(Candidate):
         """Epochs that are trained, at most."""
         return min(self.epochs, self.stop_after or self.epochs)
 
-    def _fitting(self, network: Kept, steps: int) -> Fitting:
+    def _fitting(self, network: Kept, train: Design, steps: int) -> Fitting:
         """``steps``: of an epoch."""
         from specml.training import Fitting
 
-        return Fitting(network, self.learning_rate, self.weight_decay, self.epochs * steps)
+        return Fitting(network, self.learning_rate, self.weight_decay, self.epochs * steps, train.quantile)
 
     def _targets(self, network: Kept, design: Design) -> np.ndarray:
         """What the network learns [n]: class indices, 0 and 1, or standardised numbers."""

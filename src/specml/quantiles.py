@@ -15,6 +15,7 @@ from specml.bundle import quantile_name
 from specml.kinds import Model
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     import numpy as np
@@ -34,13 +35,19 @@ def fit(
     stop_on: Design | None = None,
 ) -> Model:
     """``candidate.fit``, or of ``quantiles`` one of each."""
+
+    def one(rows: Design) -> Model:
+        stop = None if stop_on is None else replace(stop_on, quantile=rows.quantile)
+        return candidate.fit(rows, seed=seed, threads=threads, stop_on=stop)
+
+    return each(quantiles, train, one)
+
+
+def each(quantiles: tuple[float, ...], train: Design, fit: Callable[[Design], Model]) -> Model:
+    """``fit(train)``, or of ``quantiles`` one of each."""
     if not quantiles:
-        return candidate.fit(train, seed=seed, threads=threads, stop_on=stop_on)
-    parts = []
-    for one in quantiles:
-        stop = None if stop_on is None else replace(stop_on, quantile=one)
-        parts.append(candidate.fit(replace(train, quantile=one), seed=seed, threads=threads, stop_on=stop))
-    return Quantiles(quantiles, tuple(parts))
+        return fit(train)
+    return Quantiles(quantiles, tuple(fit(replace(train, quantile=one)) for one in quantiles))
 
 
 def load(candidate: Candidate, folder: Path, task: Task, quantiles: tuple[float, ...]) -> Model:

@@ -34,16 +34,21 @@ Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 class Fitting(LightningModule):
     """Weighted log loss, or squared error in units of the target's variance, descended by AdamW.
 
+    With a ``quantile``, the pinball loss of it in units of the target's spread (Koenker & Bassett 1978).
+
     The learning rate falls to 0 over ``steps``, along a cosine (Loshchilov & Hutter 2017, "SGDR"). With validation
     rows, the network ends as it was after its best epoch.
     """
 
-    def __init__(self, network: Kept, learning_rate: float, weight_decay: float, steps: int) -> None:
+    def __init__(
+        self, network: Kept, learning_rate: float, weight_decay: float, steps: int, quantile: float | None = None
+    ) -> None:
         super().__init__()
         self.network = network
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.steps = steps
+        self.quantile = quantile
         self.best_epoch = 0
         self._best_loss = math.inf
         self._best: dict[str, torch.Tensor] = {}
@@ -57,6 +62,9 @@ class Fitting(LightningModule):
             losses = functional.cross_entropy(score, y, reduction="none")
         elif network.shape.link == "sigmoid":
             losses = functional.binary_cross_entropy_with_logits(score[:, 0], y, reduction="none")
+        elif self.quantile is not None:
+            missed = y - score[:, 0]
+            losses = torch.maximum(self.quantile * missed, (self.quantile - 1) * missed)
         else:
             losses = (score[:, 0] - y) ** 2
         return (losses * weight).mean()

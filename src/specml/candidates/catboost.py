@@ -42,6 +42,7 @@ class CatBoost(Candidate):
     prefers: ClassVar[Preference] = Preference(missing="native", scale="none", encode="ordinal")
     stops_early: ClassVar[bool] = True
     keeps_monotone: ClassVar[bool] = True
+    predicts_quantiles: ClassVar[bool] = True
     usual_space: ClassVar[Mapping[str, Dimension]] = {
         "learning_rate": Dimension(low=0.02, high=0.2, log=True),
         "depth": Dimension(low=4, high=8),
@@ -117,6 +118,10 @@ class CatBoost(Candidate):
             "allow_writing_files": False,
             "verbose": False,
         }
+        if train.quantile is not None:
+            options["loss_function"] = f"Quantile:alpha={train.quantile!r}"
+            if train.weight is not None:  # which the usual method does not look at
+                options["leaf_estimation_method"] = "Gradient"
         if train.monotone:
             options["monotone_constraints"] = list(train.monotone)
         if train.task == "multiclass":

@@ -37,6 +37,7 @@ class LaggedLightGBM(LeafWise):
 
     tasks: ClassVar[tuple[Task, ...]] = ("forecast",)
     answers_with_past: ClassVar[bool] = True
+    predicts_quantiles: ClassVar[bool] = True
     usual_space: ClassVar[Mapping[str, Dimension]] = {
         "difference": Dimension(choices=("season", "none")),
         "learning_rate": Dimension(low=0.02, high=0.2, log=True),

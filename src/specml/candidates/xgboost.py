@@ -40,6 +40,7 @@ class XGBoost(Candidate):
     prefers: ClassVar[Preference] = Preference(missing="native", scale="none", encode="ordinal")
     stops_early: ClassVar[bool] = True
     keeps_monotone: ClassVar[bool] = True
+    predicts_quantiles: ClassVar[bool] = True
     usual_space: ClassVar[Mapping[str, Dimension]] = {
         "learning_rate": Dimension(low=0.02, high=0.2, log=True),
         "max_depth": Dimension(low=3, high=10),
@@ -113,6 +114,8 @@ class XGBoost(Candidate):
             "nthread": 1,
             "verbosity": 0,
         }
+        if train.quantile is not None:
+            options |= {"objective": "reg:quantileerror", "quantile_alpha": train.quantile}
         if train.monotone:
             options["monotone_constraints"] = tuple(train.monotone)
         if train.task == "multiclass":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from specml import durations, quantiles, transformed
@@ -121,9 +122,10 @@ def _shared(spec: Spec, candidate: Candidate) -> bool:
 def _refitted(spec: Spec, candidate: Candidate, rows: Design, levels: tuple[float, ...]) -> Model:
     """The candidate, trained on all training rows."""
 
-    def together(candidate: Candidate, rows: Design, *_: Any, seed: int, **__: Any) -> Model:
-        # No network has quantiles, nothing is watched in a refit, and threads are the workers' own.
-        return workers.fit(candidate, rows, seed=seed, workers=spec.train.workers, search=spec.search)
+    def together(candidate: Candidate, rows: Design, levels: tuple[float, ...], *, seed: int, **_: Any) -> Model:
+        # Nothing is watched in a refit, and threads are the workers' own.
+        shared = partial(workers.fit, candidate, seed=seed, workers=spec.train.workers, search=spec.search)
+        return quantiles.each(levels, rows, shared)
 
     fit = together if _shared(spec, candidate) else quantiles.fit
     return transformed.fit(candidate, rows, levels, seed=spec.search.seed, threads=threads(), fit=fit)
