@@ -506,7 +506,7 @@ def test_quantiles_lie_where_they_should_and_beat_those_of_no_column(name: str) 
     one = fitted_quantiles(name)
     y, scores = one.train.y, one.model.predict(one.train.X)
     shares = (y[:, None] <= scores).mean(axis=0)
-    assert np.abs(shares - np.array(QUANTILES)).max() < (0.08 if one.candidate.complexity == 3 else 0.05)
+    assert np.abs(shares - np.array(QUANTILES)).max() < (0.08 if one.candidate.complexity == 3 else 0.06)
     known = np.tile(np.quantile(y, QUANTILES), (len(y), 1))
     for place, level in enumerate(QUANTILES):
         metric = TABLE["mean_pinball_loss"].at((level,))

@@ -175,7 +175,8 @@ def test_families_that_predict_none_are_refused_with_those_that_do() -> None:
     found = list(spec.contradictions())
     assert [".".join(map(str, one.key)) for one in found] == ["candidates.line.type", "candidates.forest.type"]
     assert "predicts no quantiles" in found[0].what
-    assert "dummy, hist_gradient_boosting, lightgbm, quantile_regression" in found[0].hint
+    assert "lightgbm, quantile_regression, tabular_mlp" in found[0].hint
+    assert "random_forest" not in found[0].hint
     (probabilities,) = spec_of(problem={"task": "binary", "target": "y", "quantiles": LEVELS}).contradictions()
     assert "has no effect" in probabilities.what
 
