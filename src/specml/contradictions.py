@@ -372,7 +372,7 @@ def _candidates(spec: Spec) -> Iterator[Disagreement]:
 
 def _selection(spec: Spec) -> Iterator[Disagreement]:
     chosen, usual, path = spec.selection, type(spec.selection)(), ("selection",)
-    known = [*spec.candidates, *([ENSEMBLE] if chosen.ensemble == "greedy" else [])]
+    known = [*spec.candidates, *([ENSEMBLE] if chosen.ensemble != "none" else [])]
     if chosen.prefer and chosen.rule == "best":
         hint = "Say selection.rule: one_standard_error."
         yield Disagreement(key=(*path, "prefer"), what="has no effect by selection.rule: best.", hint=hint)

@@ -286,10 +286,11 @@ class Selection(Block):
     max_size: Annotated[int, Field(ge=1024)] | None = None
     """Most bytes of the model's graph; a larger candidate is ranked, but not taken. How fast it answers is for the
     gate ``latency``."""
-    ensemble: Literal["none", "greedy"] = "none"
+    ensemble: Literal["none", "greedy", "stacking"] = "none"
     """``greedy``: a weighted mean of candidates competes with them, its members and weights chosen step by step by the
-    out-of-fold predictions (Caruana et al. 2004); by ``rule: best`` it is taken unless one alone is better by more than
-    one standard error of the folds' differences. It answers as slowly as its members together."""
+    out-of-fold predictions (Caruana et al. 2004), for the primary metric; ``stacking``: its weights have the least log
+    loss, squared error or pinball loss there (Breiman 1996). By ``rule: best`` it is taken unless one alone is better
+    by more than one standard error of the folds' differences. It answers as slowly as its members together."""
     max_members: Annotated[int, Field(ge=2, le=10)] = 4
     """Most candidates of an ensemble."""
     calibration: Literal["none", "auto", "sigmoid", "isotonic", "temperature"] = "none"

@@ -47,7 +47,7 @@ def table(task: str, n: int = 500) -> pl.DataFrame:
     })  # fmt: skip
 
 
-def mixed(task: Any) -> Spec:
+def mixed(task: Any, ensemble: str = "greedy") -> Spec:
     """Three families, of which two treat columns alike; their mean is taken wherever it is not behind."""
     problem: dict[str, Any] = {"task": task, "target": "y"}
     if task == "binary":
@@ -61,7 +61,7 @@ def mixed(task: Any) -> Spec:
             "forest": {"type": "random_forest", "n_estimators": 10},
         },
         search={"folds": 3},
-        selection={"rule": "one_standard_error", "prefer": ["ensemble"], "ensemble": "greedy"},
+        selection={"rule": "one_standard_error", "prefer": ["ensemble"], "ensemble": ensemble},
     )
 
 
@@ -90,6 +90,16 @@ def test_the_mean_is_taken_and_released(made: tuple[Path, Spec]) -> None:
     (row,) = [row for row in choice["leaderboard"] if row["candidate"] == "ensemble"]
     assert row["members"] == choice["members"]
     assert len(row["folds"]) == 3
+
+
+def test_stacked_weights_are_chosen_from_the_same_candidates(made: tuple[Path, Spec], tmp_path: Path) -> None:
+    folder, spec = made
+    shutil.copytree(folder / "artifacts", tmp_path / "artifacts")
+    select.work(work_of("select", mixed(spec.problem.task, "stacking"), tmp_path))
+    choice = read_json(tmp_path / select.OUT)
+    assert choice["candidate"] == "ensemble"
+    assert sum(choice["members"].values()) == pytest.approx(1)
+    assert choice["members"] != read_json(folder / select.OUT)["members"]
 
 
 def test_the_graph_answers_as_its_members_together_on_rows_of_any_kind(made: tuple[Path, Spec]) -> None:

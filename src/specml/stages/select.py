@@ -25,6 +25,7 @@ from specml.stages.explore import describe
 from specml.stages.favourable import favourable
 from specml.stages.group_thresholds import group_thresholds
 from specml.stages.interval import interval
+from specml.stages.stacking import Loss, log_loss, pinball, squared_error, stacking
 from specml.stages.threshold import threshold
 
 if TYPE_CHECKING:
@@ -98,6 +99,15 @@ class Training:
         weight = None if self.weight is None else self.weight[rows]
         return self.metric.over(self.y[rows], scores, decisions, weight)(np.arange(len(rows)))
 
+    def loss(self) -> Loss:
+        """What stacking makes least."""
+        import numpy as np
+
+        weight = np.ones(len(self.y)) if self.weight is None else self.weight
+        if self.layout.quantiles:
+            return pinball(self.y, weight, self.layout.quantiles)
+        return (squared_error if self.layout.task == "regression" else log_loss)(self.y, weight)
+
 
 def declare(spec: Spec) -> Stage:
     """Sees the folds' results only."""
@@ -139,7 +149,7 @@ def work(work: Work) -> None:
     folders = {name: work.path(train.OUT.replace("${key}", name)) for name in sorted(spec.candidates)}
     board = [_entry(name, read_json(folder / "cross_validation.json"), folder) for name, folder in folders.items()]
     predictions = {name: np.load(folder / "out_of_fold.npy", allow_pickle=False) for name, folder in folders.items()}
-    if spec.selection.ensemble == "greedy":
+    if spec.selection.ensemble != "none":
         board += _ensemble(work, training, predictions)
         sizes = {row["candidate"]: row["bytes"] for row in board}
         for row in board:
@@ -148,7 +158,7 @@ def work(work: Work) -> None:
     board.sort(key=lambda row: (-row["mean"] if metric.larger_is_better else row["mean"], row["candidate"]))
     fitting = _within_size(work, layout, board)
     row, reason = taken(fitting, metric, spec)
-    if spec.selection.ensemble == "greedy" and all("members" not in one for one in board):
+    if spec.selection.ensemble != "none" and all("members" not in one for one in board):
         reason += "; no mean of several is better than one alone"
     if larger := len(board) - len(fitting):
         reason += f"; {larger} larger than selection.max_size left out"
@@ -383,7 +393,7 @@ def spread(scores: list[float]) -> dict[str, Any]:
 
 
 def _ensemble(work: Work, training: Training, predictions: Mapping[str, np.ndarray]) -> list[Row]:
-    """The greedy mean's row; none where it keeps one candidate alone, or there is one fold only."""
+    """The mean's row; none where it keeps one candidate alone, or there is one fold only."""
     import numpy as np
     import sklearn
 
@@ -391,9 +401,12 @@ def _ensemble(work: Work, training: Training, predictions: Mapping[str, np.ndarr
     if len(outside) < 2:
         return []
     known = {name: one for name, one in predictions.items() if all(np.isfinite(one[held]).all() for held in outside)}
+    most = work.spec.selection.max_members
     with sklearn.config_context(assume_finite=True, skip_parameter_validation=True):
-        most = work.spec.selection.max_members
-        found = ensemble(known, outside, training.measure, larger_is_better=metric.larger_is_better, most=most)
+        if work.spec.selection.ensemble == "stacking":
+            found = stacking(known, outside, training.loss(), training.measure, most=most)
+        else:
+            found = ensemble(known, outside, training.measure, larger_is_better=metric.larger_is_better, most=most)
     if len(found.weights) == 1:
         return []
     row = {"candidate": ENSEMBLE, **spread(list(found.folds)), "learned": {}, "options": {}, "trials": 1}
