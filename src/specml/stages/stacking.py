@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from specml.metrics import EPSILON
+from specml.resamples import EPSILON
 from specml.stages.ensemble import Ensemble, Measure
 
 if TYPE_CHECKING:
