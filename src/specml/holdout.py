@@ -13,7 +13,7 @@ from specml import ledger
 from specml.files import canonical_json, digest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
 JUDGED, SHOWN = "thresholds", "rows"
@@ -65,6 +65,25 @@ def register(
     )
 
 
+def shown(project: Path, *, gate: str, labels: str, rows: int) -> None:
+    """Record that a person is shown so many of the rows, those behind a gate's verdict, before they are."""
+    ledger.append(project, SHOWN, gate=gate, labels=labels, count=rows)
+
+
+def of(project: Path, bundle: str) -> str | None:
+    """What names the rows by which ``bundle`` was judged last; None where that is not recorded here.
+
+    Raises:
+        LedgerError: the ledger was changed.
+    """
+    return _of(ledger.verify(project).records, bundle)
+
+
+def _of(records: Sequence[ledger.Record], bundle: str) -> str | None:
+    wanted = (one.facts for one in reversed(records) if one.event == JUDGED and one.facts.get("bundle") == bundle)
+    return next((facts["labels"] for facts in wanted if "labels" in facts), None)
+
+
 def openings(project: Path, bundle: str) -> Openings | None:
     """How often the rows were opened by which ``bundle`` was judged last; None where that is not recorded here.
 
@@ -72,14 +91,7 @@ def openings(project: Path, bundle: str) -> Openings | None:
         LedgerError: the ledger was changed: no count in it is trusted.
     """
     records = ledger.verify(project).records
-    labels = next(
-        (
-            one.facts["labels"]
-            for one in reversed(records)
-            if one.event == JUDGED and one.facts.get("bundle") == bundle and "labels" in one.facts
-        ),
-        None,
-    )
+    labels = _of(records, bundle)
     if labels is None:
         return None
     same = [one for one in records if one.facts.get("labels") == labels]

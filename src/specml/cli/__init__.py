@@ -24,6 +24,7 @@ VERBS = {
     "diff": "Say what changes from one spec to another: what re-runs, what is loosened.",
     "compile": "Write dvc.yaml, params.yaml and serve.yaml.",
     "run": "Carry the spec through: compile, train, judge, release, deploy.",
+    "gate": "Judge the packaged model again; train nothing.",
     "explore": "Draw what there is to know of the training rows, as one HTML file.",
     "report": "Draw what the last run came to, as one HTML file.",
     "approve": "Approve the release, where the spec asks for it.",

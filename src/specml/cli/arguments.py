@@ -16,6 +16,16 @@ def spec_and_overrides(function: Callable[..., Any]) -> Callable[..., Any]:
     return click.argument("arguments", nargs=-1, metavar="[SPEC] [KEY=VALUE]...")(function)
 
 
+def junit_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the parameter ``junit`` (Path or None)."""
+    return click.option(
+        "--junit",
+        metavar="FILE",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="Write the verdicts as JUnit XML, for CI systems.",
+    )(function)
+
+
 def parse(arguments: tuple[str, ...]) -> tuple[Path | None, tuple[str, ...]]:
     """The spec's path, if one is given, and the overrides."""
     overrides = tuple(one for one in arguments if "=" in one or one.startswith(("~", "+")))

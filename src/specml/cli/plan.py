@@ -79,6 +79,20 @@ def outlook(result: Compiled, folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def untrained(result: Compiled, folder: Path) -> list[str]:
+    """The stages up to the bundle that would run: the packaged model is not the one that the spec asks for."""
+    from specml.compile.diff import labelled
+
+    made = {out: name for name, _, _, outs in labelled(result.plan) for out in outs}
+    reads = {name: deps for name, _, deps, _ in labelled(result.plan)}
+    needed, left = set[str](), ["package"]
+    while left:
+        needed.add(name := left.pop())
+        left += [maker for dep in reads[name] if (maker := made.get(dep)) and maker not in needed]
+    rows = outlook(result, folder)
+    return [row["stage"] for row in rows if row["stage"] in needed and row["runs"] and row["why"] != ASKED]
+
+
 def _why(stage: Stage, key: str, edited: list[str], rerun: set[str], told: Any) -> str:
     if stage.always and told == ["always changed"]:
         return ASKED

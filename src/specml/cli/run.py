@@ -11,19 +11,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from specml.cli.arguments import parse, spec_and_overrides
-from specml.errors import INTERRUPTED, DataCheckFailed, GateRefused, SpecmlError
+from specml.cli.arguments import junit_option, parse, spec_and_overrides
+from specml.errors import INTERRUPTED, DataCheckFailed, GateRefused, SpecmlError, StaleCompile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rich.console import Console
 
+    from specml.compile.write import Compiled
     from specml.load import Loaded
     from specml.plan import Plan, Stage
     from specml.repro import Order
 
 LAST = "release"
+JUDGING = frozenset({"guard", "champion", "validate", LAST})
+"""Stages that judge a model and train none."""
 
 
 @dataclass
@@ -36,6 +39,8 @@ class Outcome:
     """By candidate whose settings were searched in this run: how far that was told last."""
     leaderboard: list[dict[str, Any]] = field(default_factory=list)
     gates: dict[str, Any] = field(default_factory=dict)
+    held_out: dict[str, Any] | None = None
+    """How often the rows were opened that the gates judge by."""
     bundle: str = ""
     report: str = ""
     url: str = ""
@@ -56,6 +61,7 @@ class Outcome:
             "searches": self.searches,
             "leaderboard": self.leaderboard,
             "gates": self.gates,
+            "held_out": self.held_out,
             "bundle": self.bundle,
             "report": self.report,
             "url": self.url,
@@ -74,6 +80,8 @@ class Way:
     force: bool
     wait: bool
     quiet: bool
+    judges: bool = False
+    """Only the gates, on the model as it is packaged."""
 
 
 @click.command("run")
@@ -85,6 +93,7 @@ class Way:
 @click.option("--force", is_flag=True, help="Give up values that were changed in params.yaml itself.")
 @click.option("-q", "--quiet", is_flag=True, help="Only the outcome, and errors.")
 @click.option("--json", "as_json", is_flag=True, help="The outcome as one JSON document on standard output.")
+@junit_option
 def command(
     arguments: tuple[str, ...],
     until: str | None,
@@ -94,6 +103,7 @@ def command(
     force: bool,
     quiet: bool,
     as_json: bool,
+    junit: Path | None,
 ) -> None:
     """Carry the spec through: compile, train, judge, release, deploy."""
     from specml.cli.progress import console
@@ -103,7 +113,7 @@ def command(
         raise click.UsageError("--until and --only exclude each other.")
     way = Way(until or only, single=only is not None, force=force, wait=not no_wait, quiet=quiet or as_json)
     outcome, out = Outcome(), console()
-    with told(outcome, as_json=as_json):
+    with told(outcome, as_json=as_json, junit=junit):
         loaded = load(*parse(arguments))
         carry(loaded, outcome, out, way)
         if not (until or only or no_deploy):
@@ -113,12 +123,20 @@ def command(
 
 
 @contextlib.contextmanager
-def told(outcome: Outcome, *, as_json: bool) -> Iterator[None]:
-    """Print the outcome of the block as JSON, if that is wanted, also when it ends in a refusal."""
+def told(outcome: Outcome, *, as_json: bool, junit: Path | None = None) -> Iterator[None]:
+    """Print the outcome of the block as JSON, if that is wanted, also when it ends in a refusal.
+
+    ``junit``: where its verdicts are written to as JUnit XML.
+    """
     try:
         yield
     except SpecmlError as error:
         outcome.error = error
+    if junit is not None:
+        from specml.files import write_atomic
+        from specml.report.junit import xml
+
+        write_atomic(junit, xml(outcome.name or "specml", outcome.gates, outcome.bundle, outcome.error))
     if as_json:
         print(json.dumps(outcome.document(), indent=1))
     if outcome.error:
@@ -137,7 +155,7 @@ def carry(loaded: Loaded, outcome: Outcome, out: Console, way: Way) -> None:
     outcome.name = loaded.spec.name
     with repro.alone(folder, wait=way.wait) as number:
         result = compiled(loaded, force=way.force)
-        _known(target, result.plan.stages)
+        _possible(way, result, folder)
         written = result.write()
         if not way.quiet:
             out.print(f"specml · {loaded.spec.name} · {loaded.path}", markup=False, soft_wrap=True)
@@ -155,11 +173,11 @@ def carry(loaded: Loaded, outcome: Outcome, out: Console, way: Way) -> None:
         }
         with ledger.recorded(folder, "run", **facts) as ended:
             try:
-                stale = {str(target)} if way.single else _stale(result.plan, folder, number, way, out)
+                stale = _stale(result.plan, folder, number, way, out)
                 if not way.single and _renewed(loaded, result.plan, stale, out, way):
                     stale.add("champion")
                 if stale:
-                    _reproduce(outcome, out, folder, number, _order(result.plan, way, stale), quiet=way.quiet)
+                    _reproduce(outcome, out, folder, number, _order(result.plan, way, stale), way)
             finally:
                 ended["stages"] = outcome.stages_run
             if target in (None, LAST):  # DVC may have put back an earlier release, without its stage
@@ -169,7 +187,7 @@ def carry(loaded: Loaded, outcome: Outcome, out: Console, way: Way) -> None:
             back = f"put back as they were: the files of {', '.join(sorted(stale))}"
             out.print(back if stale else "nothing to do: every stage is up to date", markup=False, soft_wrap=True)
     if target is None or target == LAST:
-        _tell(outcome, out, folder, quiet=way.quiet or not outcome.stages_run)
+        _tell(outcome, out, folder, quiet=way.quiet or not (outcome.stages_run or way.judges), judges=way.judges)
     elif outcome.stages_run and not way.quiet:
         out.print(f"done up to {target}; go on with `specml run`", markup=False)
 
@@ -183,6 +201,10 @@ def _stale(plan: Plan, folder: Path, number: int, way: Way, out: Console) -> set
     from specml import repro
     from specml.cli import exit_status
 
+    if way.judges:
+        return set(repro.changes(folder)) & JUDGING
+    if way.single:
+        return {str(way.target)}
     targets = [way.target] if way.target else []
     asking = {f"{stage.name}@{key}" for stage in plan.stages if stage.always for key in stage.keys}
     stale = set(repro.changes(folder, targets))
@@ -218,6 +240,8 @@ def _order(plan: Plan, way: Way, stale: set[str]) -> Order:
     from specml.repro import Order
 
     every = tuple(_names(plan.stages))
+    if way.judges:
+        return Order(tuple(name for name in every if name in JUDGING), single=True, every=every)
     targets = (way.target,) if way.target else ()
     names = [stage.name for stage in plan.stages]
     train = names.index("train")
@@ -229,7 +253,7 @@ def _order(plan: Plan, way: Way, stale: set[str]) -> Order:
     return Order(targets, together=tuple(one for one in candidates if one in stale), every=every)
 
 
-def _reproduce(outcome: Outcome, out: Console, folder: Path, number: int, order: Order, *, quiet: bool) -> None:
+def _reproduce(outcome: Outcome, out: Console, folder: Path, number: int, order: Order, way: Way) -> None:
     from specml import durations, repro
     from specml.cli import exit_status
     from specml.cli.progress import Follow
@@ -237,12 +261,12 @@ def _reproduce(outcome: Outcome, out: Console, folder: Path, number: int, order:
     known = durations.known(folder)
     with repro.started(folder, number, order, exit_status) as running:
         try:
-            with Follow(out, known, quiet=quiet) as follow:
+            with Follow(out, known, quiet=way.quiet) as follow:
                 outcome.searches = follow.searches
                 running.follow(follow)
         except SpecmlError as error:
             if error.status == GateRefused.status:
-                _tell(outcome, out, folder, quiet=quiet)
+                _tell(outcome, out, folder, quiet=way.quiet, judges=way.judges)
             raise
         except (KeyboardInterrupt, SystemExit) as end:
             print(_interrupted(running.finished), file=sys.stderr)
@@ -270,12 +294,18 @@ def _present(loaded: Loaded) -> None:
                 )
 
 
-def _known(target: str | None, stages: tuple[Stage, ...]) -> None:
-    if target is None:
+def _possible(way: Way, result: Compiled, folder: Path) -> None:
+    """There is such a stage, or a model to judge that is the one which the spec asks for."""
+    names = _names(result.plan.stages)
+    if way.target is not None and way.target not in names:
+        raise click.UsageError(f"there is no stage {way.target!r}; stages: {', '.join(names)}.")
+    if not way.judges:
         return
-    names = _names(stages)
-    if target not in names:
-        raise click.UsageError(f"there is no stage {target!r}; stages: {', '.join(names)}.")
+    from specml.cli.plan import untrained
+
+    if stale := untrained(result, folder):
+        what = f"the model is not the one that this spec asks for; out of date: {', '.join(stale)}."
+        raise StaleCompile(what, where=str(folder), hint="`specml run` makes it anew; `specml plan` says why.")
 
 
 def _names(stages: tuple[Stage, ...]) -> list[str]:
@@ -283,8 +313,8 @@ def _names(stages: tuple[Stage, ...]) -> list[str]:
     return [name for stage in stages for name in (stage.name, *(f"{stage.name}@{key}" for key in stage.keys))]
 
 
-def _tell(outcome: Outcome, out: Console, folder: Path, *, quiet: bool) -> None:
-    """Candidates, verdicts, and where each file lies."""
+def _tell(outcome: Outcome, out: Console, folder: Path, *, quiet: bool, judges: bool = False) -> None:
+    """Candidates, verdicts, and where each file lies; the verdicts only, where a run ``judges``."""
     from specml import report
     from specml.cli import tables
     from specml.cli.report import draw, draw_exploration
@@ -294,16 +324,19 @@ def _tell(outcome: Outcome, out: Console, folder: Path, *, quiet: bool) -> None:
     draw(folder)  # which leads there
     outcome.report = str(folder / report.OUT)
     outcome.leaderboard, outcome.gates = tables.leaderboard(folder), tables.gates(folder)
+    outcome.held_out = tables.openings(folder)
     outcome.bundle = digest(folder / "artifacts/bundle/manifest.json")
     if quiet:
         return
-    out.print(tables.candidates_table(outcome.leaderboard), tables.taken(outcome.leaderboard))
-    out.print(tables.gates_table(outcome.gates), *tables.remarks(outcome.gates))
+    if not judges:
+        out.print(tables.candidates_table(outcome.leaderboard), tables.taken(outcome.leaderboard))
+    out.print(tables.gates_table(outcome.gates, bars=tables.roomy(out)), *tables.remarks(outcome.gates))
+    out.print(*tables.held_out(outcome.held_out))
     for remark in tables.idle_waivers(folder):
         out.print(f"  {remark}", markup=False, soft_wrap=True)
     files = {"explore": report.EXPLORATION, "bundle": "artifacts/bundle", "card": "artifacts/release/card.md"}
-    files["report"] = report.OUT
-    for what, where in {**files, "logs": ".specml/log"}.items():
+    files = {"report": report.OUT} if judges else {**files, "report": report.OUT, "logs": ".specml/log"}
+    for what, where in files.items():
         out.print(f"{what:<7} {folder / where}", markup=False)
 
 

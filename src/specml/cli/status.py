@@ -22,24 +22,29 @@ def command(arguments: tuple[str, ...], as_json: bool) -> None:
     from specml import releases
     from specml.files import digest
     from specml.load import load
+    from specml.verdicts import opened, openings_in_words
 
     loaded = load(*parse(arguments))
     live = loaded.spec.deployment.target.status(loaded.spec, loaded.folder)
     manifest = loaded.folder / "artifacts/bundle/manifest.json"
     ours = digest(manifest) if manifest.exists() else ""
     known = {row["bundle"]: row for row in releases.told(loaded.folder, live.bundle if live else "")}
+    held_out = opened(loaded.folder, ours) if ours else None
     if as_json:
-        told = {"schema_version": 1, "name": loaded.spec.name, "bundle_in_project": ours}
+        told = {"schema_version": 1, "name": loaded.spec.name, "bundle_in_project": ours, "held_out": held_out}
         release = known.get(live.bundle) if live else None
         number = release["number"] if release else None
         print(json.dumps({**told, "live": asdict(live) if live else None, "release": number}, indent=1))
         return
     if live is None:
         print(f"{loaded.spec.name}: nothing is live. `specml deploy` starts it.")
-        return
-    _show(loaded.spec.name, live, known.get(live.bundle))
-    if ours not in ("", live.bundle):
-        print(f"  {_other(ours, known.get(ours))}")
+    else:
+        _show(loaded.spec.name, live, known.get(live.bundle))
+        if ours not in ("", live.bundle):
+            print(f"  {_other(ours, known.get(ours))}")
+    if held_out is not None:
+        changed = f" {len(held_out['changes'])} thresholds were changed meanwhile." if held_out["changes"] else ""
+        print(f"  {openings_in_words(held_out)}{changed}")
 
 
 def _show(name: str, live: Deployment, release: dict[str, Any] | None) -> None:

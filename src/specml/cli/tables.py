@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from specml import admission, durations
 from specml.bundle import RELEASE, VERDICTS
 from specml.card import CHOICE, mean_of, number
 from specml.files import digest, read_json
+from specml.verdicts import bound, change_in_words, opened, openings_in_words, ranked
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from rich.console import Console
     from rich.padding import Padding
     from rich.table import Table
+    from rich.text import Text
 
+SLICES = 5
+"""Slices of one gate that are told of those that do not hold."""
+CHANGES = 10
+"""Changes after the first opening that are told, the last ones."""
+BAR, ROOMY = 24, 110
+"""Columns of a drawn interval, and those that the terminal must have for it."""
 MARKS = {"holds": "✔ ", "refused": "✖ ", "not measured": "? "}
 
 
@@ -42,6 +52,11 @@ def gates(folder: Path) -> dict[str, Any]:
     """The verdicts by gate."""
     found = read_json(folder / VERDICTS)["gates"]
     return admission.waived(dict(sorted(found.items())), _release(folder))
+
+
+def openings(folder: Path) -> dict[str, Any] | None:
+    """How often the held-out rows were opened by which the verdicts came; None: not recorded here."""
+    return opened(folder, read_json(folder / VERDICTS)["bundle"])
 
 
 def idle_waivers(folder: Path) -> list[str]:
@@ -79,22 +94,74 @@ def taken(rows: list[dict[str, Any]]) -> Padding:
     return Padding(Text(told), (0, 0, 1, 2))
 
 
-def gates_table(verdicts: dict[str, Any]) -> Table:
-    """The verdicts, and under a disparity gate the groups that do not hold; fits into 80 columns."""
-    table = plain("gate", "verdict", "wanted", "value", "interval", "n")
+def gates_table(verdicts: dict[str, Any], *, bars: bool = False) -> Table:
+    """The verdicts, and under each the slices that do not hold, or the worst that does; fits into 80 columns.
+
+    ``bars``: with each interval drawn against its threshold, for which 110 columns are needed.
+    """
+    table = plain("gate", "verdict", "wanted", "value", "interval", *([""] if bars else []), "n")
+
+    def row(name: str, word: str, wanted: str, value: str, measured: dict[str, Any], drawn: list[Text]) -> None:
+        table.add_row(name, word, wanted, value, _span(measured), *drawn, f"{measured['n']:,}")
+
     for name, gate in verdicts.items():
         word = MARKS[gate["outcome"]] + gate["outcome"]
         if gate.get("waiver", {}).get("state") == admission.USED:
             word += " (waived)"
         elif gate["outcome"] != "holds" and not admission.stops(gate):
             word += " (told)"
+        limit = bound(gate["threshold"])
         # A gate may hold without a measured value: the first release has no champion.
         value = "-" if gate["value"] is None and gate["outcome"] == "holds" else number(gate["value"])
-        table.add_row(name, word, gate["threshold"], value, _span(gate), f"{gate['n']:,}")
-        for one in gate["slices"]:
-            if one["outcome"] != "holds":
-                table.add_row(f" {one['name']}", one["outcome"], "", number(one["value"]), _span(one), f"{one['n']:,}")
+        row(name, word, gate["threshold"], value, gate, [bar(gate, limit)] if bars else [])
+        worst = ranked(gate)
+        shown = [one for one in worst if one["outcome"] != "holds"][:SLICES] or worst[:1]
+        for one in shown:
+            outcome = "holds (worst)" if one["outcome"] == "holds" else one["outcome"]
+            row(f" {one['name']}", outcome, "", number(one["value"]), one, [bar(one, limit)] if bars else [])
+        if left := sum(one["outcome"] != "holds" for one in worst) - len(shown) if len(shown) == SLICES else 0:
+            table.add_row(f" and {left} more")
     return table
+
+
+def bar(measured: dict[str, Any], limit: float | None) -> Text:
+    """The interval, the value ``●`` in it, and the threshold ``┃``; green, red or yellow where there are colours."""
+    from rich.text import Text
+
+    found, value = measured["interval"] or {}, measured["value"]
+    low, high = found.get("low", value), found.get("high", value)
+    known = [one for one in (low, high, limit) if one is not None and math.isfinite(one)]
+    if value is None or not math.isfinite(value) or not known:
+        return Text("")
+    start, end = min(known), max(known)
+
+    def cell(one: float) -> int:
+        share = (one - start) / (end - start) if end > start else 0.5
+        return 1 + round(min(max(share, 0.0), 1.0) * (BAR - 3))
+
+    cells = [" "] * BAR
+    for place in range(cell(low), cell(high) + 1):
+        cells[place] = "━"
+    cells[cell(value)] = "●"
+    if limit is not None:
+        cells[cell(limit)] = "╋" if cells[cell(limit)] == "●" else "┃"
+    return Text("".join(cells), style={"holds": "green", "refused": "red"}.get(measured["outcome"], "yellow"))
+
+
+def roomy(out: Console) -> bool:
+    """Whether bars are drawn: on a terminal that is wide enough."""
+    return out.is_terminal and out.width >= ROOMY
+
+
+def held_out(told: dict[str, Any] | None) -> list[Padding]:
+    """How often the held-out rows were opened, and what was changed in between."""
+    from rich.padding import Padding
+    from rich.text import Text
+
+    changes = told["changes"] if told else []
+    left = [f"  and {len(changes) - CHANGES} changes before that"] if len(changes) > CHANGES else []
+    lines = [openings_in_words(told), *left, *(f"  {change_in_words(one)}" for one in changes[-CHANGES:])]
+    return [Padding(Text(line), (0, 0, 0, 2)) for line in lines]
 
 
 def remarks(verdicts: dict[str, Any]) -> list[Padding]:

@@ -67,7 +67,7 @@ def diff(before: Spec, after: Spec) -> Diff:
     weakened = tuple(strictness.weakened(was, now))
     told = ("gates", *(one.key for one in weakened))
     values = [ruled_spec(plan.params) for plan in plans]
-    names = [{label for label, *_ in _labelled(plan)} for plan in plans]
+    names = [{label for label, *_ in labelled(plan)} for plan in plans]
     return Diff(
         reruns=tuple(_reruns(*plans)),
         gone=tuple(sorted(names[0] - names[1])),
@@ -79,10 +79,10 @@ def diff(before: Spec, after: Spec) -> Diff:
 
 def _reruns(before: Plan, after: Plan) -> Iterator[Rerun]:
     """Stages that DVC would not skip; of the spec's own file, which ``guard`` reads, nothing is known here."""
-    known = {label: (params, deps) for label, params, deps, _ in _labelled(before)}
+    known = {label: (params, deps) for label, params, deps, _ in labelled(before)}
     changed = list(differences(before.params, after.params))
     anew: set[str] = set()
-    for label, params, deps, outs in _labelled(after):
+    for label, params, deps, outs in labelled(after):
         if label not in known:
             yield Rerun(label, new=True)
             anew |= outs
@@ -95,7 +95,7 @@ def _reruns(before: Plan, after: Plan) -> Iterator[Rerun]:
             anew |= outs
 
 
-def _labelled(plan: Plan) -> Iterator[tuple[str, tuple[str, ...], set[str], set[str]]]:
+def labelled(plan: Plan) -> Iterator[tuple[str, tuple[str, ...], set[str], set[str]]]:
     """Each stage as DVC knows it, with the parameters and files that it reads, and what it writes."""
     for stage in plan.stages:
         for key in stage.keys or ("",):
