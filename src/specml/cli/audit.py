@@ -73,7 +73,8 @@ def show(path: Path | None, events: tuple[str, ...], last: int | None, as_json: 
     table = plain("seq", "time (UTC)", "event", "facts")
     for record in kept:
         time = record.time[:19].replace("T", " ")
-        table.add_row(str(record.seq), time, record.event, Text(_words(record.facts)))
+        facts = {key: value for key, value in record.facts.items() if key != "options"}  # whose digests are told
+        table.add_row(str(record.seq), time, record.event, Text(_words(facts)))
     Console(highlight=False, width=None if sys.stdout.isatty() else 120).print(table)
 
 

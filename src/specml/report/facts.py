@@ -20,6 +20,7 @@ from specml.files import digest, read_json
 from specml.ledger import LedgerError
 from specml.load import validate as validated
 from specml.stages import compare, explore, feasibility, package, prepare, select, train, validate
+from specml.verdicts import opened
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,6 +64,8 @@ class Facts:
     """None when the bundle that was judged has not come to a release."""
     approved: list[str] | None
     """Who has approved it so far; None where nobody must, or a ledger that was changed does not tell."""
+    held_out: dict[str, Any] | None
+    """How often the held-out rows were opened (see ``verdicts.opened``); None where that is not recorded here."""
     importance: dict[str, Any] | None
     compared: dict[str, Any] | None
     """What a mitigation did to the groups; None where there is none."""
@@ -118,6 +121,7 @@ def gather(folder: Path) -> Facts:
         trained={name: _trained(folder, name) for name in names},
         release=release,
         approved=_approved(folder, release),
+        held_out=opened(folder, evidence["bundle"]),
         importance=_optional(folder / validate.IMPORTANCE),
         compared=_optional(folder / compare.OUT) if spec.mitigation.asked else None,
         bundle=bundle,

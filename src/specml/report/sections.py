@@ -6,6 +6,7 @@ import re
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from specml import admission
 from specml.admission import stops
 from specml.card import (
     COMPARED,
@@ -35,9 +36,10 @@ from specml.explain import UNITS
 from specml.metrics import TABLE
 from specml.report import svg
 from specml.stages import compare, explore, feasibility, prepare, release, select, train, validate
+from specml.verdicts import bound, change_in_words, openings_in_words, ranked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from markupsafe import Markup
 
@@ -49,6 +51,8 @@ COLUMNS = 200
 """Columns of the data that are shown; the file tells of the others."""
 BARS = 25
 SHOWN_GROUPS = 60
+CHANGES = 20
+"""Changes of thresholds that are told, the last ones."""
 FEWEST = 10
 """Rows that a category must have for its name to be shown."""
 TOP = 3
@@ -72,7 +76,9 @@ def sections(facts: Facts) -> dict[str, Any]:
         "leaderboard": _leaderboard(facts),
         "winner": _winner(facts),
         "gates": _gates(facts),
-        "disparity": list(_disparity(facts)),
+        "held_out": _opened(facts),
+        "disparity": list(_sliced(facts, disparity=True)),
+        "slices": list(_sliced(facts, disparity=False)),
         "mitigation": _mitigation(facts),
         "importance": _importance(facts),
         "serving": _serving(facts),
@@ -105,7 +111,7 @@ def _verdict(facts: Facts) -> dict[str, Any]:
     elif release["admitted"]:
         told = [name for name, gate in sorted(facts.evidence["gates"].items()) if gate["outcome"] != "holds"]
         state, word = "ok", "Released"
-        why = f"no gate stops it; {', '.join(told)} does not hold, which is told only" if told else "every gate holds"
+        why = f"no gate stops it; {', '.join(map(_let_pass(facts), told))}" if told else "every gate holds"
     else:
         state, word, why = "bad", "Not released", "see the release"
     holding = sum(gate["outcome"] == "holds" for gate in facts.evidence["gates"].values())
@@ -124,6 +130,19 @@ def _verdict(facts: Facts) -> dict[str, Any]:
     ]
     changed = ", ".join(facts.changed[:TOP]) + (" and more" if len(facts.changed) > TOP else "")
     return {"state": state, "word": word, "why": why, "tiles": tiles, "chips": chips, "changed": changed}
+
+
+def _let_pass(facts: Facts) -> Callable[[str], str]:
+    """What let a gate pass that does not hold, in words."""
+
+    def words(name: str) -> str:
+        gate = facts.evidence["gates"][name]
+        waiver = gate.get("waiver")
+        return f"{name} is {gate['outcome']}, " + (
+            f"waived until {waiver['expires']}" if waiver else "which is told only"
+        )
+
+    return words
 
 
 def _problem(facts: Facts) -> list[tuple[str, str]]:
@@ -458,36 +477,57 @@ def _gates(facts: Facts) -> list[dict[str, Any]]:
 
 
 def _gate(name: str, gate: dict[str, Any]) -> dict[str, Any]:
-    bound, found, value = _bound(gate["threshold"]), gate["interval"] or {}, gate["value"]
-    low, high = found.get("low"), found.get("high")
-    known = [v for v in (value, low, high, bound) if v is not None]
-    state = STATES[gate["outcome"]]
+    limit, worst = bound(gate["threshold"]), next(iter(ranked(gate)), None)
+    ends = [end for one in (gate, worst) if one for end in (one["value"], *_ends(one))]
+    span = svg.padded([end for end in (*ends, limit) if end is not None], 0.12)
+    waiver = gate.get("waiver")
     return {
         "name": name,
         "type": gate["type"],
-        "state": state,
-        "word": outcome(gate),
         "threshold": gate["threshold"] or "none",
-        "value": number(value),
-        "interval": interval(gate),
-        "n": gate["n"],
         "reason": svg.cut(gate["reason"], 2000),
-        "drawing": svg.interval(value, low, high, bound, svg.padded(known, 0.12), state),
+        "waiver": f"Waiver {waiver['name']}, {svg.cut(admission.words(waiver), 2000)}." if waiver else "",
+        "rows": gate.get("rows", ()),
+        **_measured(gate, limit, span),
+        "word": outcome(gate),
+        "worst": worst and {"name": svg.cut(worst["name"], LONGEST), **_measured(worst, limit, span)},
     }
 
 
-def _bound(threshold: str) -> float | None:
-    found = re.search(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?", threshold)
-    return float(found[0]) if found else None
+def _measured(one: dict[str, Any], limit: float | None, span: svg.Point) -> dict[str, Any]:
+    """A gate or slice beside the threshold."""
+    state = STATES[one["outcome"]]
+    return {
+        "state": state,
+        "word": one["outcome"],
+        "value": number(one["value"]),
+        "interval": interval(one),
+        "n": one["n"],
+        "drawing": svg.interval(one["value"], *_ends(one), limit, span, state),
+    }
 
 
-def _disparity(facts: Facts) -> Iterator[dict[str, Any]]:
+def _ends(one: dict[str, Any]) -> tuple[float | None, float | None]:
+    found = one["interval"] or {}
+    return found.get("low"), found.get("high")
+
+
+def _opened(facts: Facts) -> dict[str, Any]:
+    """How often the held-out rows were opened, and which thresholds were changed afterwards."""
+    changes = facts.held_out["changes"] if facts.held_out else []
+    return {
+        "words": openings_in_words(facts.held_out),
+        "changes": [(svg.cut(change_in_words(one), 2000), one["loosened"]) for one in changes[-CHANGES:]],
+        "left_out": max(0, len(changes) - CHANGES),
+    }
+
+
+def _sliced(facts: Facts, *, disparity: bool) -> Iterator[dict[str, Any]]:
     for name, gate in sorted(facts.evidence["gates"].items()):
-        if not gate["slices"]:
+        if not gate["slices"] or disparity is not (gate["type"] == "group_disparity"):
             continue
-        order = {"refused": 0, "not measured": 1, "holds": 2}
-        ranked = sorted(gate["slices"], key=lambda one: order[one["outcome"]])[:SHOWN_GROUPS]
-        shown = [one for one in gate["slices"] if one in ranked]
+        kept = ranked(gate)[:SHOWN_GROUPS]
+        shown = [one for one in gate["slices"] if one in kept]
         rows = [_group(one) for one in shown]
         declared = facts.spec.gates.get(name)
         yield {
@@ -497,7 +537,7 @@ def _disparity(facts: Facts) -> Iterator[dict[str, Any]]:
             "threshold": gate["threshold"],
             "word": outcome(gate),
             "state": STATES[gate["outcome"]],
-            "drawing": svg.groups(rows, _bound(gate["threshold"]), f"{name}: groups beside the threshold"),
+            "drawing": svg.groups(rows, bound(gate["threshold"]), f"{name}: groups beside the threshold"),
             "rows": [(svg.cut(one["name"], LONGEST), one["n"], number(one["value"]), interval(one), one["outcome"],
                       STATES[one["outcome"]], svg.cut(one["note"], 3 * LONGEST)) for one in shown],
             "left_out": len(gate["slices"]) - len(shown),
