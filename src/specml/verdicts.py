@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from specml import holdout, strictness
+from specml import gates, holdout, strictness  # noqa: F401 - gates say themselves which way their options go
 from specml.ledger import LedgerError
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ import polars as pl
 import pytest
 from typing_extensions import override
 
-from specml import admission, ledger, report
-from specml.bundle import RELEASE
+from specml import admission, holdout, ledger, report
+from specml.bundle import RELEASE, VERDICTS
 from specml.compile import compile_plan
 from specml.compile.dvc import params_yaml
 from specml.errors import SpecmlError
@@ -215,6 +215,66 @@ def test_who_approved_is_told_as_far_as_the_ledger_tells(project: Path) -> None:
         path.write_bytes(whole)
         (project / ledger.HEAD).unlink()
         known.unlink()
+
+
+def test_the_worst_slice_and_the_rows_behind_a_verdict_are_told(project: Path) -> None:
+    path = project / VERDICTS
+    whole = path.read_bytes()
+    told = json.loads(whole)
+    ends = {"confidence": 0.95, "method": "wilson"}
+    slices = [
+        {"name": "mild", "n": 90, "value": 0.7, "interval": {"low": 0.6, "high": 0.8, **ends}, "outcome": "holds"},
+        {
+            "name": f"bad {EVIL}",
+            "n": 70,
+            "value": 0.2,
+            "interval": {"low": 0.1, "high": 0.3, **ends},
+            "outcome": "refused",
+        },
+        {"name": "few", "n": 3, "value": None, "interval": None, "outcome": "not measured"},
+    ]
+    told["gates"]["parts"] = {
+        **told["gates"]["baseline"], "type": "slices", "outcome": "refused", "threshold": "≥ 0.5", "rows": [4, 17, 171],
+        "slices": [{**one, "note": ""} for one in slices],
+    }  # fmt: skip
+    try:
+        path.write_text(json.dumps(told))
+        text = report.html(project)
+    finally:
+        path.write_bytes(whole)
+    Page(text)
+    part = text.partition('id="gates"')[2].partition("</section>")[0]
+    worst = part.partition("<b>parts</b>")[2].partition('class="worst"')[2].partition("</tr>")[0]
+    assert "bad &lt;script&gt;" in worst
+    assert 'class="word bad">refused' in worst
+    assert "3 held-out rows behind it" in part
+    assert "4, 17, 171, counted from 0 on" in part
+    assert "<code>specml gate --rows parts</code>" in part
+    sliced = text.partition('id="slices"')[2].partition("</section>")[0]
+    assert "mild" in sliced
+    assert "for every group beside the one with the highest rate" not in sliced
+
+
+def test_how_often_the_held_out_rows_were_opened_is_told(project: Path) -> None:
+    for name in (ledger.HEAD, ledger.FILE):
+        (project / name).unlink(missing_ok=True)
+    assert "How often the held-out rows were opened is not recorded here." in report.html(project)
+    told = json.loads((project / VERDICTS).read_text())
+    rows, gate = project / "artifacts/prepare/test.parquet", {"type": "metric", "metric": f"m{EVIL}", "min": 0.9}
+    try:
+        for least in (0.9, 0.8, 0.85):
+            wanted = {"auc": {**gate, "min": least}}
+            holdout.register(project, bundle=told["bundle"], rows=rows, labels="x", gates=wanted, files=())
+        text = report.html(project)
+    finally:
+        (project / ledger.HEAD).unlink()
+        (project / ledger.FILE).unlink()
+    assert "The held-out rows were opened 3 times since 20" in text
+    changes = re.findall(r"<li([^>]*)>auc changed before opening (\d), [^:]*:\d\d UTC: ([^<]*)</li>", text)
+    assert changes == [
+        (' class="word bad"', "2", "min 0.9 → 0.8 (loosened)"),
+        ("", "3", "min 0.8 → 0.85 (tightened)"),
+    ]
 
 
 def test_a_bundle_that_was_not_judged_is_not_called_released(project: Path) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 from typing import Any
 
+import pytest
 from rich.console import Console
 
-from specml.cli.tables import gates_table, remarks
+from specml.cli.tables import BAR, bar, gates_table, held_out, remarks, roomy
 
 
 def verdict(outcome: str, **facts: Any) -> dict[str, Any]:
@@ -46,3 +47,65 @@ def test_only_gates_that_stop_nothing_are_explained() -> None:
         "stop": verdict("refused"),
     })  # fmt: skip
     assert [name for name in ("kept", "told", "open", "stop") if f"  {name}: a reason" in text] == ["told", "open"]
+
+
+def group(name: str, low: float, outcome: str = "holds") -> dict[str, Any]:
+    return verdict(outcome, value=low + 0.1, interval={"low": low, "high": low + 0.2}) | {"name": name}
+
+
+def test_the_worst_slice_stands_under_its_gate() -> None:
+    slices = [group("mild", 0.85), group("worst", 0.81), group("best", 0.95)]
+    text = shown({"fair": verdict("holds", slices=slices), "auc": verdict("holds")})
+    assert [line.split()[0] for line in text.splitlines()[2:] if line.strip()] == ["fair", "worst", "auc"]
+    assert "holds (worst)" in text
+    upper = shown({"error": verdict("holds", threshold="≤ 0.8", slices=slices)})
+    assert " best " in upper
+    many = [group(f"g{i}", i / 10, "refused") for i in range(8)]
+    lines = shown({"fair": verdict("refused", slices=many)}).splitlines()
+    assert [line.split()[0] for line in lines if line.startswith(" ")] == ["g0", "g1", "g2", "g3", "g4", "and"]
+    assert lines[-1].strip() == "and 3 more"
+
+
+@pytest.mark.parametrize(
+    ("low", "value", "high", "limit", "drawn"),
+    [
+        (0.0, 0.5, 1.0, 2.0, " ━━━━━━●━━━━━          ┃ "),
+        (0.0, 0.5, 1.0, 0.0, " ┃━━━━━━━━━━●━━━━━━━━━━━ "),
+        (0.0, 0.5, 1.0, 0.5, " ━━━━━━━━━━━╋━━━━━━━━━━━ "),
+        (None, 3e-8, None, 1e-5, " ●                     ┃ "),
+        (None, None, None, 0.5, ""),
+        (None, 0.5, None, None, "            ●            "),
+        (None, float("nan"), None, 0.5, ""),
+    ],
+)
+def test_an_interval_is_drawn_against_its_threshold(
+    low: float | None, value: float | None, high: float | None, limit: float | None, drawn: str
+) -> None:
+    found = {"low": low, "high": high} if low is not None else None
+    text = bar({"outcome": "holds", "value": value, "interval": found}, limit).plain
+    assert text.rstrip() == drawn.rstrip()
+    assert len(text) in (0, BAR)
+
+
+def test_bars_want_a_wide_terminal() -> None:
+    def console(width: int, *, terminal: bool) -> Console:
+        return Console(file=io.StringIO(), width=width, force_terminal=terminal)
+
+    assert roomy(console(120, terminal=True))
+    assert not roomy(console(100, terminal=True))
+    assert not roomy(console(120, terminal=False))
+    out = io.StringIO()
+    wide = Console(file=out, width=110, color_system=None)
+    wide.print(gates_table({"auc": verdict("holds")}, bars=True))
+    assert "●" in out.getvalue()
+    assert max(map(len, out.getvalue().splitlines())) <= 110
+
+
+def test_only_the_last_changes_are_told() -> None:
+    change = {"opening": 2, "time": "2026-11-26T10:00:00.000Z", "gate": "auc", "way": "added", "moves": []}
+    told = {"opened": 13, "shown": 0, "first": "2026-11-26T09:00", "changes": [change] * 12, "altered": ""}
+    out = io.StringIO()
+    Console(file=out, width=100).print(*held_out(told))
+    assert "opened 13 times since 2026-11-26" in out.getvalue()
+    assert "and 2 changes before that" in out.getvalue()
+    assert out.getvalue().count("was added") == 10

@@ -70,7 +70,7 @@ def outlook(result: Compiled, folder: Path) -> list[dict[str, Any]]:
             label = f"{stage.name}@{key}" if key else stage.name
             why = _why(stage, key, edited, rerun, changed.get(label) if in_place else unknown)
             outs = {out.replace("${key}", key) for out in stage.outs}
-            if why and why != ASKED:
+            if why and why != ASKED and stage.name != "guard":  # whose output never changes
                 rerun |= outs
             rows.append({"stage": label, "runs": bool(why), "why": why or "unchanged"})
     ours = {row["stage"] for row in rows}
@@ -90,6 +90,7 @@ def untrained(result: Compiled, folder: Path) -> list[str]:
         needed.add(name := left.pop())
         left += [maker for dep in reads[name] if (maker := made.get(dep)) and maker not in needed]
     rows = outlook(result, folder)
+    needed.discard("guard")
     return [row["stage"] for row in rows if row["stage"] in needed and row["runs"] and row["why"] != ASKED]
 
 

@@ -24,7 +24,7 @@ SLICES = 5
 """Slices of one gate that are told of those that do not hold."""
 CHANGES = 10
 """Changes after the first opening that are told, the last ones."""
-BAR, ROOMY = 24, 110
+BAR, ROOMY = 25, 110
 """Columns of a drawn interval, and those that the terminal must have for it."""
 MARKS = {"holds": "✔ ", "refused": "✖ ", "not measured": "? "}
 
