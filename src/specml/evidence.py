@@ -115,6 +115,11 @@ class Answers(NamedTuple):
 class Server(Protocol):
     """The packaged model behind HTTP, as it is deployed: one replica, on this machine's loopback."""
 
+    path: str
+    """Where it takes tensors by the Open Inference Protocol."""
+    max_rows: int
+    """Of one request, at most."""
+
     def answer(self, rows: pl.DataFrame) -> Answers:
         """What it answers to rows, by the Open Inference Protocol."""
 
@@ -203,6 +208,9 @@ class Evidence:
     """The project's, for gates that name ``files``."""
     metric: str = ""
     """The problem's primary metric."""
+    directions: dict[str, int] = field(default_factory=dict)
+    """Columns with a declared direction: 1 where the score of the positive class, or the prediction, may only rise
+    with the value, -1 where it may only fall; for gates of which ``reads_directions`` is true."""
     costs: np.ndarray | None = None
     """What each row cost as it was decided, float64 [n], NaN where that is not known; None where the spec names no
     costs."""
@@ -239,6 +247,13 @@ class Evidence:
             serial=self.serial and replace(self.serial, number=self.serial.number[rows]),
             champion=None if self.champion is None else champion,
         )
+
+    def evenly(self, most: int) -> np.ndarray:
+        """Numbers of the rows, of ``most`` of them at most, evenly spaced."""
+        import numpy as np
+
+        n = len(self.y)
+        return np.unique(np.linspace(0, n - 1, min(n, most)).astype(np.int64))
 
     def at(self, rows: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None]:
         """``y, scores, decisions, weight`` of some rows: what ``Metric.measure`` takes."""
@@ -352,3 +367,16 @@ def wilson(successes: float, n: float, confidence: float) -> Interval:
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     return Interval(low=max(0.0, centre - half), high=min(1.0, centre + half), confidence=confidence, method="wilson")
+
+
+def exact(successes: int, n: int, confidence: float) -> Interval:
+    """The exact interval for a proportion, from the binomial's tails (Clopper & Pearson 1934, *Biometrika* 26:404-413).
+
+    Never too short, also where the proportion is 0 or 1.
+    """
+    from scipy.special import betaincinv
+
+    outside = (1 - confidence) / 2
+    low = float(betaincinv(successes, n - successes + 1, outside)) if successes else 0.0
+    high = float(betaincinv(successes + 1, n - successes, 1 - outside)) if successes < n else 1.0
+    return Interval(low=low, high=high, confidence=confidence, method="clopper-pearson")

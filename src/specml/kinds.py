@@ -372,13 +372,18 @@ class Gate(Component):
     def against_champion(self) -> bool:
         """Whether ``check`` asks for ``evidence.champion``; the plan then has a stage that fetches it.
 
-        Of a gate that always does, it is a ``ClassVar``; so with the other two.
+        Of a gate that always does, it is a ``ClassVar``; so with the others.
         """
         return False
 
     @property
     def reads_training(self) -> bool:
         """Whether ``check`` asks for ``evidence.training``."""
+        return False
+
+    @property
+    def reads_directions(self) -> bool:
+        """Whether ``check`` asks for ``evidence.directions``."""
         return False
 
     @property

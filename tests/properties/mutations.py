@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from specml.load.document import Path as Keys
-from specml.load.document import read
+from specml.document import Path as Keys
+from specml.document import read
 from specml.load.known import at, child, keys, members
 
 Text = list[str]

@@ -10,8 +10,8 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from specml.cli import main
+from specml.document import read
 from specml.load import load
-from specml.load.document import read
 from specml.load.render import render, values
 from specml.load.schema import schema
 

@@ -12,11 +12,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from specml import component
+from specml.document import Path as Keys
+from specml.document import read_file
 from specml.errors import Problem, SpecError
 from specml.load import loosening, wording
 from specml.load.compose import compose, tuples
-from specml.load.document import Path as Keys
-from specml.load.document import read_file
 from specml.load.reference import References, dotted
 from specml.load.repair import repaired
 from specml.spec import Spec

@@ -14,8 +14,8 @@ from difflib import get_close_matches
 from pathlib import Path as File
 from typing import TYPE_CHECKING, Any
 
+from specml.document import Path, quoted
 from specml.errors import Problem, SpecError, first_line
-from specml.load.document import Path, quoted
 from specml.load.layers import Layer, drop_old_variants, long, marked, nested, values
 from specml.load.overrides import Setting, parse
 from specml.load.presets import Presets, defaults_of
@@ -24,7 +24,7 @@ from specml.load.reference import dotted
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from specml.load.document import Document
+    from specml.document import Document
 
 ORDER = "__specml__"
 """The root key under which each file signs: it tells the order in which Hydra merged them."""

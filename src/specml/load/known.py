@@ -11,7 +11,7 @@ from specml.spec import Spec
 from specml.values import Secret
 
 if TYPE_CHECKING:
-    from specml.load.document import Path
+    from specml.document import Path
 
 
 def members(annotation: Any) -> tuple[Any, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from specml.load.document import Path
+from specml.document import Path
 from specml.load.known import found, is_component
 
 if TYPE_CHECKING:

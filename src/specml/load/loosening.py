@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path as File
 
-    from specml.load.document import Document, Path
+    from specml.document import Document, Path
 
 GUARDED = ("gates", "compliance")
 HINT = "An override may only tighten. Change the spec, or have the gate waived there (compliance.waivers)."

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from specml.document import CODE_KEYS, HUSH, MAX_DEPTH, MAX_KEY, Path
 from specml.errors import Problem, first_line
-from specml.load.document import CODE_KEYS, HUSH, MAX_DEPTH, MAX_KEY, Path
 from specml.values import Secret
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from difflib import get_close_matches
 from pathlib import Path as File
 from typing import TYPE_CHECKING, Any
 
+from specml.document import Document, Path, read_file
 from specml.errors import Problem, SpecError
-from specml.load.document import Document, Path, read_file
 from specml.spec import Spec
 
 if TYPE_CHECKING:

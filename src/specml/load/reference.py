@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from specml.document import Path
 from specml.errors import Problem
-from specml.load.document import Path
 from specml.load.known import child, is_secret
 from specml.values import Secret
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from specml.load.document import Path, plain, quoted
+from specml.document import Path, plain, quoted
 from specml.values import Secret
 
 if TYPE_CHECKING:

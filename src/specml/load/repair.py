@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from specml.document import Path
 from specml.load import known, wording
-from specml.load.document import Path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -6,9 +6,9 @@ import re
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
+from specml.document import HUSH, Path
 from specml.errors import Problem
 from specml.load import known
-from specml.load.document import HUSH, Path
 from specml.load.reference import dotted
 from specml.spec import Spec
 from specml.values import Secret

@@ -60,14 +60,20 @@ class Served:
     """A ``evidence.Server`` at a port of loopback; ``read`` makes answers of the graph's outputs."""
 
     def __init__(
-        self, port: int, contract: Contract, test: pl.DataFrame, read: Callable[[list[dict[str, np.ndarray]]], Answers]
+        self,
+        port: int,
+        contract: Contract,
+        test: pl.DataFrame,
+        read: Callable[[list[dict[str, np.ndarray]]], Answers],
+        max_rows: int,
     ) -> None:
+        self.path, self.max_rows = f"/v2/models/{contract.name}/infer", max_rows
         self._port, self._contract, self._test, self._read = port, contract, test, read
         self._connection = self._connected()
 
     def answer(self, rows: pl.DataFrame) -> Answers:
         """What it answers to rows, by the Open Inference Protocol."""
-        return self._read([self._outputs(part) for part in rows.iter_slices(MOST_ROWS)])
+        return self._read([self._outputs(part) for part in rows.iter_slices(min(MOST_ROWS, self.max_rows))])
 
     def ask(self, path: str, body: bytes, kind: str = "application/json") -> tuple[int, bytes]:
         """Status and body of the answer to a ``POST``."""
@@ -88,7 +94,7 @@ class Served:
         """The seconds that each of ``calls`` requests for ``rows`` rows took, and those of all together."""
         import numpy as np
 
-        path, height = self._path(), self._test.height
+        path, height = self.path, self._test.height
         taken = [self._test[(np.arange(rows) + start * rows) % height] for start in range(min(64, 1 + 4096 // rows))]
         bodies = [json.dumps({"inputs": self._tensors(part)}).encode() for part in taken]
         seconds: list[list[float]] = [[] for _ in range(connections)]
@@ -120,16 +126,13 @@ class Served:
     def _connected(self) -> http.client.HTTPConnection:
         return http.client.HTTPConnection("127.0.0.1", self._port, timeout=TIMEOUT)
 
-    def _path(self) -> str:
-        return f"/v2/models/{self._contract.name}/infer"
-
     def _tensors(self, rows: pl.DataFrame) -> list[dict[str, Any]]:
         return [_tensor(one.name, feature_array(rows, one)) for one in self._contract.inputs]
 
     def _outputs(self, rows: pl.DataFrame) -> dict[str, np.ndarray]:
         import numpy as np
 
-        status, raw = self.ask(self._path(), json.dumps({"inputs": self._tensors(rows)}).encode())
+        status, raw = self.ask(self.path, json.dumps({"inputs": self._tensors(rows)}).encode())
         if status != 200:
             raise StageFailed(f"the bundle's server refuses held-out rows: {json.loads(raw).get('error', status)}")
         told = self._contract.outputs()

@@ -76,6 +76,7 @@ def declare(spec: Spec) -> Stage:
             "problem.quantiles",
             "problem.task",
             "search.seed",
+            *(("features.columns",) if _directed(spec) else ()),
             *(SERVING if any(gate.asks_server for gate in spec.gates.values()) else ()),
         ),
         deps=(
@@ -289,6 +290,7 @@ def _gather(work: Work, layout: Layout, test: pl.DataFrame, contract: Contract, 
         folds=tuple(next(row["folds"] for row in choice["leaderboard"] if row["candidate"] == choice["candidate"])),
         folder=work.folder,
         metric=work.spec.problem.metric,
+        directions=_directions(work.spec) if _directed(work.spec) else {},
         costs=_each(work.spec, test[layout.target].to_numpy(), decisions),
         ends=ends,
         native_ends=model.interval(native) if model.interval else None,
@@ -324,6 +326,16 @@ def _training(work: Work, layout: Layout, asked: Asked) -> Evidence:
         metric=work.spec.problem.metric,
         ends=ends,
     )
+
+
+def _directed(spec: Spec) -> bool:
+    return any(gate.reads_directions for gate in spec.gates.values())
+
+
+def _directions(spec: Spec) -> dict[str, int]:
+    """The columns of which the spec says in which direction alone the score may move with them."""
+    told = {name: getattr(feature, "monotone", None) for name, feature in spec.features.columns.items()}
+    return {name: 1 if one == "increasing" else -1 for name, one in told.items() if one is not None}
 
 
 def _each(spec: Spec, y: np.ndarray, decisions: np.ndarray | None) -> np.ndarray | None:

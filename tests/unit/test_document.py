@@ -7,8 +7,8 @@ import tracemalloc
 
 import pytest
 
+from specml.document import read
 from specml.errors import Problem, SpecError
-from specml.load.document import read
 
 
 def problem(raw: bytes) -> Problem:
