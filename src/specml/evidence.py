@@ -331,6 +331,17 @@ def bounded(
     )
 
 
+def seldom(name: str, failing: int, n: int, interval: Callable[[int], Interval], maximum: float) -> Verdict:
+    """The verdict on a share of ``n`` rows that must stay within ``maximum``, by ``interval`` of so many failing.
+
+    Not measured where even no failing row would prove it, unless more fail than are allowed.
+    """
+    if n == 0 or (failing <= maximum * n and interval(0).high > maximum):
+        reason = f"{n} rows are too few to tell that {name} is {maximum:g} at most."
+        return Verdict(outcome="not measured", reason=reason, n=n, threshold=f"≤ {maximum:g}")
+    return bounded(name, failing / n, interval(failing), n, maximum=maximum)
+
+
 def accused(
     name: str, value: float, interval: Interval, n: int, *, minimum: float | None = None, maximum: float | None = None
 ) -> Verdict:

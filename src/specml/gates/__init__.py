@@ -11,6 +11,7 @@ from specml.gates import (
     latency,
     metric,
     parity,
+    robustness,
     size,
     throughput,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "latency",
     "metric",
     "parity",
+    "robustness",
     "size",
     "throughput",
 ]
