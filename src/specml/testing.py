@@ -218,6 +218,7 @@ class BlindServer:
     """A server that answers NaN."""
 
     def __init__(self, server: Server) -> None:
+        self.path, self.max_rows = server.path, server.max_rows
         self.ask = server.ask
         self.timed = server.timed
         self._server = server

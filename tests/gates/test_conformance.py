@@ -52,7 +52,12 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
         Example({"metric": "log_loss", "max": 1.0}, CLASSES),
         Example({"metric": "r2", "min": 0.1}, ("regression",)),
     ),
+    "monotonicity": (Example({"columns": {"age": "increasing"}, "tolerance": 0.9}, ("binary", "regression")),),
     "parity": (Example({}),),
+    "robustness": (
+        Example({"max": 0.9, "perturbations": ("noise", "rounding")}),
+        Example({"max": 0.9, "max_loss": 0.9, "perturbations": ("noise",)}, ("binary",)),
+    ),
     "size": (Example({"max": 50_000_000}),),
     "throughput": (Example({"min": 1.0}),),
 }

@@ -51,7 +51,7 @@ def test_the_other_direction_is_refused_with_rows_and_what_to_do(kept: Evidence)
     assert [one.outcome for one in verdict.slices] == ["refused", "holds"]
     assert len(verdict.rows) == 50
     assert f"the share of {verdict.n:,} rows in which the score rises while age rises is 1;" in verdict.reason
-    assert "Declare features.columns.age.monotone: decreasing" in verdict.reason
+    assert "declare features.columns.age.monotone: decreasing" in verdict.reason
 
 
 @pytest.mark.parametrize("task", ["binary", "regression"])

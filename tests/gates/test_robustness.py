@@ -90,7 +90,7 @@ def test_what_can_not_be_measured_is_not(real: Callable[[str], Evidence]) -> Non
     assert Robustness(columns=("no_such",)).check(evidence).outcome == "not measured"
 
 
-def test_no_finite_prediction_is_refused_or_not_measured(real: Callable[[str], Evidence]) -> None:
+def test_no_finite_prediction_is_refused(real: Callable[[str], Evidence]) -> None:
     evidence = real("regression")
 
     class Broken:
@@ -101,8 +101,8 @@ def test_no_finite_prediction_is_refused_or_not_measured(real: Callable[[str], E
 
     broken: Any = Broken()
     verdict = Robustness().check(replace(evidence, model=broken))
-    assert verdict.outcome == "not measured"
-    assert verdict.blocking
+    assert verdict.outcome == "refused"
+    assert "perturbed rows have no finite answer." in verdict.reason
 
 
 def test_the_spread_is_that_of_the_middle_half() -> None:

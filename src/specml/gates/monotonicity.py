@@ -99,10 +99,11 @@ class Monotonicity(Gate):
                   outcome=told.outcome, note=one.note)
             for one, told in verdicts
         )  # fmt: skip
-        reason = f"{verdict.reason} {worst.note}".strip()
+        told = [verdict.reason.removesuffix("."), *([worst.note] if worst.note else [])]
         if verdict.outcome == "refused":
-            family = f"Declare features.columns.{worst.column}.monotone: {worst.direction}, with a family that keeps it"
-            reason = f"{reason} {family} (boosted trees), or take another family."
+            advice = f"declare features.columns.{worst.column}.monotone: {worst.direction} with a family that keeps it"
+            told.append(f"{advice} (boosted trees), or take another family")
+        reason = "; ".join(told) + "."
         named = tuple(worst.violating.tolist()[:ROWS_TOLD])
         return verdict.model_copy(update={"reason": reason, "slices": slices, "rows": named})
 
@@ -147,9 +148,7 @@ class _Fall(NamedTuple):
 
     @property
     def note(self) -> str:
-        return (
-            f"It {self.verb} by {self.largest:.4g} at most." if len(self.violating) and isfinite(self.largest) else ""
-        )
+        return f"it {self.verb} by {self.largest:.4g} at most" if len(self.violating) and isfinite(self.largest) else ""
 
 
 def grid(values: pl.Series, most: int) -> pl.Series:

@@ -93,13 +93,21 @@ class Robustness(Gate):
 
     @override
     def check(self, evidence: Evidence) -> Verdict:
+        import numpy as np
+
         threshold = f"≤ {self.max:g}"
         found = evidence.model and evidence.rows is not None and len(evidence.y) and self._asked(evidence)
         if not found:
             reason = "nothing could be perturbed: there are no held-out rows, or none of the columns that this takes."
             return Verdict(outcome="not measured", reason=reason, threshold=threshold)
         worst, n = found[0], len(found[0].rows)
+        if lost := sum(one.lost for one in found):
+            reason = f"{lost} of {n * len(found):,} perturbed rows have no finite answer."
+            return Verdict(outcome="refused", reason=reason, n=n, threshold=threshold)
         name = worst.told(evidence)
+        if not np.isfinite(evidence.scores[worst.rows]).all():
+            reason = "the held-out rows themselves have answers that are not finite."
+            return Verdict(outcome="refused", reason=reason, n=n, threshold=threshold)
         if evidence.task in _CLASSES:
             flips = int(worst.changed.sum())
             verdict = seldom(name, flips, n, lambda one: wilson(one, n, self.confidence), self.max)
@@ -113,11 +121,11 @@ class Robustness(Gate):
             loss = self._loss(evidence, found)
             told.append(loss.reason)
             threshold = f"{threshold}, loss {loss.threshold}"
-            outcome = _sternest(outcome, loss.outcome)
+            outcome = max(outcome, loss.outcome, key=_ORDER.__getitem__)
         return verdict.model_copy(
             update={
                 "outcome": outcome,
-                "reason": " ".join(told),
+                "reason": "; ".join(one.removesuffix(".") for one in told) + ".",
                 "threshold": threshold,
                 "slices": tuple(slices[: max(TOLD, beyond)]),
                 "rows": tuple(worst.rows[worst.changed > 0].tolist()[:ROWS_TOLD]),
@@ -137,22 +145,21 @@ class Robustness(Gate):
         taken = evidence.evenly(int(np.clip(ANSWERS // len(faults), FEWEST, MOST)))
         before = _of(evidence, taken)
         spread = float(np.std(before.scores)) or 1.0
+        finite = np.isfinite(before.scores).all()
         changes = []
         for number, (kind, name, fault) in enumerate(faults):
             perturbed = fault(rows, taken, np.random.default_rng([evidence.seed, number]))
             after = model.answer(perturbed)
+            lost = int((~np.isfinite(after.scores).reshape(len(taken), -1).all(axis=1)).sum())
             changed = _changed(before, after, spread)
-            changes.append(_Change(kind, name, taken, changed, after, self._interval(evidence, taken, changed)))
+            interval = None if lost or not finite else self._interval(evidence, taken, changed)
+            changes.append(_Change(kind, name, taken, changed, after, interval, lost))
         return sorted(changes, key=lambda one: -one.bound)
 
     def _interval(self, evidence: Evidence, taken: np.ndarray, changed: np.ndarray) -> Interval | None:
-        import numpy as np
-
         n = len(changed)
         if evidence.task in _CLASSES:
             return wilson(float(changed.sum()), n, self.confidence)
-        if not np.isfinite(changed).all():
-            return None
         return bootstrap(mean_over(changed, None), n, self.confidence, evidence.seed, _serial(evidence, taken))
 
     def _loss(self, evidence: Evidence, found: list[_Change]) -> Verdict:
@@ -217,6 +224,8 @@ class _Change(NamedTuple):
     changed: np.ndarray
     after: Answers
     interval: Interval | None
+    lost: int
+    """Rows without a finite answer."""
 
     @property
     def value(self) -> float:
@@ -236,10 +245,6 @@ class _Change(NamedTuple):
         outcome: Any = "not measured" if self.interval is None else "holds" if self.bound <= most else "refused"
         n, value = len(self.rows), self.value if math.isfinite(self.value) else None
         return Slice(name=self.name, n=n, value=value, interval=self.interval, outcome=outcome)
-
-
-def _sternest(*outcomes: Any) -> Any:
-    return max(outcomes, key=_ORDER.__getitem__)
 
 
 def _of(evidence: Evidence, taken: np.ndarray) -> Answers:
