@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from math import isfinite
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple
 
@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from specml.component import Disagreement
 from specml.evidence import ROWS_TOLD, Evidence, Slice, Verdict, exact, seldom
-from specml.kinds import Gate
+from specml.kinds import Gate, Stricter
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,6 +43,8 @@ class Monotonicity(Gate):
     """
 
     reads_directions: ClassVar[bool] = True
+
+    stricter: ClassVar[Mapping[str, Stricter]] = {"grid": "larger", "tolerance": "smaller"}
 
     type: Literal["monotonicity"] = "monotonicity"
     columns: dict[str, Literal["increasing", "decreasing"]] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from specml.component import Disagreement
 from specml.evidence import ROWS_TOLD, Answers, Evidence, Interval, Slice, Verdict, bounded, seldom, wilson
-from specml.kinds import Gate
+from specml.kinds import Gate, Stricter
 from specml.metrics import TABLE, bootstrap, mean_over
 
 if TYPE_CHECKING:
@@ -58,6 +58,8 @@ class Robustness(Gate):
     ``max_loss``; nor are faults in several columns at once, but for noise and rounding. After Hendrycks & Dietterich
     2019, *Benchmarking Neural Network Robustness to Common Corruptions and Perturbations*.
     """
+
+    stricter: ClassVar[Mapping[str, Stricter]] = {"max_loss": "smaller", "noise": "larger", "perturbations": "more"}
 
     type: Literal["robustness"] = "robustness"
     max: Annotated[float, Field(gt=0, lt=1)] = 0.1
