@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 from typing_extensions import override
@@ -13,7 +13,8 @@ from typing_extensions import override
 from specml.component import Disagreement
 from specml.evidence import ROWS_TOLD, Answers, Evidence, Interval, Slice, Verdict, bounded, seldom, wilson
 from specml.kinds import Gate, Stricter
-from specml.metrics import TABLE, bootstrap, mean_over
+from specml.metrics import TABLE, bootstrap
+from specml.resamples import mean_over
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,6 +33,8 @@ FEWEST, MOST = 500, 3000
 """Held-out rows of one perturbation."""
 GROUPS = 64
 """More columns than that are perturbed some at a time."""
+TINY = 1e-30
+"""Keeps a model that errs nowhere from a division by 0."""
 COARSE = 0.1
 """What a value is rounded to, at most, as a share of its column's spread."""
 TOLD = 50
@@ -66,8 +69,9 @@ class Robustness(Gate):
     """The upper confidence bound of the share decided otherwise, or of the mean change of predictions, must stay within
     it. Faults differ in what they may cost: two gates may hold ``noise`` and ``missing`` to bounds of their own."""
     max_loss: Annotated[float, Field(gt=0)] | None = None
-    """Of the primary metric, as the upper bound of its paired bootstrap interval: how much worse it may get under any
-    perturbation. Measured for the three that lose most; not judged unless said."""
+    """How much worse the primary metric may get under any perturbation, on the upper end of its paired bootstrap
+    interval; of an error in the target's unit as a share of it. Measured for the three perturbations that lose most;
+    not judged unless said."""
     perturbations: Annotated[tuple[Perturbation, ...], Field(min_length=1)] = ("noise", "rounding", "missing")
     """Which; ``stale`` needs a split by time."""
     noise: Annotated[float, Field(gt=0, le=1)] = NOISE
@@ -169,22 +173,28 @@ class Robustness(Gate):
         assert self.max_loss is not None
         metric = TABLE[evidence.metric].at(evidence.quantiles)
         taken = found[0].rows
+
+        def worse(before: float, after: float) -> float:
+            lost = metric.gain(before, after)
+            return lost / max(before, TINY) if metric.of_target else lost
+
         y, scores, decisions, weight = evidence.at(taken)
         before, known = metric.over(y, scores, decisions, weight), metric.measure(y, scores, decisions, weight)
         losses = []
         for one in found:
             value = metric.measure(y, one.after.scores, one.after.decisions, weight)
-            losses.append((metric.gain(known, value), one))
+            losses.append((worse(known, value), one))
         losses.sort(key=lambda pair: -pair[0] if math.isfinite(pair[0]) else -math.inf)
         verdicts = []
         for value, one in losses[:3]:
             after = metric.over(y, one.after.scores, one.after.decisions, weight)
 
             def lost(rows: np.ndarray, after: Callable[[np.ndarray], float] = after) -> float:
-                return metric.gain(before(rows), after(rows))
+                return worse(before(rows), after(rows))
 
             interval = bootstrap(lost, len(y), self.confidence, evidence.seed, _serial(evidence, taken))
-            name = f"the loss of {metric.name} with {one.name}"
+            share = ", as a share," if metric.of_target else ""
+            name = f"the loss of {metric.name}{share} with {one.name}"
             verdicts.append(bounded(name, value, interval, len(y), maximum=self.max_loss))
         return max(verdicts, key=lambda one: (_ORDER[one.outcome], one.interval.high if one.interval else math.inf))
 
