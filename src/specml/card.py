@@ -58,7 +58,7 @@ def card(
         [_front_matter(spec, layout, choice, evidence)],
         _details(spec, layout, choice, evidence),
         _use(spec),
-        _factors(layout, evidence),
+        _factors(spec, layout),
         _metrics(spec, choice, evidence),
         _evaluation(evidence, prepared),
         _training(layout, prepared),
@@ -140,13 +140,16 @@ def _use(spec: Spec) -> Iterator[str]:
     yield ""
 
 
-def _factors(layout: Layout, evidence: dict[str, Any]) -> Iterator[str]:
-    judged = sorted({one["name"].partition("=")[0] for gate in evidence["gates"].values() for one in gate["slices"]})
+def _factors(spec: Spec, layout: Layout) -> Iterator[str]:
+    listed = [one for gate in spec.gates.values() for one in getattr(gate, "by", None) or ()]
+    single = sorted({one for one in listed if one in layout.protected})
+    several = sorted({tuple(one) for one in listed if not isinstance(one, str)})
+    combined = "; ".join(_listed(one) for one in several)
     yield "## Factors"
     yield ""
     yield f"- Protected columns, kept from the model: {_listed(layout.protected) or 'none declared'} (`{LAYOUT}`)"
-    yield f"- Groups compared: {'by ' + _listed(judged) if judged else OPEN} (`{VERDICTS}`)"
-    yield f"- Groups of several columns together: {OPEN}"
+    yield f"- Groups compared: {'by ' + _listed(single) if single else OPEN} (`{VERDICTS}`)"
+    yield f"- Groups of several columns together: {'by ' + combined if combined else OPEN} (`{VERDICTS}`)"
     yield ""
 
 

@@ -8,14 +8,17 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from specml.component import Disagreement
 from specml.evidence import Interval, wilson
+from specml.kinds import unprotected
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     import numpy as np
 
     from specml.evidence import Evidence
+    from specml.spec import Spec
 
 Policy = Literal["block", "warn"]
 By = str | tuple[str, ...]
@@ -140,6 +143,24 @@ def grouped(evidence: Evidence, by: By) -> tuple[np.ndarray, list[str]]:
     return code, names
 
 
+def columns(by: Iterable[By]) -> list[str]:
+    """The columns of all, once each."""
+    return list(dict.fromkeys(column for one in by for column in ((one,) if isinstance(one, str) else one)))
+
+
+def unfit(spec: Spec, by: Sequence[By]) -> Iterator[Disagreement]:
+    """What in a list of columns, and of lists of them, is not protected or says nothing."""
+    for index, one in enumerate(by):
+        names = (one,) if isinstance(one, str) else one
+        if one in by[:index]:
+            yield Disagreement(key=("by", index), what="stands there twice.", hint="Leave it out.")
+        if not isinstance(one, str) and len(set(names)) < max(2, len(names)):
+            what = "is to hold at least two columns, each once: their combinations are compared."
+            yield Disagreement(key=("by", index), what=what)
+        for name in names:
+            yield from unprotected(spec, name, ("by", index))
+
+
 def parts(
     measure: str, evidence: Evidence, code: np.ndarray, groups: int, *, drawn: Sequence[int] = (), rounds: int = 0
 ) -> list[Part]:
@@ -238,7 +259,7 @@ def apart(one: Part, other: Part, *, relative: bool, confidence: float) -> tuple
 
     None where it is not defined: both are 0, or a group has no rows.
     """
-    if not (one.n and other.n):
+    if not (one.n and other.n and math.isfinite(one.mean + other.mean)):
         return None
     low, high = (one, other) if one.mean <= other.mean else (other, one)
     if low.drawn is None or high.drawn is None:
@@ -256,7 +277,7 @@ def apart_from_all(one: Part, rest: Part, *, relative: bool, confidence: float) 
     All rows are the mean of both, so that the interval is that of the group beside the rest: a difference times the
     rest's share of the weight, a ratio by ``t / (w t + 1 - w)`` with the group's share ``w``, which only rises.
     """
-    if not (one.n and rest.n):
+    if not (one.n and rest.n and math.isfinite(one.mean + rest.mean)):
         return None
     w = one.total / (one.total + rest.total)
     everyone = w * one.mean + (1 - w) * rest.mean

@@ -296,18 +296,17 @@ def test_disparity_refuses_a_model_and_admits_another(tmp_path: Path) -> None:
         "data:\n  sources: {rows: {type: csv, path: rows.csv}}\n"
         "  columns: {group: {role: protected}, tilted: {role: ignore}, level: {role: ignore}}\n"
         "candidates: {line: logistic_regression}\n"
-        "gates: {apart: {type: group_disparity, metric: selection_rate_ratio, by: [group], min: 0.8}}\n".replace(
-            ", level: {role: ignore}", ""
-        )
+        "gates:\n  apart: {type: group_disparity, metric: selection_rate_ratio, by: [group], min: 0.8}\n"
+        "  told: {type: proxy, by: [group], of: score, max: 0.7}\n".replace(", level: {role: ignore}", "")
     )
     admitted = outcome(tmp_path)
-    assert admitted["gates"]["apart"]["outcome"] == "holds"  # type: ignore[index]
+    assert [admitted["gates"][name]["outcome"] for name in ("apart", "told")] == ["holds"] * 2  # type: ignore[index]
     spec = (tmp_path / "spec.yaml").read_text()
     (tmp_path / "spec.yaml").write_text(
         spec.replace("target: level", "target: tilted").replace("tilted: {role", "level: {role")
     )
     refused = outcome(tmp_path, status=4)
-    assert refused["gates"]["apart"]["outcome"] == "refused"  # type: ignore[index]
+    assert [refused["gates"][name]["outcome"] for name in ("apart", "told")] == ["refused"] * 2  # type: ignore[index]
 
 
 def test_the_same_bytes_in_another_folder_under_another_seed_and_thread_count(

@@ -34,7 +34,10 @@ class Example(NamedTuple):
 
 EXAMPLES: dict[str, tuple[Example, ...]] = {
     "baseline": (Example({}),),
-    "calibration": (Example({"max": 0.1, "min_rows": 200}, CLASSES),),
+    "calibration": (
+        Example({"max": 0.1, "min_rows": 200}, CLASSES),
+        Example({"max": 0.2, "min_rows": 200, "by": ("sex",), "policy": "warn"}, ("binary",)),
+    ),
     "champion": (Example({}),),
     "coverage": (Example({"min": 0.8, "by": ("sex",)}, ("regression",)),),
     "decision_rate": (Example({"min": 0.5}, CLASSES),),
@@ -42,6 +45,15 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
     "group_disparity": (
         Example({"metric": "selection_rate_ratio", "by": ("sex",), "min": 0.5}, CLASSES),
         Example({"metric": "true_positive_rate_difference", "by": ("sex",), "max": 0.2}, CLASSES),
+        Example({"metric": "equalized_odds_ratio", "by": ("sex",), "min": 0.1, "compare": "overall"}, CLASSES),
+        Example(
+            {"metric": "calibration_gap_difference", "by": (("group", "sex"),), "max": 0.9, "min_group_size": 1},
+            CLASSES,
+        ),
+        Example(
+            {"metric": "mean_absolute_error_ratio", "by": ("sex",), "min": 0.5, "reference": {"sex": "m"}},
+            ("regression",),
+        ),
     ),
     "latency": (
         Example({"max": "1s"}),
@@ -54,6 +66,7 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
     ),
     "monotonicity": (Example({"columns": {"age": "increasing"}, "tolerance": 0.9}, ("binary", "regression")),),
     "parity": (Example({}),),
+    "proxy": (Example({"by": ("sex",), "max": 0.7}), Example({"by": ("sex", "group"), "of": "score", "max": 0.9})),
     "robustness": (
         Example({"max": 0.9, "perturbations": ("noise", "rounding")}),
         Example({"max": 0.9, "max_loss": 0.9, "perturbations": ("noise",)}, ("binary",)),

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 from typing_extensions import override
 
 from specml.component import Disagreement
 from specml.curves import Bin, reliability, top_label
-from specml.evidence import Evidence, Interval, Verdict, bounded
+from specml.disparity import By, Policy, grouped, unfit
+from specml.evidence import ROWS_TOLD, Evidence, Interval, Outcome, Slice, Verdict, bounded
 from specml.kinds import Gate
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from specml.spec import Spec
 
+NAME = "expected calibration error"
+NAMED = 6
+"""Groups that a reason names."""
 PER_BIN = 200
 """Rows that a bin has at least: below, chance moves its share by more than gates usually allow."""
 
@@ -27,6 +34,11 @@ class Calibration(Gate):
     Neural Networks*). Over bins of equally many rows, less what chance alone adds to it (Kumar, Liang & Ma 2019,
     *Verified Uncertainty Calibration*, section 4), and judged on the upper end of its interval. The error within
     a bin is not seen: more bins see more of it, and widen the interval.
+
+    Probabilities that are right over all rows may be wrong for each of two groups. ``by`` names the columns whose
+    groups are judged, too, with Bonferroni's correction for how many of a column there are: a group holds where the
+    upper end of its interval stays within ``max``, is refused where the whole interval lies beyond, and is not
+    measured in between or on fewer than ``min_rows``; ``policy`` decides what that means.
     """
 
     type: Literal["calibration"] = "calibration"
@@ -37,24 +49,77 @@ class Calibration(Gate):
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     """Of the two-sided interval."""
     min_rows: Annotated[int, Field(ge=200)] = 1000
-    """Fewer holdout rows are not measured: they make too few bins to see an error that changes its sign."""
+    """Fewer holdout rows, in all or of a group, are not measured: they make too few bins to see an error that changes
+    its sign."""
+    by: tuple[By, ...] = ()
+    """Protected columns, each of whose groups is judged beside all rows; ``[sex, race]`` among them: combinations."""
+    policy: Policy = "block"
+    """What a group that is not measured does: refuse the release, or let it pass with the fact told."""
 
     @override
     def disagreements(self, spec: Spec) -> Iterable[Disagreement]:
         if spec.problem.learns == "regression":
             yield Disagreement(key=("type",), what="needs probabilities, which a regression problem has none of.")
+        yield from unfit(spec, self.by)
 
     @override
     def check(self, evidence: Evidence) -> Verdict:
         n = len(evidence.y)
-        name = "expected calibration error"
         if n < self.min_rows:
-            reason = f"{n:,} rows are fewer than {self.min_rows:,}: chance would be most of the {name}."
+            reason = f"{n:,} rows are fewer than {self.min_rows:,}: chance would be most of the {NAME}."
             return Verdict(outcome="not measured", reason=reason, n=n, threshold=f"≤ {self.max:g}")
-        error, interval = expected_error(
-            reliability(*top_label(evidence), evidence.weight, bins=self.bins, fewest=PER_BIN), self.confidence
-        )
-        return bounded(name, error, interval, n, maximum=self.max)
+        scores, hits = top_label(evidence)
+        error, interval = self._error(scores, hits, evidence.weight, self.confidence)
+        verdict = bounded(NAME, error, interval, n, maximum=self.max)
+        found = [one for by in self.by for one in self._groups(by, evidence, scores, hits)]
+        slices = tuple(told for told, _ in found)
+        amiss = [one for one in found if one[0].outcome != "holds"]
+        if not amiss or verdict.outcome != "holds":
+            return verdict.model_copy(update={"slices": slices})
+        outcome: Outcome = "refused" if any(told.outcome == "refused" for told, _ in amiss) else "not measured"
+        concerned = [one for one in amiss if one[0].outcome == outcome]
+        worst, rows = max(concerned, key=lambda one: -1.0 if one[0].value is None else one[0].value)
+        told = ", ".join(f"{one.name} ({one.note})" for one, _ in concerned[:NAMED])
+        told += f", and {len(concerned) - NAMED} more groups" if len(concerned) > NAMED else ""
+        changed: dict[str, Any] = {
+            "outcome": outcome,
+            "reason": f"{NAME}: {outcome} for {told}.",
+            "slices": slices,
+            "rows": tuple(rows[:ROWS_TOLD].tolist()),
+            "blocking": self.policy == "block",
+        }
+        if outcome == "refused":
+            changed |= {"value": worst.value, "interval": worst.interval}
+        return verdict.model_copy(update=changed)
+
+    def _error(
+        self, scores: np.ndarray, hits: np.ndarray, weight: np.ndarray | None, confidence: float
+    ) -> tuple[float, Interval]:
+        return expected_error(reliability(scores, hits, weight, bins=self.bins, fewest=PER_BIN), confidence)
+
+    def _groups(
+        self, by: By, evidence: Evidence, scores: np.ndarray, hits: np.ndarray
+    ) -> Iterable[tuple[Slice, np.ndarray]]:
+        """Each group and its rows."""
+        import numpy as np
+
+        code, names = grouped(evidence, by)
+        confidence = 1 - (1 - self.confidence) / max(1, len(names))
+        for one, name in enumerate(names):
+            rows = np.flatnonzero(code == one)
+            weight = None if evidence.weight is None else evidence.weight[rows]
+            if len(rows) < self.min_rows or (weight is not None and not weight.sum() > 0):
+                note = f"{len(rows):,} rows, fewer than {self.min_rows:,}"
+                yield Slice(name=name, n=len(rows), outcome="not measured", note=note), rows
+                continue
+            error, interval = self._error(scores[rows], hits[rows], weight, confidence)
+            if not math.isfinite(error):
+                yield Slice(name=name, n=len(rows), outcome="not measured", note="a probability is no number"), rows
+                continue
+            low, high = interval.low, interval.high
+            outcome: Outcome = "holds" if high <= self.max else "refused" if low > self.max else "not measured"
+            note = f"{error:.3g}, {low:.3g} to {high:.3g}"
+            yield Slice(name=name, n=len(rows), value=error, interval=interval, outcome=outcome, note=note), rows
 
 
 def expected_error(bins: Sequence[Bin], confidence: float) -> tuple[float, Interval]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, Self
@@ -22,13 +23,15 @@ from specml.disparity import (
     Policy,
     apart,
     apart_from_all,
+    columns,
     each,
     grouped,
     parts,
     rounds,
+    unfit,
 )
 from specml.evidence import ROWS_TOLD, Evidence, Interval, Outcome, Slice, Verdict
-from specml.kinds import Gate, unprotected
+from specml.kinds import Gate
 
 if TYPE_CHECKING:
     import numpy as np
@@ -129,20 +132,15 @@ class GroupDisparity(Gate):
             )
         if self.max is not None and self.max >= 1 and MEASURES[self.measures[0]].of != "predictions":
             raise PydanticCustomError("bound", "needs a max below 1: shares are never further apart.")
-        if any(not isinstance(one, str) and len(set(one)) < max(2, len(one)) for one in self.by):
-            raise PydanticCustomError("by", "needs at least two columns, each once, in a list within `by`.")
         return self
 
     @override
     def disagreements(self, spec: Spec) -> Iterable[Disagreement]:
         yield from self._unfit(spec)
-        for index, one in enumerate(self.by):
-            for column in (one,) if isinstance(one, str) else one:
-                yield from unprotected(spec, column, ("by", index))
-        columns = {column for one in self.by for column in ((one,) if isinstance(one, str) else one)}
+        yield from unfit(spec, self.by)
         for column, name in self.reference.items():
             known = _known(spec, column)
-            if column not in columns:
+            if column not in columns(self.by):
                 yield Disagreement(key=("reference", column), what=f"names {column!r}, which is not in `by`.")
             elif known and name not in known:
                 what = f"names {name!r}, which is no group of {column!r}."
@@ -168,19 +166,22 @@ class GroupDisparity(Gate):
 
     def _misnamed(self, spec: Spec, group: str) -> Iterable[Disagreement]:
         """A policy for a group that can't be."""
-        for one in self.by:
-            columns = (one,) if isinstance(one, str) else one
-            named = re.fullmatch(", ".join(f"{re.escape(column)}=(.*)" for column in columns), group, re.DOTALL)
+        wrong: list[Disagreement] = []
+        for one in sorted(self.by, key=lambda one: -len(columns([one]))):
+            pattern = ", ".join(f"{re.escape(column)}=(.*)" for column in columns([one]))
+            named = re.fullmatch(pattern, group, re.DOTALL)
             if named is None:
                 continue
-            for column, name in zip(columns, named.groups(), strict=True):
-                known = _known(spec, column)
-                if known and name not in known:
-                    what = f"names {name!r}, which is no group of {column!r}."
-                    yield Disagreement(key=("group_policy", group), what=what, hint=f"Known: {', '.join(known)}.")
-            return
+            each_one = zip(columns([one]), named.groups(), strict=True)
+            unknown = [(column, name) for column, name in each_one if name not in (_known(spec, column) or (name,))]
+            if not unknown:
+                return
+            column, name = unknown[0]
+            what = f"names {name!r}, which is no group of {column!r}."
+            hint = f"Known: {', '.join(_known(spec, column))}."
+            wrong.append(Disagreement(key=("group_policy", group), what=what, hint=hint))
         what = "names no group of a column in `by`; write column=group."
-        yield Disagreement(key=("group_policy", group), what=what)
+        yield wrong[0] if wrong else Disagreement(key=("group_policy", group), what=what)
 
     @override
     def check(self, evidence: Evidence) -> Verdict:
@@ -241,10 +242,10 @@ class GroupDisparity(Gate):
 
     def _reference(self, by: By, names: list[str]) -> str | None:
         """The declared group that others are compared with; None: the one that is best off."""
-        columns = (by,) if isinstance(by, str) else by
-        if not all(column in self.reference for column in columns):
+        named = columns([by])
+        if not all(column in self.reference for column in named):
             return None
-        return ", ".join(f"{column}={self.reference[column]}" for column in columns)
+        return ", ".join(f"{column}={self.reference[column]}" for column in named)
 
     def _judged(
         self, measure: str, evidence: Evidence, code: np.ndarray, names: list[str], chosen: str | None
@@ -255,12 +256,13 @@ class GroupDisparity(Gate):
         told = MEASURES[measure]
         sizes = parts(measure, evidence, code, len(names))
         fewest = self.min_group_size if told.share else max(self.min_group_size, FEWEST_MEANS)
-        enough = [one for one, part in enumerate(sizes) if part.n >= fewest]
+        enough = [one for one, part in enumerate(sizes) if part.n >= fewest and math.isfinite(part.mean)]
         over = each(measure, evidence)[1]
         rows = [np.flatnonzero(over & (code == one)) for one in range(len(names))]
 
         def unmeasured(one: int, note: str = "") -> Judged:
-            note = note or f"{sizes[one].n:.0f} rows, fewer than {fewest}"
+            few = f"{sizes[one].n:.0f} rows, fewer than {fewest}"
+            note = note or (few if sizes[one].n < fewest else f"its {told.words} is no number")
             return Judged(Slice(name=names[one], n=round(sizes[one].n), outcome="not measured", note=note), rows[one])
 
         wanting = self._wanting(names, sizes, enough, chosen)
