@@ -59,6 +59,11 @@ def _search(spec: Spec) -> Iterator[Disagreement]:
         if search.trials == 1 and getattr(search, name) != getattr(default, name):
             hint = "Say search.trials: how many settings are tried."
             yield Disagreement(key=("search", name), what="has no effect: there is one trial.", hint=hint)
+    if search.screen and (search.trials <= 4 or len(spec.candidates) == 1):
+        what = "has no effect: " + (
+            "there is one candidate." if search.trials > 4 else "nobody makes more than 4 trials."
+        )
+        yield Disagreement(key=("search", "screen"), what=what, hint="Leave it out.")
     shared = spec.train.workers > 1
     if shared and not any(candidate.shares for candidate in spec.candidates.values()):
         what = "has no effect: no candidate is a network, whose refit workers can share."

@@ -231,6 +231,9 @@ class Search(Block):
     trials: Annotated[int, Field(ge=1, le=1000)] = 1
     """Settings tried of each candidate: first its own options, then a few that are strong for its family, then what
     Optuna proposes within its space. Finished trials are kept: a search that was interrupted goes on where it was."""
+    screen: bool = False
+    """Whether each candidate is first judged as its options are, the simplest first; who is behind the best by more
+    than two standard errors of the folds' differences makes 4 trials, and no more."""
     patience: Annotated[int, Field(ge=1)] | None = None
     """A search ends early once so many trials in a row were no better than the best before them, counted when a
     generation of 4 ends; null: it makes every trial."""

@@ -33,6 +33,7 @@ def compile_plan(spec: Spec, files: tuple[str, ...] = (), code: tuple[str, ...] 
         "champion": any(gate.against_champion for gate in ruled.gates.values()),
         "compare": ruled.mitigation.asked,
         "feasibility": ruled.problem.feasibility.learning_curve,
+        "screen": ruled.search.screen,
         "fingerprint": any(source.remote for source in ruled.data.sources.values()),
     }
     stages = tuple(_stage(name, ruled, files, code) for name in STAGES if asked_for.get(name, True))

@@ -32,7 +32,7 @@ LIBRARIES = ("lightgbm", "numpy", "optuna", "polars", "pytorch-lightning", "scik
 """Those whose version may change a score."""
 EXTRAS = {"catboost": ("catboost",), "xgboost": ("xgboost", "xgboost-cpu")}
 """By candidate, the distributions of which one brings the library of its extra."""
-HOW_FAR = {"trials", "patience", "max_cpu_seconds", "executor", "ray_address"}
+HOW_FAR = {"trials", "patience", "max_cpu_seconds", "screen", "executor", "ray_address"}
 """Keys of ``search`` that say how far it goes and where, and change no trial: with more, it goes on from fewer."""
 
 

@@ -50,21 +50,21 @@ class Found:
         return sum(trial.judged.pruned for trial in self.trials)
 
 
-def search(work: Work, candidate: Candidate, layout: Layout, train: pl.DataFrame) -> Found:
-    """Try settings of ``candidate``; goes on from what its journal holds."""
+def search(work: Work, candidate: Candidate, layout: Layout, train: pl.DataFrame, trials: int) -> Found:
+    """Try ``trials`` settings of ``candidate``; goes on from what its journal holds."""
     spec, space = work.spec, candidate.space or usual_space(candidate, layout, train)
     judge = partial(cross_validate, spec, layout=layout, train=train)
-    if spec.search.trials == 1 or not space:
+    if trials == 1 or not space:
         return Found(Trial(0, {}, judge(candidate=candidate, threads=threads(), say=work.say)))
     journal, wanted = Journal.open(work, candidate), spec.search
     known = {trial.number: trial for trial in journal.read()}
-    course = _Course(work, wanted.trials, wanted.max_cpu_seconds)
+    course = _Course(work, trials, wanted.max_cpu_seconds)
     silent = partial(judge, say=_silent)
     on_cluster = wanted.executor == "ray"
     aside = journal.path.with_name("begin")
     with ClusterJudges(silent, wanted.ray_address) if on_cluster else Judges(silent, GENERATION, aside) as judges:
-        for first in range(0, wanted.trials, GENERATION):
-            numbers = range(first, min(first + GENERATION, wanted.trials))
+        for first in range(0, trials, GENERATION):
+            numbers = range(first, min(first + GENERATION, trials))
             settings = proposed(candidate, space, spec, course.trials, numbers)
             rival = course.best.judged.folds if first else ()
             course.add(known[number] for number in numbers if number in known)
@@ -78,7 +78,7 @@ def search(work: Work, candidate: Candidate, layout: Layout, train: pl.DataFrame
                 break
     best = course.best
     best = replace(best, judged=replace(best.judged, out_of_fold=journal.out_of_fold(best.number)))
-    return Found(best, tuple(course.trials), wanted.trials, course.ended_by)
+    return Found(best, tuple(course.trials), trials, course.ended_by)
 
 
 @dataclass

@@ -12,7 +12,7 @@ from specml.files import canonical_json, folder_atomic, read_json, write_atomic
 from specml.plan import Stage
 from specml.preprocessing import Preprocessing
 from specml.space import with_settings
-from specml.stages import feasibility, prepare, workers
+from specml.stages import feasibility, prepare, screen, workers
 from specml.stages.cross_validation import fit_design, weighed
 from specml.stages.journal import npy
 from specml.stages.search import search
@@ -59,6 +59,7 @@ def declare(spec: Spec) -> Stage:
             prepare.TRAIN,
             prepare.LAYOUT,
             *((feasibility.METRICS,) if spec.problem.feasibility.learning_curve else ()),
+            *((screen.OUT,) if spec.search.screen else ()),
         ),
         outs=(OUT,),
         metrics=(METRICS,),
@@ -79,7 +80,7 @@ def work(work: Work) -> None:
         workers.check(spec.search, spec.train.workers)
     # Linear algebra splits its sums by thread; one thread gives the same bits everywhere.
     with threadpool_limits(1, user_api="blas"):
-        found = search(work, candidate, layout, train)
+        found = search(work, candidate, layout, train, screen.trials(work))
         best = found.best
         final = with_settings(candidate, best.settings).model_copy(update=best.judged.learned)
         shared = f", shared by {spec.train.workers} workers" if _shared(spec, final) else ""
