@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from typing import TYPE_CHECKING, Any
 
 from specml import admission
@@ -58,7 +59,7 @@ def card(
         [_front_matter(spec, layout, choice, evidence)],
         _details(spec, layout, choice, evidence),
         _use(spec),
-        _factors(spec, layout),
+        _factors(layout, evidence),
         _metrics(spec, choice, evidence),
         _evaluation(evidence, prepared),
         _training(layout, prepared),
@@ -140,11 +141,12 @@ def _use(spec: Spec) -> Iterator[str]:
     yield ""
 
 
-def _factors(spec: Spec, layout: Layout) -> Iterator[str]:
-    listed = [one for gate in spec.gates.values() for one in getattr(gate, "by", None) or ()]
-    single = sorted({one for one in listed if one in layout.protected})
-    several = sorted({tuple(one) for one in listed if not isinstance(one, str)})
-    combined = "; ".join(_listed(one) for one in several)
+def _factors(layout: Layout, evidence: dict[str, Any]) -> Iterator[str]:
+    columns = "|".join(map(re.escape, layout.protected))
+    names = [one["name"] for gate in evidence["gates"].values() for one in gate["slices"]] if columns else []
+    compared = sorted({tuple(re.findall(rf"(?:^|, )({columns})=", name)) for name in names})
+    single = [one[0] for one in compared if len(one) == 1]
+    combined = "; ".join(_listed(one) for one in compared if len(one) > 1)
     yield "## Factors"
     yield ""
     yield f"- Protected columns, kept from the model: {_listed(layout.protected) or 'none declared'} (`{LAYOUT}`)"
