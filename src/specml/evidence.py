@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     import polars as pl
 
+    from specml.bundle import Explanation
     from specml.data import Column
     from specml.explain import Explained
 
@@ -146,6 +147,8 @@ class Packaged(Protocol):
     inputs: tuple[Column, ...]
     """The columns that it takes."""
     graph_bytes: int
+    explanation: Explanation
+    """How it is explained, and what base and contributions add up to."""
 
     def answer(self, rows: pl.DataFrame) -> Answers:
         """What it answers to rows."""
@@ -214,6 +217,8 @@ class Evidence:
     costs: np.ndarray | None = None
     """What each row cost as it was decided, float64 [n], NaN where that is not known; None where the spec names no
     costs."""
+    price: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
+    """What rows of true classes [n] cost, decided so [n]: float64 [n], as ``costs``; None where the spec names none."""
     quantiles: tuple[float, ...] = ()
     """Regression: of which quantiles ``scores``, ``native`` and ``prior`` [n, q] are; () where they are predictions."""
     ends: np.ndarray | None = None

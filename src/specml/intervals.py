@@ -106,3 +106,24 @@ def spread(values: Sequence[float], confidence: float) -> tuple[float, Interval]
     outside = (1 - confidence) / 2
     low, high = (found * ((n - 1) / float(chdtri(n - 1, tail))) ** 0.5 for tail in (outside, 1 - outside))
     return found, Interval(low=low, high=high, confidence=confidence, method="χ²")
+
+
+def ratio(a: float, b: float, of_a: Interval, of_b: Interval) -> Interval | None:
+    """That of ``a / b`` of two independent samples that are not below 0, from the interval of each.
+
+    MOVER (Donner & Zou 2012, *Statistical Methods in Medical Research* 21:347-359). None where ``b`` may be 0.
+    """
+    product, (low, high), (below, above) = a * b, (max(of_a.low, 0.0), of_a.high), (of_b.low, of_b.high)
+    if below <= 0 or b <= 0:
+        return None
+    down = max(0.0, product**2 - low * above * (2 * a - low) * (2 * b - above)) ** 0.5
+    up = max(0.0, product**2 - high * below * (2 * a - high) * (2 * b - below)) ** 0.5
+    if 2 * b - above <= 0:  # b is hardly known: its upper end bounds nothing
+        return None
+    least, most = (product - down) / (above * (2 * b - above)), (product + up) / (below * (2 * b - below))
+    return Interval(low=max(0.0, least), high=most, confidence=of_a.confidence, method=f"mover, {of_a.method}")
+
+
+def turned(of: Interval, whole: float) -> Interval:
+    """That of ``whole`` less what ``of`` is the interval of."""
+    return of.model_copy(update={"low": whole - of.high, "high": whole - of.low})

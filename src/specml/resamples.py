@@ -13,6 +13,8 @@ from specml.evidence import ABSTAINED
 if TYPE_CHECKING:
     import numpy as np
 
+    from specml.evidence import Evidence
+
 Statistic = Callable[[Any], float]
 """Of the indices of rows, int64 [m]."""
 
@@ -105,11 +107,13 @@ EACH: dict[str, Callable[[Any, Any], Any]] = {
 """Metrics of scores that are a mean over rows, or its root: what each row adds."""
 
 
-def loss(y: np.ndarray, scores: np.ndarray, task: str) -> np.ndarray:
-    """What each row loses, float64 [n]: log loss, or the squared error of a prediction [n]."""
+def losses(evidence: Evidence) -> np.ndarray:
+    """What each row loses, float64 [n]: log loss, or the squared error of a prediction."""
     import numpy as np
 
-    return np.asarray(EACH["mean_squared_error" if task == "regression" else "log_loss"](y, scores))
+    if evidence.task == "regression":
+        return np.asarray((evidence.predicted - evidence.y) ** 2)
+    return _log_loss(evidence.y, evidence.scores)
 
 
 def area(y: np.ndarray, scores: np.ndarray, weight: np.ndarray | None) -> Statistic:

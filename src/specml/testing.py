@@ -179,6 +179,7 @@ class Told:
     def __init__(self, model: Packaged, asked: set[str]) -> None:
         self.inputs: tuple[Column, ...] = model.inputs
         self.graph_bytes = model.graph_bytes
+        self.explanation = model.explanation
         self._model, self._asked = model, asked
 
     def answer(self, rows: pl.DataFrame) -> Answers:

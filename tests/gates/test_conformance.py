@@ -33,7 +33,11 @@ class Example(NamedTuple):
 
 
 EXAMPLES: dict[str, tuple[Example, ...]] = {
-    "baseline": (Example({}),),
+    "baseline": (
+        Example({}),
+        Example({"rule": "age > 45 and debt < 4"}, ("binary",)),
+        Example({"rule": "0.08 * age - 0.5 * where(isnan(debt), 3, debt)"}, ("regression",)),
+    ),
     "calibration": (
         Example({"max": 0.1, "min_rows": 200}, CLASSES),
         Example({"max": 0.2, "min_rows": 200, "by": ("sex",), "policy": "warn"}, ("binary",)),
@@ -41,6 +45,7 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
     "champion": (Example({}),),
     "coverage": (Example({"min": 0.8, "by": ("sex",)}, ("regression",)),),
     "decision_rate": (Example({"min": 0.5}, CLASSES),),
+    "explanations": (Example({}), Example({"columns": ("colour",), "max": 0.2, "top": 2})),
     "expected_cost": (Example({"max": 2.0}, ("binary",)),),
     "group_disparity": (
         Example({"metric": "selection_rate_ratio", "by": ("sex",), "min": 0.5}, CLASSES),
@@ -71,6 +76,12 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
         Example({"max": 0.9, "perturbations": ("noise", "rounding")}),
         Example({"max": 0.9, "max_loss": 0.9, "perturbations": ("noise",)}, ("binary",)),
     ),
+    "privacy": (Example({"max": 0.7, "by": ("sex",)}),),
+    "slices": (
+        Example({"by": ("sex",), "where": {"old": "age > 45"}, "discover": 2, "max_drop": 0.5}),
+        Example({"by": ("sex", "job"), "metric": "accuracy", "min": 0.4, "min_rows": 50}, CLASSES),
+    ),
+    "stability": (Example({"of": "folds", "max": 0.5}), Example({"of": "gap", "max": 0.5})),
     "size": (Example({"max": 50_000_000}),),
     "throughput": (Example({"min": 1.0}),),
 }

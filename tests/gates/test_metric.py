@@ -48,7 +48,7 @@ def test_the_kind_of_interval_can_be_named(real: Callable[[str], Evidence]) -> N
 def test_a_largest_error_is_that_of_the_rows(real: Callable[[str], Evidence]) -> None:
     verdict = MetricGate(metric="max_error", max=0.1).check(real("regression"))
     assert verdict.outcome == "refused"
-    assert verdict.reason.endswith("No interval tells it of others.")
+    assert verdict.reason.endswith("no interval tells it of others.")
     few = Evidence("regression", np.zeros(3), np.zeros(3), None, np.zeros(3), np.zeros(3))
     assert MetricGate(metric="max_error", max=0.1).check(few).outcome == "not measured"
 

@@ -84,5 +84,5 @@ class MetricGate(Gate):
         if self.metric != "max_error" or interval is None:
             return found
         is_or_not = "is" if found.outcome == "holds" else "is not"
-        reason = f"max_error is {found.value:.4g} on these {n} rows, which {is_or_not} {found.threshold}."
-        return found.model_copy(update={"reason": f"{reason} No interval tells it of others."})
+        reason = f"max_error is {found.value:.4g} on these {n} rows, which {is_or_not} {found.threshold}"
+        return found.model_copy(update={"reason": f"{reason}; no interval tells it of others."})

@@ -38,6 +38,7 @@ class Asked:
     def __init__(self, opened: bundle.Bundle, folder: Path, layout: Layout, test: pl.DataFrame, spec: Spec) -> None:
         self.inputs: tuple[Column, ...] = opened.contract.inputs
         self.graph_bytes = len(opened.model)
+        self.explanation = opened.contract.explained
         self._opened, self._folder, self._layout, self._test, self._spec = opened, folder, layout, test, spec
         self._open = contextlib.ExitStack()
 

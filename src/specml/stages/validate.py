@@ -262,14 +262,11 @@ def _gather(work: Work, layout: Layout, test: pl.DataFrame, contract: Contract, 
     model = chosen.load(work, layout, choice)
     native = model.predict(test)
     naive = np.full(rows, prior[0]) if len(prior) == 1 else np.tile(prior, (rows, 1))
-    serial = None
+    serial = _serial(work, layout, test)
     if told and told.steps:
         before = test[forecast.seasonal(told.steps, layout.target)].cast(pl.Float64).to_numpy()
         before = before if naive.ndim == 1 else before[:, None]
         naive = np.where(np.isfinite(before), before, naive)
-        number, wanted = history.numbered(test[told.time], told.steps), work.spec.problem.forecast
-        assert wanted is not None
-        serial = Serial(number, told.steps.horizon, wanted.period)
     return Evidence(
         task=layout.task,
         y=test[layout.target].to_numpy(),
@@ -292,11 +289,22 @@ def _gather(work: Work, layout: Layout, test: pl.DataFrame, contract: Contract, 
         metric=work.spec.problem.metric,
         directions=_directions(work.spec) if _directed(work.spec) else {},
         costs=_each(work.spec, test[layout.target].to_numpy(), decisions),
+        price=None if work.spec.problem.costs is None else work.spec.problem.costs.each,
         ends=ends,
         native_ends=model.interval(native) if model.interval else None,
         recomputed=None if decisions is None else _recomputed(contract, outputs, test),
         champion=(lambda: _champion(work, layout, test)) if _compares(work.spec) else None,
     )
+
+
+def _serial(work: Work, layout: Layout, table: pl.DataFrame) -> Serial | None:
+    """Of a forecast which rows are near in time."""
+    told = layout.history
+    if not (told and told.steps):
+        return None
+    wanted = work.spec.problem.forecast
+    assert wanted is not None
+    return Serial(history.numbered(table[told.time], told.steps), told.steps.horizon, wanted.period)
 
 
 def _training(work: Work, layout: Layout, asked: Asked) -> Evidence:
@@ -321,6 +329,7 @@ def _training(work: Work, layout: Layout, asked: Asked) -> Evidence:
         groups={name: np.asarray(table[name].to_list(), dtype=object) for name in layout.protected},
         declared_groups=layout.groups,
         seed=work.spec.search.seed,
+        serial=_serial(work, layout, table),
         rows=table,
         model=asked,
         metric=work.spec.problem.metric,
