@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from scipy.stats import ttest_1samp
 from specml import intervals
 from specml.evidence import ABSTAINED, Interval, Serial, wilson
 from specml.metrics import TABLE, Judged, known
-from tests.conftest import spec_of
+from tests.conftest import ROOT, spec_of
 
 
 def judged(task: str, seed: int, n: int = 60, *, weighed: bool = False, abstains: bool = False) -> Judged:
@@ -66,6 +67,12 @@ def test_what_is_not_defined_is_nan() -> None:
     for name in ("roc_auc", "average_precision", "d2_log_loss_score", "cohen_kappa"):
         assert np.isnan(TABLE[name].measure(*same)), name
         assert TABLE[name].interval(same, 0.95, 7) is None, name
+
+
+def test_the_page_names_every_metric_and_which_are_told_unasked() -> None:
+    table = (ROOT / "docs" / "metrics.md").read_text().split("## Metrics", 1)[1].split("## Intervals", 1)[0]
+    assert set(TABLE) <= set(re.findall(r"[a-z]\w+", table))
+    assert set(re.findall(r"\*\*(\w+)\*\*", table)) == {name for name, metric in TABLE.items() if metric.usual}
 
 
 def test_only_the_usual_metrics_are_told_unasked() -> None:
