@@ -111,7 +111,7 @@ def _verdict(facts: Facts) -> dict[str, Any]:
     elif release["admitted"]:
         told = [name for name, gate in sorted(facts.evidence["gates"].items()) if gate["outcome"] != "holds"]
         state, word = "ok", "Released"
-        why = f"no gate stops it; {', '.join(map(_let_pass(facts), told))}" if told else "every gate holds"
+        why = f"no gate stops it; {'; '.join(map(_let_pass(facts), told))}" if told else "every gate holds"
     else:
         state, word, why = "bad", "Not released", "see the release"
     holding = sum(gate["outcome"] == "holds" for gate in facts.evidence["gates"].values())
