@@ -341,7 +341,7 @@ class Native:
 
 Stricter = Literal["larger", "smaller", "more", "fewer"] | tuple[str, ...]
 """Which value of an option asks for more: the larger or the smaller number, the longer or the shorter list, or the
-later of some words."""
+later of some words, ``("false", "true")`` among them."""
 
 STRICTER: Mapping[str, Stricter] = {
     "by": "more",

@@ -139,7 +139,8 @@ def _way(stricter: Stricter, a: Any, b: Any, fallbacks: tuple[Any, Any] = (None,
             _way(stricter, x, y) for key in keys if (x := a.get(key, fallbacks[0])) != (y := b.get(key, fallbacks[1]))
         )
     if isinstance(stricter, tuple):
-        ranks = [stricter.index(one) if one in stricter else None for one in (a, b)]
+        words = [str(one).lower() if isinstance(one, bool) else one for one in (a, b)]
+        ranks = [stricter.index(one) if one in stricter else None for one in words]
         return "changed" if None in ranks else "tightened" if ranks[1] > ranks[0] else "loosened"  # type: ignore[operator]
     if stricter in ("more", "fewer"):
         wanted, left = (a or (), b or ()) if stricter == "more" else (b or (), a or ())

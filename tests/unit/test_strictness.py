@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from typing_extensions import override
 
 from specml import admission, strictness
+from specml.cli import exit_status
 from specml.compile.diff import diff
 from specml.errors import SpecError
 from specml.evidence import Evidence, Verdict
 from specml.kinds import STRICTER, Gate, Stricter
 from specml.load import load
-from tests.conftest import specml, tree
+from tests.conftest import tree
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -121,10 +122,16 @@ def test_a_gate_of_ones_own_says_which_way_its_options_go() -> None:
     class Odd(Gate):
         """A gate with options that no other has."""
 
-        stricter: ClassVar[Mapping[str, Stricter]] = {"flips": "smaller", "spared": "fewer", "how": ("some", "all")}
+        stricter: ClassVar[Mapping[str, Stricter]] = {
+            "flips": "smaller",
+            "spared": "fewer",
+            "how": ("some", "all"),
+            "all_of": ("false", "true"),
+        }
         flips: float = 0.1
         spared: tuple[str, ...] = ()
         how: Literal["some", "all"] = "all"
+        all_of: bool = True
         by_kind: dict[str, float] = {}
 
         @override
@@ -140,6 +147,7 @@ def test_a_gate_of_ones_own_says_which_way_its_options_go() -> None:
     assert way(flips=0.05) == "tightened"
     assert way(spared=("a",)) == "loosened"
     assert way(how="some") == "loosened"
+    assert way(all_of=False) == "loosened"
     assert way(by_kind={"a": 1.0}) == "changed"
 
 
@@ -216,10 +224,11 @@ def test_what_a_spec_needs_an_override_for_is_held_against_nothing(tmp_path: Pat
         load(folder, ("name=good", "gates.auc.min=0.1"))
 
 
-def test_check_run_compile_and_plan_all_see_it(tmp_path: Path) -> None:
+def test_check_run_compile_and_plan_all_see_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = written(tmp_path)
-    for verb in ("check", "run", "compile", "plan"):
-        assert "loosens the gate auc" in specml(verb, "gates.auc.min=0.5", folder=folder, status=2).stderr
+    for verb in ("check", "run", "gate", "compile", "plan", "deploy"):
+        assert exit_status([verb, str(folder), "gates.auc.min=0.5"]) == 2
+        assert "loosens the gate auc" in capsys.readouterr().err
     assert not (folder / "params.yaml").exists()
 
 
@@ -304,20 +313,29 @@ def git(folder: Path, *words: str) -> None:
     subprocess.run(["git", "-C", str(folder), *who, *words], check=True, capture_output=True)
 
 
-def test_revisions_of_git_are_compared(history: Path) -> None:
-    told = specml("diff", "HEAD~1", folder=history).stdout
-    assert "validate: gates.auc.min: 0.9 → 0.8" in told
-    assert "LOOSENED  auc (metric)\n    min: 0.9 → 0.8 (loosened)" in told
-    specml("diff", "HEAD~1", "--exit-code", folder=history, status=1)
-    specml("diff", "HEAD", "HEAD~1", "--exit-code", folder=history)
-    assert specml("diff", folder=history).stdout == "nothing changes\n"
-    document = json.loads(specml("diff", "HEAD~1:project/spec.yaml", "spec.yaml", "--json", folder=history).stdout)
+def test_revisions_of_git_are_compared(
+    history: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(history)
+
+    def told(*words: str, status: int = 0) -> str:
+        assert exit_status(["diff", *words]) == status
+        return "".join(capsys.readouterr())
+
+    loosened = told("HEAD~1")
+    assert "validate: gates.auc.min: 0.9 → 0.8" in loosened
+    assert "LOOSENED  auc (metric)\n    min: 0.9 → 0.8 (loosened)" in loosened
+    assert told("HEAD~1", "--exit-code", status=1) == loosened
+    assert "tightened auc" in told("HEAD", "HEAD~1", "--exit-code")
+    assert told() == "nothing changes\n"
+    document = json.loads(told("HEAD~1:project/spec.yaml", "spec.yaml", "--json"))
     assert document["looser"] is True
     assert document["gates"][0]["moves"] == [{"option": "min", "before": 0.9, "after": 0.8, "way": "loosened"}]
-    assert specml("diff", "HEAD~1:./spec.yaml", ".", folder=history).stdout == told
-    assert "no revision of git" in specml("diff", "nothing", folder=history, status=1).stderr
-    assert "there is no spec" in specml("diff", "HEAD:other.yaml", folder=history, status=1).stderr
-    shown = specml("diff", "~gates.quick", "gates.parity.max=1e-6", folder=history).stdout
+    assert told("HEAD~1:./spec.yaml", ".") == loosened
+    assert "no revision of git" in told("nothing", status=1)
+    assert "no revision of git" in told("--", "--upload-pack", status=1)
+    assert "there is no spec" in told("HEAD:other.yaml", status=1)
+    shown = told("~gates.quick", "gates.parity.max=1e-6")
     assert "LOOSENED  quick (latency): is removed" in shown
     assert "tightened parity (parity)" in shown
 
