@@ -8,6 +8,8 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import polars as pl
 import pytest
 
 from specml import errors
@@ -75,6 +77,23 @@ def test_the_plug_in_of_the_documents_works(tmp_path: Path) -> None:
     assert specml("check", folder=tmp_path).returncode == 0
     (tmp_path / "spec.yaml").write_text((tmp_path / "spec.yaml").read_text().replace("max: 0.9", "max: 1.9"))
     assert "gates.humble.max" in specml("check", folder=tmp_path, status=2).stderr
+
+
+def test_the_functions_of_the_documents_judge(tmp_path: Path) -> None:
+    section = (ROOT / "docs/plugins.md").read_text().split("## A gate of your own", 1)[1]
+    (tmp_path / "my_gates.py").write_text(section.split("```python\n", 1)[1].split("```", 1)[0])
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=800)
+    pl.DataFrame({"x": x, "y": (x + generator.normal(size=800) > 0).astype(int)}).write_csv(tmp_path / "rows.csv")
+    head = "name: x\nproblem: {task: binary, target: y}\ncandidates: {line: logistic_regression}\n"
+    head += "data: {sources: {rows: {type: csv, path: rows.csv}}}\n"
+    (tmp_path / "spec.yaml").write_text(head + section.split("```yaml\n", 1)[1].split("```", 1)[0])
+    specml("run", "--no-deploy", folder=tmp_path)
+    verdicts = json.loads((tmp_path / "artifacts/validate/verdicts.json").read_text())["gates"]
+    assert verdicts["surprise"]["reason"].startswith("the mean of surprise is 0.685")
+    assert verdicts["few_inputs"]["reason"] == "of the 20 columns allowed the model takes 1."
+    told = specml("run", "--no-deploy", "gates.surprise.max=0.7", folder=tmp_path, status=4).stderr
+    assert "surprise" in told
 
 
 def test_the_gates_test_of_the_documents_passes(tmp_path: Path) -> None:

@@ -44,6 +44,10 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
     ),
     "champion": (Example({}),),
     "coverage": (Example({"min": 0.8, "by": ("sex",)}, ("regression",)),),
+    "custom": (
+        Example({"function": "tests.models.checks:error", "max": 10.0}),
+        Example({"function": "tests.models.checks:said", "options": {"holds": True}}),
+    ),
     "decision_rate": (Example({"min": 0.5}, CLASSES),),
     "explanations": (Example({}), Example({"columns": ("colour",), "max": 0.2, "top": 2})),
     "expected_cost": (Example({"max": 2.0}, ("binary",)),),

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
-import inspect
 import sys
-import traceback
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field
 from typing_extensions import override
 
 from specml import bundle, evidence
 from specml.component import Disagreement
-from specml.errors import SpecmlError, StageFailed, first_line
+from specml.errors import StageFailed, first_line
 from specml.graph import ML_OPSET, OPSET, Graph
 from specml.kinds import Candidate, Model, Preference
+from specml.plugged import Place, blamed, called, found, unplugged
 from specml.space import Setting
 
 if TYPE_CHECKING:
@@ -52,7 +49,7 @@ class Custom(Candidate):
     complexity: ClassVar[int] = 3
 
     type: Literal["custom"] = "custom"
-    estimator: Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$")]
+    estimator: Place
     """Where it is made, as ``package.module:name``; ``plugins`` must name the package."""
     options: dict[str, Setting | tuple[Setting, ...]] = {}
     """What ``estimator`` is called with; in ``space``, ``options.NAME``."""
@@ -65,25 +62,13 @@ class Custom(Candidate):
             if option not in (name, *self.options):
                 hint = f"Say options.{option}: it is the first value tried."
                 yield Disagreement(key=("space", name), what="is not among the options.", hint=hint)
-        module, _, name = self.estimator.partition(":")
-        if not any(module == plugin or module.startswith(f"{plugin}.") for plugin in spec.plugins):
-            what, hint = f"lies in {module!r}, which is no plug-in of this spec.", f"Say plugins: [{module}]"
-            yield Disagreement(key=("estimator",), what=what, hint=hint)
-            return
-        try:
-            made = getattr(importlib.import_module(module), name, None)
-        except Exception as error:  # the plug-in's own code may fail in any way
-            yield Disagreement(key=("estimator",), what=f"can't be imported: {type(error).__name__}: {error}")
-            return
-        if not callable(made):
-            yield Disagreement(key=("estimator",), what=f"{module!r} has no function or class {name!r}.")
+        yield from unplugged(spec, self.estimator, "estimator")
 
     @override
     def fit(self, train: Design, *, seed: int, threads: int, stop_on: Design | None = None) -> Model:
-        module, _, name = self.estimator.partition(":")
-        make = getattr(importlib.import_module(module), name)
+        make = found(self.estimator)
         with _seeded(seed):
-            with _blamed(self.estimator):
+            with blamed(self.estimator):
                 made = self._made(make, train, seed)
                 fitted = (_of_lightning if _is_lightning(made) else _of_scikit_learn)(made, train, seed, self.estimator)
             model = CustomModel(_converted(fitted, train, self.estimator), train.task, fitted, self.estimator)
@@ -99,22 +84,7 @@ class Custom(Candidate):
     def _made(self, make: Callable[..., Any], train: Design, seed: int) -> Any:
         outputs = train.n_classes if train.task == "multiclass" else 1
         offered = {"task": train.task, "inputs": train.X.shape[1], "outputs": outputs, "seed": seed}
-        asked = {key: offered[key] for key in inspect.signature(make).parameters if key in offered}
-        options = {key: list(one) if isinstance(one, tuple) else one for key, one in self.options.items()}
-        return make(**(asked | options))
-
-
-@contextlib.contextmanager
-def _blamed(where: str) -> Iterator[None]:
-    """Tell of an error in the user's code as his; its text may hold values of rows, so only the log has it."""
-    try:
-        yield
-    except (SpecmlError, MemoryError):
-        raise
-    except Exception as error:
-        traceback.print_exc()
-        what = f"ended in a {type(error).__name__}; the stage's log in .specml/log says where."
-        raise StageFailed(what, where=where) from error
+        return called(make, options=self.options, offered=offered)
 
 
 @dataclass(frozen=True)
