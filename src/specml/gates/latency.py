@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from specml.component import Disagreement
 from specml.evidence import Evidence, Interval, Verdict, bounded
-from specml.kinds import Gate
+from specml.kinds import Gate, Stricter
 from specml.values import Duration
 
 if TYPE_CHECKING:
@@ -37,6 +37,12 @@ class Latency(Gate):
     close. A server that leaves calls without an answer is refused.
     """
 
+    stricter: ClassVar[Mapping[str, Stricter]] = {
+        "of": ("graph", "server"),
+        "percentile": "larger",
+        "rows": "larger",
+        "connections": "larger",
+    }
     times: ClassVar[bool] = True
 
     type: Literal["latency"] = "latency"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from specml.component import Disagreement
 from specml.evidence import Evidence, Interval, Verdict, bounded
-from specml.kinds import Gate
+from specml.kinds import Gate, Stricter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,6 +36,7 @@ class Throughput(Gate):
     that leaves calls without an answer is refused.
     """
 
+    stricter: ClassVar[Mapping[str, Stricter]] = {"rows": "smaller"}
     asks_server: ClassVar[bool] = True
     times: ClassVar[bool] = True
 
