@@ -82,10 +82,10 @@ def test_what_can_t_be_told_is_not_measured() -> None:
     assert proxy(of="score").check(blind).outcome == "holds"
 
 
-@pytest.mark.parametrize("seeds", [pytest.param(8, id="few"), pytest.param(200, id="many", marks=pytest.mark.sweep)])
+@pytest.mark.parametrize("seeds", [pytest.param(8, id="few"), pytest.param(50, id="many", marks=pytest.mark.sweep)])
 def test_nothing_is_told_where_there_is_nothing(seeds: int) -> None:
     values = [one.value for seed in range(seeds) for one in proxy().check(people(seed, 0.0, n=600)).slices]
-    assert np.mean([one for one in values if one is not None]) == pytest.approx(0.5, abs=0.03 if seeds < 20 else 0.006)
+    assert np.mean([one for one in values if one is not None]) == pytest.approx(0.5, abs=0.03 if seeds < 20 else 0.012)
     assert all(proxy(max=0.65).check(people(seed, 0.0, n=600)).outcome == "holds" for seed in range(seeds))
 
 
