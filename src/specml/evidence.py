@@ -189,6 +189,8 @@ class Evidence:
     native: np.ndarray
     prior: np.ndarray
     weight: np.ndarray | None = None
+    classes: tuple[str | int | float | bool, ...] = ()
+    """The labels, by their indices; () of a regression."""
     favourable: int = 1
     """Index of the class that a person wants."""
     groups: dict[str, np.ndarray] = field(default_factory=dict)

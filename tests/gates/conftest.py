@@ -17,6 +17,14 @@ if TYPE_CHECKING:
     from specml.evidence import Evidence
     from specml.spec import Spec
 
+CASES = """\
+cases:
+  - name: colours do not matter
+    invariance: {rows: held_out, change: {colour: {red: green, green: red}}}
+  - invariance: {row: {age: 40, debt: 1, job: nurse, colour: red, owns: true}, change: {colour: green}}
+"""
+"""Of the gate ``behaviour``: they hold for every task."""
+
 TASKS = ("binary", "multiclass", "regression")
 
 
@@ -79,6 +87,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], E
             if task not in made:
                 folder, spec = tmp_path_factory.mktemp(task), spec_for(task)
                 people(task).write_parquet(folder / "rows.parquet")
+                (folder / "cases.yaml").write_text(CASES)
                 run_stages(spec, folder, until="package")
                 made[task] = open_ones.enter_context(evidence_of(spec, folder))
             return made[task]

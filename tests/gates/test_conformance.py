@@ -33,6 +33,7 @@ class Example(NamedTuple):
 
 
 EXAMPLES: dict[str, tuple[Example, ...]] = {
+    "behaviour": (Example({"cases": "cases.yaml", "max": 0.9}),),
     "baseline": (
         Example({}),
         Example({"rule": "age > 45 and debt < 4"}, ("binary",)),

@@ -2,6 +2,7 @@
 
 from specml.gates import (
     baseline,
+    behaviour,
     calibration,
     champion,
     coverage,
@@ -25,6 +26,7 @@ from specml.gates import (
 
 __all__ = [
     "baseline",
+    "behaviour",
     "calibration",
     "champion",
     "coverage",
