@@ -121,8 +121,16 @@ class Server(Protocol):
     max_rows: int
     """Of one request, at most."""
 
-    def answer(self, rows: pl.DataFrame) -> Answers:
-        """What it answers to rows, by the Open Inference Protocol."""
+    max_body: int
+    """Bytes of one request, at most."""
+
+    def answer(self, rows: pl.DataFrame, at_once: int = 1000) -> Answers:
+        """What it answers to rows, ``at_once`` of them in a request, by the Open Inference Protocol.
+
+        Raises:
+            StageFailed: it refuses them.
+            OSError: there is no answer.
+        """
 
     def ask(self, path: str, body: bytes, kind: str = "application/json") -> tuple[int, bytes]:
         """Status and body of the answer to a ``POST``.

@@ -219,14 +219,14 @@ class BlindServer:
     """A server that answers NaN."""
 
     def __init__(self, server: Server) -> None:
-        self.path, self.max_rows = server.path, server.max_rows
+        self.path, self.max_rows, self.max_body = server.path, server.max_rows, server.max_body
         self.ask = server.ask
         self.timed = server.timed
         self._server = server
 
-    def answer(self, rows: pl.DataFrame) -> Answers:
+    def answer(self, rows: pl.DataFrame, at_once: int = 1000) -> Answers:
         """NaN."""
-        return unseeing(self._server.answer(rows))
+        return unseeing(self._server.answer(rows, at_once))
 
 
 def unseeing(answers: Answers) -> Answers:

@@ -75,7 +75,7 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
         Example({"metric": "r2", "min": 0.1}, ("regression",)),
     ),
     "monotonicity": (Example({"columns": {"age": "increasing"}, "tolerance": 0.9}, ("binary", "regression")),),
-    "parity": (Example({}),),
+    "parity": (Example({}), Example({"served": True})),
     "proxy": (Example({"by": ("sex",), "max": 0.7}), Example({"by": ("sex", "group"), "of": "score", "max": 0.9})),
     "robustness": (
         Example({"max": 0.9, "perturbations": ("noise", "rounding")}),
@@ -88,6 +88,7 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
     ),
     "stability": (Example({"of": "folds", "max": 0.5}), Example({"of": "gap", "max": 0.5})),
     "size": (Example({"max": 50_000_000}),),
+    "stress": (Example({}),),
     "throughput": (Example({"min": 1.0}),),
 }
 

@@ -21,6 +21,7 @@ from specml.gates import (
     size,
     slices,
     stability,
+    stress,
     throughput,
 )
 
@@ -45,5 +46,6 @@ __all__ = [
     "size",
     "slices",
     "stability",
+    "stress",
     "throughput",
 ]

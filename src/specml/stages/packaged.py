@@ -104,7 +104,7 @@ class Asked:
             "max_body": declared.max_body,
         }
         port = self._open.enter_context(serving(args))
-        served = Served(port, self._opened.contract, self._test, self.read, declared.max_rows)
+        served = Served(port, self._opened.contract, self._test, self.read, (declared.max_rows, declared.max_body))
         return self._open.enter_context(contextlib.closing(served))
 
     @cached_property

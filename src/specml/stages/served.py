@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from specml.bundle import Contract
     from specml.evidence import Answers
 
-MOST_ROWS = 1000
-"""Rows of one request for answers."""
 TIMEOUT = 60.0
 """Seconds that an answer may take."""
 
@@ -57,7 +55,10 @@ def serving(args: dict[str, Any]) -> Iterator[int]:
 
 
 class Served:
-    """A ``evidence.Server`` at a port of loopback; ``read`` makes answers of the graph's outputs."""
+    """A ``evidence.Server`` at a port of loopback; ``read`` makes answers of the graph's outputs.
+
+    ``limits``: rows and bytes of one request.
+    """
 
     def __init__(
         self,
@@ -65,15 +66,16 @@ class Served:
         contract: Contract,
         test: pl.DataFrame,
         read: Callable[[list[dict[str, np.ndarray]]], Answers],
-        max_rows: int,
+        limits: tuple[int, int],
     ) -> None:
-        self.path, self.max_rows = f"/v2/models/{contract.name}/infer", max_rows
+        self.path = f"/v2/models/{contract.name}/infer"
+        self.max_rows, self.max_body = limits
         self._port, self._contract, self._test, self._read = port, contract, test, read
         self._connection = self._connected()
 
-    def answer(self, rows: pl.DataFrame) -> Answers:
-        """What it answers to rows, by the Open Inference Protocol."""
-        return self._read([self._outputs(part) for part in rows.iter_slices(min(MOST_ROWS, self.max_rows))])
+    def answer(self, rows: pl.DataFrame, at_once: int = 1000) -> Answers:
+        """What it answers to rows, ``at_once`` of them in a request, by the Open Inference Protocol."""
+        return self._read([self._outputs(part) for part in rows.iter_slices(min(at_once, self.max_rows))])
 
     def ask(self, path: str, body: bytes, kind: str = "application/json") -> tuple[int, bytes]:
         """Status and body of the answer to a ``POST``."""
