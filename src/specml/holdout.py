@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-JUDGED, SHOWN = "thresholds", "rows"
-"""Events: gates are to judge by the rows; rows were shown to a person."""
-
 
 @dataclass(frozen=True)
 class Opening:
@@ -55,7 +52,7 @@ def register(
     """
     ledger.append(
         project,
-        JUDGED,
+        "thresholds",
         bundle=bundle,
         rows=digest(rows),
         labels=labels,
@@ -67,7 +64,7 @@ def register(
 
 def shown(project: Path, *, gate: str, labels: str, rows: int) -> None:
     """Record that a person is shown so many of the rows, those behind a gate's verdict, before they are."""
-    ledger.append(project, SHOWN, gate=gate, labels=labels, count=rows)
+    ledger.append(project, "rows", gate=gate, labels=labels, count=rows)
 
 
 def of(project: Path, bundle: str) -> str | None:
@@ -80,7 +77,7 @@ def of(project: Path, bundle: str) -> str | None:
 
 
 def _of(records: Sequence[ledger.Record], bundle: str) -> str | None:
-    wanted = (one.facts for one in reversed(records) if one.event == JUDGED and one.facts.get("bundle") == bundle)
+    wanted = (one.facts for one in reversed(records) if one.event == "thresholds" and one.facts.get("bundle") == bundle)
     return next((facts["labels"] for facts in wanted if "labels" in facts), None)
 
 
@@ -98,6 +95,6 @@ def openings(project: Path, bundle: str) -> Openings | None:
     judged = [
         Opening(one.time, one.facts["bundle"], one.facts["options"], one.facts["files"])
         for one in same
-        if one.event == JUDGED
+        if one.event == "thresholds"
     ]
-    return Openings(tuple(judged), sum(one.event == SHOWN for one in same))
+    return Openings(tuple(judged), sum(one.event == "rows" for one in same))
