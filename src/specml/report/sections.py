@@ -533,6 +533,7 @@ def _sliced(facts: Facts, *, disparity: bool) -> Iterator[dict[str, Any]]:
         yield {
             "name": name,
             "metric": getattr(declared, "metric", gate["type"]),
+            "beside": _beside(declared),
             "fewest": getattr(declared, "min_group_size", None),
             "threshold": gate["threshold"],
             "word": outcome(gate),
@@ -542,6 +543,13 @@ def _sliced(facts: Facts, *, disparity: bool) -> Iterator[dict[str, Any]]:
                       STATES[one["outcome"]], svg.cut(one["note"], 3 * LONGEST)) for one in shown],
             "left_out": len(gate["slices"]) - len(shown),
         }  # fmt: skip
+
+
+def _beside(declared: Any) -> str:
+    """What each group of a disparity gate stands beside."""
+    if getattr(declared, "compare", "") == "overall":
+        return "all rows"
+    return "the group of reference" if getattr(declared, "reference", None) else "the one that is best off"
 
 
 def _group(one: dict[str, Any]) -> svg.Group:
