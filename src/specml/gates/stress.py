@@ -157,7 +157,9 @@ class _Asked:
     def _answered(self, name: str, rows: pl.DataFrame) -> Slice:
         """The graph and the server answer all rows, alike."""
         wrong = self._wrong(name, rows)
-        return Slice(name=name, n=rows.height, outcome="refused" if wrong else "holds", note=wrong)
+        return Slice(
+            name=name, n=rows.height, value=float(bool(wrong)), outcome="refused" if wrong else "holds", note=wrong
+        )
 
     def _wrong(self, name: str, rows: pl.DataFrame) -> str:
         try:
@@ -212,7 +214,13 @@ class _Asked:
         decisions = None if evidence.decisions is None else evidence.decisions[taken]
         wrong = self._served_wrong(evidence.rows[taken], Answers(evidence.scores[taken], decisions), most)
         note = f"the server {wrong}" if wrong else ""
-        return Slice(name="one request of most rows", n=most, outcome="refused" if wrong else "holds", note=note)
+        return Slice(
+            name="one request of most rows",
+            n=most,
+            value=float(bool(wrong)),
+            outcome="refused" if wrong else "holds",
+            note=note,
+        )
 
     def _bodies(self) -> dict[str, list[_Body]]:
         """Bodies that must be refused, by what they are."""
@@ -258,7 +266,7 @@ class _Asked:
             if self._gone:
                 break
         outcome: Any = "refused" if wrong else "holds"
-        return Slice(name=name, n=len(bodies), outcome=outcome, note=wrong[0] if wrong else "")
+        return Slice(name=name, n=len(bodies), value=float(len(wrong)), outcome=outcome, note=wrong[0] if wrong else "")
 
     def _ask(self, path: str, body: bytes, kind: str = JSON) -> tuple[int, bytes]:
         try:
