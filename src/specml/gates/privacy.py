@@ -36,6 +36,7 @@ class Privacy(Gate):
     Not seen: attacks that train models of their own, which find more (Carlini et al. 2022, *Membership Inference
     Attacks From First Principles*, IEEE S&P), and single rows that are remembered while most are not. Held-out rows
     that are later than the training rows differ from them by more than membership: part of what is seen is then drift.
+    DeLong's interval takes rows for independent; neighbours in time are not quite.
     """
 
     reads_training: ClassVar[bool] = True
