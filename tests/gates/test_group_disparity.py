@@ -315,8 +315,8 @@ def test_of_a_forecast_blocks_of_time_are_drawn() -> None:
 def people(seed: int, planted: str, n: int = 4000) -> Evidence:
     """Held-out people of two groups and what a model, trained on others of them, says: with disparity where planted.
 
-    ``labels``: half of group b's good outcomes were written down as bad; ``features``: its skill is read with an error;
-    ``proxy``: the outcome hangs on a column that stands in for the group; ``size``: b has 30 rows.
+    ``labels``: half of group b's good outcomes were written down as bad; ``features``: its skill is read as
+    less than it is; ``proxy``: the outcome hangs on a column that stands in for the group; ``size``: b has 30 rows.
     """
     import lightgbm
 
@@ -324,13 +324,13 @@ def people(seed: int, planted: str, n: int = 4000) -> Evidence:
     n = 2 * n
     b = generator.random(n) < (30 / 2000 if planted == "size" else 0.4)
     skill = generator.normal(size=n)
-    district = b + generator.normal(0, 0.3, n)
+    district = b * (planted != "features") + generator.normal(0, 0.3, n)
     y = (skill + generator.normal(0, 0.7, n) > 0).astype(np.int64)
     if planted == "labels":
         y = np.where(b & (generator.random(n) < 0.5), 0, y)
     if planted == "proxy":
         y = (skill - 1.2 * district + generator.normal(0, 0.7, n) > -0.5).astype(np.int64)
-    read = np.where(b & (planted == "features"), 0.2 * skill + generator.normal(0, 1, n), skill)
+    read = skill - 0.8 * b * (planted == "features")
     X = np.column_stack([read, district])
     settings = {"objective": "binary", "num_threads": 1, "verbosity": -1, "num_leaves": 7, "deterministic": True}
     half = slice(0, n // 2)
