@@ -3,7 +3,7 @@
 Two projects are trained once, by one spec but for the candidate. In ``good`` a linear model learns what is there; in
 ``bad`` trees learn their training rows by heart, of data in which ``sex`` decides, ``colour`` gives it away, and the
 outcomes of pilots are chance. What is asked is the same of both wherever a gate can tell them apart. Only ``validate``
-and ``release`` run again for a gate.
+and ``release`` run again for a gate. So of a regression, whose spread grows and whose model overflows.
 
 A new gate needs a line in ``CASES``.
 """
@@ -39,6 +39,7 @@ class Case(NamedTuple):
 
 CASES: dict[str, Case] = {
     "baseline": Case({"min": 0.05}),
+    "behaviour": Case({"cases": "cases.yaml"}),
     "calibration": Case({"max": 0.08}),
     "champion": Case({"metric": "log_loss", "min": -0.02}),
     "coverage": Case({"min": 0.85}, task="regression"),
@@ -50,13 +51,14 @@ CASES: dict[str, Case] = {
     "metric": Case({"metric": "roc_auc", "min": 0.8}),
     "monotonicity": Case({"columns": {"age": "increasing"}}),
     "explanations": Case({"columns": ["colour"], "max": 0.1}),
-    "parity": Case({}, otherwise={"max": 1e-9}),
+    "parity": Case({"served": True}, otherwise={"max": 1e-9}),
     "privacy": Case({"max": 0.6}),
     "slices": Case({"by": ["job"], "max_drop": 0.1}),
     "stability": Case({"of": "gap", "max": 0.08}),
     "proxy": Case({"by": ["sex"], "max": 0.7}),
     "robustness": Case({"max": 0.15, "perturbations": ["noise", "rounding"]}),
     "size": Case({"max": 100_000}),
+    "stress": Case({}, task="regression"),
     "throughput": Case({"min": 5_000, "rows": 200, "connections": 2}, otherwise={"min": 5_000_000}),
 }
 
@@ -76,10 +78,18 @@ LINEAR = "{type: logistic_regression}"
 BY_HEART = (
     "{type: lightgbm, n_estimators: 80, early_stopping: 0, learning_rate: 0.3, num_leaves: 200, min_child_samples: 1}"
 )
+CASES_TOLD = "cases: [{direction: {rows: held_out, change: {debt: {add: 2}}, score: never_rises}}]\n"
 HOUSE = '''\
-"""A condition of ours."""
+"""A condition of ours, and a model: of the largest numbers it makes what is none."""
 
 import numpy as np
+from sklearn.linear_model import LinearRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import PolynomialFeatures
+
+
+def quadratic():
+    return make_pipeline(PolynomialFeatures(2), LinearRegression())
 
 
 def sure_and_wrong(evidence):
@@ -123,7 +133,9 @@ def amounts(good: bool, n: int = 3000) -> pl.DataFrame:
 def project(folder: Path, task: str, good: bool) -> Path:
     folder.mkdir()
     (folder / "house.py").write_text(HOUSE)
-    more, selection, candidate = "", "", "{type: ridge}"
+    (folder / "cases.yaml").write_text(CASES_TOLD)
+    more, selection = "", ""
+    candidate = "{type: ridge}" if good else "{type: custom, estimator: 'house:quadratic'}"
     if task == "binary":
         more = ", positive_class: yes, decision: {threshold: 0.5, abstain_band: [0.45, 0.55]}"
         more += ", costs: {false_negative: 5, false_positive: 2, abstention: 1}"
