@@ -88,8 +88,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures
 
 
-def quadratic():
-    return make_pipeline(PolynomialFeatures(2), LinearRegression())
+def polynomial():
+    return make_pipeline(PolynomialFeatures(7), LinearRegression())
 
 
 def sure_and_wrong(evidence):
@@ -135,7 +135,7 @@ def project(folder: Path, task: str, good: bool) -> Path:
     (folder / "house.py").write_text(HOUSE)
     (folder / "cases.yaml").write_text(CASES_TOLD)
     more, selection = "", ""
-    candidate = "{type: ridge}" if good else "{type: custom, estimator: 'house:quadratic'}"
+    candidate = "{type: ridge}" if good else "{type: custom, estimator: 'house:polynomial'}"
     if task == "binary":
         more = ", positive_class: yes, decision: {threshold: 0.5, abstain_band: [0.45, 0.55]}"
         more += ", costs: {false_negative: 5, false_positive: 2, abstention: 1}"
