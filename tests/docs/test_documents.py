@@ -235,6 +235,16 @@ def test_the_gates_of_their_page_are_valid(tmp_path: Path) -> None:
     assert set(load(tmp_path).spec.gates) == {"ranks", "fast", "small", "baseline", "parity"}
 
 
+def test_the_full_set_of_gates_is_valid_and_told(tmp_path: Path) -> None:
+    head = "defaults: [gates: full, _self_]\nname: x\nproblem: {task: binary, target: y}\n"
+    head += "candidates: {line: logistic_regression}\ndata: {sources: {rows: {type: csv, path: rows.csv}}}\n"
+    (tmp_path / "spec.yaml").write_text(head)
+    gates = load(tmp_path).spec.gates
+    section = GATES.split("## Many at once", 1)[1].split("The spec adds", 1)[0]
+    assert {gate.type for gate in gates.values()} == set(re.findall(r"`([a-z]+)`", section))  # type: ignore[attr-defined]
+    assert len(gates) == 13
+
+
 def test_the_gate_of_their_page_owes_what_every_gate_does(tmp_path: Path) -> None:
     (tmp_path / "steady.py").write_text(GATES.split("```python\n", 1)[1].split("```", 1)[0])
     test = """
