@@ -52,7 +52,7 @@ class SpecmlError(Exception):
     def __str__(self) -> str:
         lines = [f"{self.where}:"] if self.where else []
         indent = "    " if self.where else ""
-        lines.append(f"{indent}{self.what}")
+        lines.append(indent + self.what.replace("\n", f"\n{indent}"))
         if self.hint:
             lines.append(f"{indent or '  '}{self.hint}")
         return "\n".join(lines)

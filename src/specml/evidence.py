@@ -330,7 +330,7 @@ def bounded(
     threshold = f"{sign} {minimum:g}" if minimum is not None else f"≤ {maximum:g}"
     if interval is None or not math.isfinite(value):
         return Verdict(
-            outcome="not measured", reason=f"{name} could not be measured on {n} rows.", n=n, threshold=threshold
+            outcome="not measured", reason=f"{name} could not be measured on {n:,} rows.", n=n, threshold=threshold
         )
     bound = interval.low if minimum is not None else interval.high
     if minimum is not None:
@@ -339,7 +339,7 @@ def bounded(
         holds = maximum is not None and bound <= maximum
     side = "lower" if minimum is not None else "upper"
     is_or_not = "is" if holds else "is not"
-    end = f"the {side} end of its {interval.confidence * 100:g} % interval"
+    end = f"the {side} end of its {interval.confidence * 100:.4g} % interval"
     reason = f"{name} is {value:.4g}; {end}, {bound:.4g}, {is_or_not} {threshold}."
     return Verdict(
         outcome="holds" if holds else "refused", reason=reason, value=value, interval=interval, n=n, threshold=threshold
@@ -352,7 +352,7 @@ def seldom(name: str, failing: int, n: int, interval: Callable[[int], Interval],
     Not measured where even no failing row would prove it, unless more fail than are allowed.
     """
     if n == 0 or (failing <= maximum * n and interval(0).high > maximum):
-        reason = f"{n} rows are too few to tell that {name} is {maximum:g} at most."
+        reason = f"{n:,} rows are too few to tell that {name} is {maximum:g} at most."
         return Verdict(outcome="not measured", reason=reason, n=n, threshold=f"≤ {maximum:g}")
     return bounded(name, failing / n, interval(failing), n, maximum=maximum)
 
@@ -363,7 +363,7 @@ def accused(
     """The verdict on what is live: refused where the whole interval lies below ``minimum``, or above ``maximum``."""
     threshold = f"≥ {minimum:g}" if minimum is not None else f"≤ {maximum:g}"
     beyond = interval.high < minimum if minimum is not None else maximum is not None and interval.low > maximum
-    ends = f"its {interval.confidence * 100:g} % interval, {interval.low:.4g} to {interval.high:.4g}"
+    ends = f"its {interval.confidence * 100:.4g} % interval, {interval.low:.4g} to {interval.high:.4g}"
     return Verdict(
         outcome="refused" if beyond else "holds",
         reason=f"{name} is {value:.4g}; {ends}, is {'' if beyond else 'not wholly '}beyond {threshold}.",

@@ -15,9 +15,9 @@ _ORDER = ("refused", "not measured", "holds")
 
 
 def bound(threshold: str) -> float | None:
-    """The number in a threshold such as ``≥ 0.8``."""
-    found = re.search(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?", threshold)
-    return float(found[0]) if found else None
+    """The number in a threshold such as ``≥ 0.8``, the first of several."""
+    found = re.search(r"-?\d+(?:,\d{3})*(?:\.\d+)?(?:e[+-]?\d+)?", threshold)
+    return float(found[0].replace(",", "")) if found else None
 
 
 def ranked(gate: dict[str, Any]) -> list[dict[str, Any]]:

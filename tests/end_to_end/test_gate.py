@@ -95,6 +95,14 @@ def recorded(folder: Path, event: str) -> list[dict[str, Any]]:
     return [record.facts for record in ledger.verify(folder).records if record.event == event]
 
 
+def test_a_file_that_a_gate_reads_is_missed_before_anything_runs(again: Path) -> None:
+    spec = again / "spec.yaml"
+    spec.write_text(spec.read_text().replace("  wrong:", "  told: {type: behaviour, cases: cases.yaml}\n  wrong:"))
+    done = specml("gate", folder=again, status=2)
+    assert f"there is no file 'cases.yaml'.\n    Paths start at {again}." in done.stderr
+    assert "gates.told" in done.stderr
+
+
 def test_nothing_is_judged_again_that_has_not_changed(again: Path) -> None:
     suite = suite_of(again / "run.xml")
     assert (suite.name, suite.tests, suite.failures) == ("breast-cancer", 5, 0)

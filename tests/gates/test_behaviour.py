@@ -120,7 +120,7 @@ def test_of_several_classes_a_direction_names_one(judge: Callable[..., Verdict])
         ("", "cases.yaml:1:1: "),
         ("cases:\n  - minimum: [1\n", "cases.yaml:"),
         ("cases: []\n", "cases.yaml:1:1: "),
-        ("cases:\n  - minimum: {row: {age: 1}, lable: yes}\n", "cases.yaml:2:30: is no key known here."),
+        ("cases:\n  - minimum: {row: {age: 1}, lable: yes}\n", "cases.yaml:2:30: 'lable' is no key known here."),
         ("cases:\n  - minimum: {label: yes}\n", "cases.yaml:2:5: lacks row."),
         ("cases:\n  - name: none\n", "cases.yaml:2:5: a case is one of"),
         ("cases:\n  - minimum: {row: {agee: 1}, label: yes}\n", "cases.yaml:2:21: agee is no column"),
@@ -146,7 +146,7 @@ def test_a_file_that_is_none_is_not_measured(judge: Callable[..., Verdict], text
 def test_every_problem_is_told(judge: Callable[..., Verdict]) -> None:
     verdict = judge("cases:\n  - minimum: {row: {a: 1}, label: yes}\n  - minimum: {row: {b: 1}, label: yes}\n")
     assert [one.name for one in verdict.slices] == ["cases.yaml:2:21", "cases.yaml:3:21"]
-    assert ", and 1 more." in verdict.reason
+    assert "; 1 more is wrong." in verdict.reason
 
 
 def test_it_stays_in_the_projects_folder(real: Callable[[str], Evidence], tmp_path: Path) -> None:

@@ -52,6 +52,8 @@ def test_the_other_direction_is_refused_with_rows_and_what_to_do(kept: Evidence)
     assert len(verdict.rows) == 50
     assert f"the share of {verdict.n:,} rows in which the score rises while age rises is 1;" in verdict.reason
     assert "declare features.columns.age.monotone: decreasing" in verdict.reason
+    both = Monotonicity(columns={"age": "decreasing", "debt": "increasing"}).check(kept)
+    assert "; 2 of 2 columns are beyond it;" in both.reason
 
 
 @pytest.mark.parametrize("task", ["binary", "regression"])

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def test_the_server_says_what_the_graph_does(real: Callable[[str], Evidence], task: str) -> None:
     verdict = Parity(served=True).check(real(task))
     assert verdict.outcome == "holds"
-    assert verdict.reason.endswith("; served, 0 of 1200 do.")
+    assert verdict.reason.endswith("; served, 0 of 1,200 do.")
 
 
 @pytest.mark.parametrize(

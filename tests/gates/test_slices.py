@@ -15,7 +15,9 @@ from pydantic import ValidationError
 from specml.data import MISSING
 from specml.evidence import Evidence
 from specml.gates.slices import Slices
+from specml.metrics import TABLE
 from specml.segments import Search, by_category, by_quantile, discovered
+from specml.verdicts import bound
 from tests.conftest import column
 from tests.gates.conftest import TASKS, spec_for
 
@@ -47,6 +49,11 @@ def test_a_weak_segment_is_refused_where_it_is_declared_and_where_it_is_found(
         assert gate.check(evidence).outcome != "refused", options
         verdict = gate.check(weak)
         assert verdict.outcome == "refused", options
+        limit = bound(verdict.threshold)  # what an interval is drawn beside, and the worst is told by
+        larger = TABLE[evidence.metric].larger_is_better
+        assert verdict.threshold.startswith("≥" if larger else "≤")
+        assert limit is not None
+        assert all(((one.value or 0) < limit) is larger for one in verdict.slices if one.outcome == "refused")
         worst = next(one for one in verdict.slices if one.outcome == "refused")
         assert "age" in worst.name or worst.name == "old"
         assert old[list(verdict.rows)].mean() > 0.8

@@ -61,7 +61,7 @@ def test_a_server_that_is_gone_refuses(real: Callable[[str], Evidence], gate: Th
     assert there is not None
     server = there.served()
     assert isinstance(server, Served)
-    gone = Served(1, server._contract, server._test, server._read)
+    gone = Served(1, server._contract, server._test, server._read, (server.max_rows, server.max_body))
 
     class Gone:
         inputs, graph_bytes = there.inputs, there.graph_bytes

@@ -13,7 +13,7 @@ import pytest
 from specml import cli
 from specml.cli import clean, doctor
 from specml.cli.arguments import folder_of
-from specml.errors import GateRefused
+from specml.errors import GateRefused, SpecmlError
 from tests.conftest import ROOT, specml
 
 
@@ -98,3 +98,8 @@ def test_a_project_whose_spec_is_gone_is_where_it_was(
     found = [folder_of(Path(path) if path else None), clean._folder(Path(path) if path else None, ())]
     found.append(doctor._spec(Path(path) if path else None, ())[1])
     assert found == [(tmp_path / folder).resolve()] * 3
+
+
+def test_every_line_of_an_error_stands_below_its_place() -> None:
+    error = SpecmlError("one.\ntwo.", where="here", hint="Do this.")
+    assert str(error) == "here:\n    one.\n    two.\n    Do this."

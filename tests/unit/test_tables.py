@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from specml.cli.tables import BAR, bar, gates_table, held_out, remarks, roomy
+from specml.verdicts import bound
 
 
 def verdict(outcome: str, **facts: Any) -> dict[str, Any]:
@@ -64,6 +65,8 @@ def test_the_worst_slice_stands_under_its_gate() -> None:
     lines = shown({"fair": verdict("refused", slices=many)}).splitlines()
     assert [line.split()[0] for line in lines if line.startswith(" ")] == ["g0", "g1", "g2", "g3", "g4", "and"]
     assert lines[-1].strip() == "and 3 more"
+    endless = shown({"fair": verdict("holds", slices=[group("so long a name " * 20, 0.9)])})
+    assert endless.replace(" ", "").replace("\n", "").count("solong") == 4
 
 
 @pytest.mark.parametrize(
@@ -85,6 +88,12 @@ def test_an_interval_is_drawn_against_its_threshold(
     text = bar({"outcome": "holds", "value": value, "interval": found}, limit).plain
     assert text.rstrip() == drawn.rstrip()
     assert len(text) in (0, BAR)
+
+
+def test_the_number_of_a_threshold_is_the_first_and_may_have_thousands() -> None:
+    said = {"≥ 0.8": 0.8, "≤ 10,000,000 bytes": 1e7, "≤ 1e-05": 1e-5, "> -0.5": -0.5, "no case fails": None}
+    said["share ≤ 0.2, sums within 0.0001"] = 0.2
+    assert {words: bound(words) for words in said} == said
 
 
 def test_bars_want_a_wide_terminal() -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from specml.cli.arguments import junit_option, parse, spec_and_overrides
-from specml.errors import INTERRUPTED, DataCheckFailed, GateRefused, SpecmlError, StaleCompile
+from specml.errors import INTERRUPTED, DataCheckFailed, GateRefused, Problem, SpecError, SpecmlError, StaleCompile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -284,7 +284,7 @@ def _interrupted(finished: list[str]) -> str:
 
 
 def _present(loaded: Loaded) -> None:
-    """Every file of a source is there: DVC would tell it late and in its own words."""
+    """Every file of a source and of a gate is there: DVC would tell it late and in its own words."""
     for name, source in loaded.spec.data.sources.items():
         for file in source.files():
             if not (loaded.folder / file).exists():
@@ -292,6 +292,12 @@ def _present(loaded: Loaded) -> None:
                 raise DataCheckFailed(
                     f"there is no file {file!r}.", where=where, hint=f"Paths start at {loaded.folder}."
                 )
+    for name, gate in loaded.spec.gates.items():
+        for file in gate.files():
+            if not (loaded.folder / file).exists():
+                where = loaded.origins.get(("gates", name), "")
+                what = f"there is no file {file!r}."
+                raise SpecError([Problem(where, f"gates.{name}", what, f"Paths start at {loaded.folder}.")])
 
 
 def _possible(way: Way, result: Compiled, folder: Path) -> None:

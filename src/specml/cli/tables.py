@@ -24,6 +24,8 @@ SLICES = 5
 """Slices of one gate that are told of those that do not hold."""
 CHANGES = 10
 """Changes after the first opening that are told, the last ones."""
+LONGEST = 60
+"""Characters of a slice's name that are shown."""
 BAR, ROOMY = 25, 110
 """Columns of a drawn interval, and those that the terminal must have for it."""
 MARKS = {"holds": "✔ ", "refused": "✖ ", "not measured": "? "}
@@ -118,10 +120,14 @@ def gates_table(verdicts: dict[str, Any], *, bars: bool = False) -> Table:
         shown = [one for one in worst if one["outcome"] != "holds"][:SLICES] or worst[:1]
         for one in shown:
             outcome = "holds (worst)" if one["outcome"] == "holds" else one["outcome"]
-            row(f" {one['name']}", outcome, "", number(one["value"]), one, [bar(one, limit)] if bars else [])
+            row(f" {_cut(one['name'])}", outcome, "", number(one["value"]), one, [bar(one, limit)] if bars else [])
         if left := sum(one["outcome"] != "holds" for one in worst) - len(shown) if len(shown) == SLICES else 0:
             table.add_row(f" and {left} more")
     return table
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
 
 
 def bar(measured: dict[str, Any], limit: float | None) -> Text:

@@ -136,7 +136,8 @@ class Behaviour(Gate):
             asked = _asked(read(evidence.folder, self.cases), evidence)
         except _Wrong as wrong:
             slices = tuple(Slice(name=where, n=0, outcome="not measured", note=what) for where, what in wrong.problems)
-            more = f", and {len(slices) - 1} more" if len(slices) > 1 else ""
+            left = len(slices) - 1
+            more = f"; {left} more {'is' if left == 1 else 'are'} wrong" if left else ""
             reason = f"{slices[0].name}: {slices[0].note.removesuffix('.')}{more}."
             return Verdict(outcome="not measured", reason=reason, threshold=threshold, slices=slices)
         results = [self._judged(one, evidence) for one in asked]
@@ -227,7 +228,7 @@ def read(folder: Path, name: str) -> list[_Located]:
 
 
 def _in_words(error: Any) -> str:
-    words = {"extra_forbidden": "is no key known here.", "missing": f"lacks {error['loc'][-1]}."}
+    words = {"extra_forbidden": f"{error['loc'][-1]!r} is no key known here.", "missing": f"lacks {error['loc'][-1]}."}
     return words.get(error["type"], f"{error['msg'][0].lower()}{error['msg'][1:]}.")
 
 

@@ -83,14 +83,16 @@ class Explanations(Gate):
         import numpy as np
 
         n, model = len(evidence.y), evidence.model
-        threshold = f"sums within {self.tolerance:g}" + (f", share ≤ {self.max:g}" if self.max is not None else "")
+        threshold = (f"share ≤ {self.max:g}, " if self.max is not None else "") + f"sums within {self.tolerance:g}"
         threshold += f", none of the top {self.top}" if self.top is not None else ""
 
         def unmeasured(reason: str) -> Verdict:
             return Verdict(outcome="not measured", reason=reason, n=n, threshold=threshold)
 
-        if model is None or evidence.rows is None or n < self.min_rows:
-            return unmeasured(f"{n} rows are fewer than {self.min_rows}, or no model can be asked for reasons.")
+        if n < self.min_rows:
+            return unmeasured(f"{n:,} rows are fewer than {self.min_rows:,}.")
+        if model is None or evidence.rows is None:
+            return unmeasured("no model can be asked for reasons.")
         names = [column.name for column in model.inputs]
         if self.columns and not set(self.columns) & set(names):
             return unmeasured(f"the model is given none of the columns {', '.join(self.columns)}.")
@@ -112,7 +114,7 @@ class Explanations(Gate):
         means = known.mean(axis=0) if len(known) else np.zeros(len(names))
         first = names[int(means.argmax())]
         reason = "; ".join(f"{one.name}: {one.note}" for one in parts)
-        reason += f"; of {len(taken)} rows of {n} explained by {model.explanation.method}"
+        reason += f"; of {len(taken):,} rows of {n:,} explained by {model.explanation.method}"
         reason += f", {first} is the most important column, with {means.max() / max(means.sum(), 1e-300):.1%}."
         main = next((one for one in parts if one.name == "share"), parts[0])
         return Verdict(
@@ -132,7 +134,7 @@ class Explanations(Gate):
         known = away[np.isfinite(away)]
         worst = float(known.max()) if len(known) else None
         furthest = "" if worst is None else f", at most by {worst:.2g}"
-        note = f"{int(wrong.sum())} of {len(away)} rows differ by more than {self.tolerance:g}{furthest}"
+        note = f"{int(wrong.sum())} of {len(away):,} rows differ by more than {self.tolerance:g}{furthest}"
         outcome: Outcome = "refused" if wrong.any() else "holds"
         return Slice(name="additivity", n=len(away), value=worst, outcome=outcome, note=note)
 

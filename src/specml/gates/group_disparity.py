@@ -217,10 +217,8 @@ class GroupDisparity(Gate):
 
     def _reason(self, outcome: Outcome, slices: list[Slice], worst: Slice) -> str:
         if outcome == "holds":
-            return (
-                f"{self.metric}: the bound is met for all {len(slices)} groups; the furthest apart is {worst.name}"
-                + (f" ({worst.note})." if worst.note else ".")
-            )
+            met = f"for all {len(slices)} groups; the furthest apart is" if len(slices) > 1 else "by"
+            return f"{self.metric}: the bound is met {met} {worst.name}" + (f" ({worst.note})." if worst.note else ".")
         concerned = [one for one in slices if one.outcome == outcome]
         names = ", ".join(f"{s.name} ({s.note})" if s.note else s.name for s in concerned[:NAMED])
         more = f", and {len(concerned) - NAMED} more groups" if len(concerned) > NAMED else ""

@@ -102,6 +102,9 @@ class Monotonicity(Gate):
             for one, told in verdicts
         )  # fmt: skip
         told = [verdict.reason.removesuffix("."), *([worst.note] if worst.note else [])]
+        beyond = sum(one.outcome == "refused" for _, one in verdicts)
+        if beyond > 1:
+            told.append(f"{beyond} of {len(verdicts)} columns are beyond it")
         if verdict.outcome == "refused":
             advice = f"declare features.columns.{worst.column}.monotone: {worst.direction} with a family that keeps it"
             told.append(f"{advice} (boosted trees), or take another family")

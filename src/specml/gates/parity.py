@@ -56,19 +56,19 @@ class Parity(Gate):
         if not np.isfinite(per_row).all():
             return Verdict(
                 outcome="refused",
-                reason=f"{int((~np.isfinite(per_row)).sum())} of {n} rows have no finite answer.",
+                reason=f"{int((~np.isfinite(per_row)).sum())} of {n:,} rows have no finite answer.",
                 n=n,
                 threshold=threshold,
             )
         other = 0 if evidence.recomputed is None else int((evidence.recomputed != evidence.decisions).sum())
         if other:
-            reason = f"{other} of {n} rows are decided otherwise than their own probability says."
+            reason = f"{other} of {n:,} rows are decided otherwise than their own probability says."
             return Verdict(outcome="refused", reason=reason, n=n, threshold=threshold)
         worst = float(per_row.max())
         beyond = int((per_row > self.max).sum())
         found = Verdict(
             outcome="refused" if beyond else "holds",
-            reason=f"{beyond} of {n} rows differ by more than {self.max:g}; the largest difference is {worst:.2g}.",
+            reason=f"{beyond} of {n:,} rows differ by more than {self.max:g}; the largest difference is {worst:.2g}.",
             value=worst,
             n=n,
             threshold=threshold,
@@ -95,7 +95,7 @@ class Parity(Gate):
         other = ~(per_row <= self.max)
         if answers.decisions is not None and evidence.decisions is not None:
             other = other | (answers.decisions != evidence.decisions[rows])
-        reason = f"{told}; served, {int(other.sum())} of {len(rows)} do."
+        reason = f"{told}; served, {int(other.sum())} of {len(rows):,} do."
         update = {"outcome": "refused" if other.any() else found.outcome, "reason": reason}
         return found.model_copy(update={**update, "rows": tuple(rows[other].tolist()[:ROWS_TOLD])})
 

@@ -100,10 +100,11 @@ class Proxy(Gate):
         worst = max(measured, key=_high)
         value, interval = worst.slice.value, worst.slice.interval
         assert value is not None
-        verdict = bounded(worst.slice.name, value, interval, len(evidence.y), maximum=self.max)
+        name = f"the area by which a group of {worst.column} is told from the {worst.source}"
+        verdict = bounded(name, value, interval, len(evidence.y), maximum=self.max)
         if verdict.outcome == "holds" and unmeasured:
             return self._unmeasured(evidence, slices)
-        reason = f"the area by which a group is told, of {verdict.reason[:-1]}"
+        reason = verdict.reason[:-1]
         if named := next((one.named for one in measured if one.named and one.column == worst.column), ""):
             reason += f"; of the features {named} told most"
         if len(taken) < len(evidence.y):
@@ -128,13 +129,13 @@ class Proxy(Gate):
         name = f"{column} from the {source}"
 
         def unmeasured(note: str) -> Told:
-            return Told(Slice(name=name, n=len(part.y), outcome="not measured", note=note), column)
+            return Told(Slice(name=name, n=len(part.y), outcome="not measured", note=note), column, source)
 
         values = part.groups[column].astype(str)
         known, code, counts = np.unique(values, return_inverse=True, return_counts=True)
         large = np.flatnonzero(counts >= self.min_group_size)
         if len(large) < 2:
-            return unmeasured(f"{len(large)} of {len(known)} groups have {self.min_group_size} rows or more")
+            return unmeasured(f"fewer than two groups have {self.min_group_size} rows or more")
         if read.wanting:
             return unmeasured(read.wanting)
         place = np.full(len(known), len(large))  # the small groups are one class together
@@ -152,8 +153,9 @@ class Proxy(Gate):
         shares = [(read.names[one], gains[one] / gains.sum()) for one in order.tolist() if gains[one] > 0]
         named = ", ".join(f"{name} ({100 * share:.0f} %)" for name, share in shares) if source == "features" else ""
         outcome: Literal["holds", "refused"] = "holds" if interval.high <= self.max else "refused"
+        note += f"; most by {named}" if named else ""
         told = Slice(name=name, n=len(part.y), value=value, interval=interval, outcome=outcome, note=note)
-        return Told(told.model_copy(update={"note": f"{note}; most by {named}"}) if named else told, column, named)
+        return Told(told, column, source, named)
 
 
 class Told(NamedTuple):
@@ -161,6 +163,7 @@ class Told(NamedTuple):
 
     slice: Slice
     column: str
+    source: str
     named: str = ""
 
 

@@ -145,22 +145,24 @@ class Slices(Gate):
         metric, bound = TABLE[name].at(evidence.quantiles), self._words(name)
         lacking = ""
         if n < 2 * self.min_rows:
-            lacking = f"{n} rows are fewer than {2 * self.min_rows}"
+            lacking = f"{n:,} rows are fewer than {2 * self.min_rows:,}"
         elif evidence.rows is None or (self.discover and evidence.model is None):
-            lacking = f"of {n} rows it is not known what the model was given"
+            lacking = f"of {n:,} rows it is not known what the model was given"
         if lacking:
             return Verdict(outcome="not measured", reason=f"{name}: {lacking}.", n=n, threshold=bound)
         whole = metric.measure(*evidence.at(slice(None)))
         if not np.isfinite(whole) or not np.isfinite(evidence.scores).all():
-            return Verdict(outcome="not measured", reason=f"{name} is not defined on {n} rows.", n=n, threshold=bound)
+            return Verdict(outcome="not measured", reason=f"{name} is not defined on {n:,} rows.", n=n, threshold=bound)
         limit = self._limit(metric, whole)
+        if self.max_drop is not None:
+            bound = f"{'≥' if metric.larger_is_better else '≤'} {limit:.4g}, {bound}"
         try:
             segments = [*self._declared(evidence)]
         except ValueError as error:
             return Verdict(outcome="not measured", reason=f"{error}"[:-1] + ".", n=n, threshold=bound)
         segments += self._found(evidence)
         judged = self._judged(metric, evidence, segments, limit)
-        return self._verdict(evidence, whole, list(zip(judged, segments, strict=True)))
+        return self._verdict(evidence, whole, bound, list(zip(judged, segments, strict=True)))
 
     def _words(self, name: str) -> str:
         if self.max_drop is not None:
@@ -235,7 +237,7 @@ class Slices(Gate):
             left -= 1 if weak else 0
         for index, one in enumerate(segments):
             if index not in out:
-                note = f"{len(one.rows)} rows, fewer than {self.min_rows}"
+                note = f"{len(one.rows):,} rows, fewer than {self.min_rows:,}"
                 out[index] = Slice(name=one.name, n=len(one.rows), outcome="not measured", note=note)
         return [out[index] for index in range(len(segments))]
 
@@ -244,20 +246,20 @@ class Slices(Gate):
 
         n = len(one.rows)
         if interval is None or not np.isfinite([value, interval.low, interval.high]).all():
-            return Slice(name=one.name, n=n, outcome="not measured", note=f"not defined on {n} rows")
+            return Slice(name=one.name, n=n, outcome="not measured", note=f"not defined on {n:,} rows")
         if metric.larger_is_better:
             holds, refused = interval.low >= limit, interval.high < limit
         else:
             holds, refused = interval.high <= limit, interval.low > limit
         outcome: Outcome = "holds" if holds else "refused" if refused else "not measured"
-        note = f"{value:.4g}, {interval.low:.4g} to {interval.high:.4g}, on {n} rows"
+        note = f"{value:.4g}, {interval.low:.4g} to {interval.high:.4g}, on {n:,} rows"
         return Slice(name=one.name, n=n, value=value, interval=interval, outcome=outcome, note=note)
 
-    def _verdict(self, evidence: Evidence, whole: float, judged: list[tuple[Slice, Found]]) -> Verdict:
+    def _verdict(self, evidence: Evidence, whole: float, bound: str, judged: list[tuple[Slice, Found]]) -> Verdict:
         import numpy as np
 
         name, n = self.metric or evidence.metric, len(evidence.y)
-        bound, every = self._words(name), f"{name} is {whole:.4g} on all {n} rows"
+        every = f"{name} is {whole:.4g} on all {n:,} rows"
         if not judged:
             # Nothing is declared, and the search named no segment: no leaf lost more than all rows did.
             reason = f"{every}, and no segment of {self.min_rows} rows was found that loses more."
@@ -271,7 +273,8 @@ class Slices(Gate):
             known_ones, key=lambda pair: (pair[0].outcome == "refused", sign * (pair[0].value or 0)), default=None
         )
         found = sum(not one.declared for _, one in judged)
-        of = f"{every}, and of {len(judged)} segments{f', {found} of them found,' if self.discover else ''}"
+        many = "segment" if len(judged) == 1 else "segments"
+        of = f"{every}, and of {len(judged)} {many}{f', {found} of them found,' if self.discover else ''}"
         if told := weak or unknown:
             more = f" and {len(told) - NAMED} more" if len(told) > NAMED else ""
             what = f"{len(told)} {'is' if len(told) == 1 else 'are'} {outcome}: "

@@ -97,7 +97,9 @@ class Stability(Gate):
                 found = metric.interval(rows, self.confidence, evidence.seed, one.serial)
                 sides.append((metric.measure(*rows), found))
             (inner, of_inner), (outer, of_outer) = sides
-            told = f"; {metric.name} is {inner:.4g} on {len(training.y)} training rows and {outer:.4g} on held-out ones"
+            told = (
+                f"; {metric.name} is {inner:.4g} on {len(training.y):,} training rows and {outer:.4g} on held-out ones"
+            )
             if of_inner and of_outer and np.isfinite([inner, outer]).all():
                 if metric.of_target:
                     share = intervals.ratio(inner, max(outer, TINY), of_inner, of_outer)
