@@ -13,6 +13,7 @@ from specml.kinds import Candidate, unprotected
 from specml.metrics import known
 from specml.plan import Plan, Stage
 from specml.tables import forecast, history, joins, labels, splits
+from specml.targets.edge import Edge
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,6 +49,7 @@ def all_of(spec: Spec) -> Iterator[Disagreement]:
         _approval,
         _rules,
         _serving,
+        _edge,
         _monitoring,
     ):
         yield from part(spec)
@@ -503,6 +505,31 @@ def _serving(spec: Spec) -> Iterator[Disagreement]:
         )
     if replicas.max < replicas.min:
         yield Disagreement(key=("serving", "replicas", "max"), what=f"is {replicas.max}, below min ({replicas.min}).")
+
+
+def _edge(spec: Spec) -> Iterator[Disagreement]:
+    """An archive is one replica on the CPU of a device, and keeps nothing there."""
+    if not isinstance(spec.deployment.target, Edge):
+        return
+    serving, default = spec.serving, type(spec.serving)()
+    if serving.replicas != default.replicas:
+        yield Disagreement(
+            key=("serving", "replicas"),
+            what="has no effect: an archive for the target edge is one replica, on the CPU.",
+            hint="Leave it out.",
+        )
+    if serving.explain not in (None, default.explain):
+        yield Disagreement(
+            key=("serving", "explain"),
+            what="has no effect: an archive for the target edge holds nothing that explains.",
+            hint="Leave it out.",
+        )
+    if spec.monitoring.capture is not None:
+        yield Disagreement(
+            key=("monitoring", "capture"),
+            what="has no effect: an archive for the target edge keeps nothing of its requests.",
+            hint="Leave it out, or serve by the target local.",
+        )
 
 
 def _monitoring(spec: Spec) -> Iterator[Disagreement]:

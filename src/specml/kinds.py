@@ -483,7 +483,7 @@ class Target(Component):
 
     @abstractmethod
     def deploy(self, spec: Spec, project: Path, release: Release, say: Callable[[str], None]) -> Deployment:
-        """Serve a release from the store, which holds only what was admitted; returns once it answers.
+        """Serve a release from the store, which holds only what was admitted; returns once it answers, or is packed.
 
         Deploying what is already live does nothing. ``say`` takes lines of progress.
 
@@ -513,3 +513,5 @@ class Deployment:
     """The execution provider of each replica's session."""
     unguarded: tuple[str, ...] = ()
     """Listening sockets that are not bound to loopback, each with what protects it."""
+    archive: str = ""
+    """Path of the archive that answers at the URL of whatever machine it is started on; empty where a server is up."""

@@ -48,14 +48,19 @@ def command(arguments: tuple[str, ...], as_json: bool) -> None:
 
 
 def _show(name: str, live: Deployment, release: dict[str, Any] | None) -> None:
-    devices = ", ".join(sorted({device.removesuffix("ExecutionProvider") for device in live.devices}))
-    print(f"{name}: live at {live.url}")
+    if live.archive:
+        print(f"{name}: packed, to be started on devices: {live.archive}")
+    else:
+        print(f"{name}: live at {live.url}")
     if release:
         since = f", live since {release['went_live'][:16].replace('T', ' ')} UTC" if release["went_live"] else ""
         print(f"  release   {release['number']}{since}")
         if release["rolled_back"]:
             print("            It was to be rolled back from, which was interrupted: `specml rollback` does it.")
     print(f"  bundle    {live.bundle}")
+    if live.archive:
+        return
+    devices = ", ".join(sorted({device.removesuffix("ExecutionProvider") for device in live.devices}))
     print(f"  replicas  {live.replicas} on {devices}")
     for socket in live.unguarded:
         print(f"  open      {socket}")

@@ -15,7 +15,7 @@ from specml.doctor.finding import Finding, ok, told, wrong
 from specml.errors import DeployFailed
 from specml.files import leftovers
 from specml.repro import OURS, at_work, dead_lock, lockfile
-from specml.targets.local import cluster
+from specml.targets.local import Local, cluster
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -93,9 +93,8 @@ def server(folder: Path, spec: Spec | None) -> Iterator[Finding]:
         pids = " ".join(str(process.pid) for process in one.processes())
         why = "`specml stop` does not know it; it keeps its port and its memory."
         yield wrong("server", f"one whose record is lost: processes {pids}", why, "`specml clean --yes` ends it.")
-    port = getattr(spec.deployment.target, "port", None) if spec is not None else None
-    if port is not None:
-        yield _port(port, live)
+    if spec is not None and isinstance(spec.deployment.target, Local):
+        yield _port(spec.deployment.target.port, live)
     try:
         yield ok("ports", f"{cluster.PORTS} from {cluster.free_block()} on are free for Ray")
     except DeployFailed as error:

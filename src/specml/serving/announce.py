@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from specml.data import iso, looks_back
+from specml.files import digest
 from specml.serving import picture
 from specml.serving.history import KEY, before_by
 
@@ -75,7 +77,21 @@ def curl_line(url: str, contract: Contract, *, token_variable: str = "") -> str:
 def announcement(
     live: Deployment, contract: Contract, *, release: int, token_variable: str = "", stop: str = "specml stop"
 ) -> str:
-    """What is live, how to ask it and how to stop it: some lines for a terminal."""
+    """What is live or packed, how to ask it and how to stop or start it: some lines for a terminal."""
+    ask = curl_line(live.url, contract, token_variable=token_variable)
+    if live.archive:
+        path = Path(live.archive)
+        return "\n".join(
+            [
+                f"{contract.name} is packed: {path} (release {release}, bundle {live.bundle[7:19]})",
+                f"  {path.stat().st_size:,} bytes, {digest(path)}",
+                "",
+                "On the device:",
+                f"  tar xzf {path.name} && {contract.name}/run --self-test && {contract.name}/run",
+                "Ask it there:",
+                f"  {ask}",
+            ]
+        )
     replicas = f"{live.replicas} replica{'s' if live.replicas != 1 else ''}"
     devices = ", ".join(sorted({device.removesuffix("ExecutionProvider") for device in live.devices}))
     what = f"release {release}, bundle {live.bundle[7:19]}"
@@ -83,7 +99,7 @@ def announcement(
         f"{contract.name} is live at {live.url} ({replicas} on {devices}, {what})",
         "",
         "Ask it:",
-        f"  {curl_line(live.url, contract, token_variable=token_variable)}",
+        f"  {ask}",
         f"  Its columns and limits: {live.url}/openapi.json",
         f"Stop it:  {stop}",
     ]

@@ -99,6 +99,8 @@ class Args(_Args):
     """The bundle's folder; absolute, for replicas start where Ray likes."""
     digest: str = ""
     """The digest that the bundle must have; any when empty."""
+    audited: bool = False
+    """Whether the bundle of that digest was audited before, and need not be again."""
     revision: str = ""
     """Names bundle and options, so that a deploy can tell whether it is live."""
     batching: BatchingArgs = BatchingArgs()
@@ -119,7 +121,7 @@ class Args(_Args):
             BundleError: it is no valid bundle.
             DeployFailed: it is not the one that was deployed.
         """
-        bundle = open_bundle(Path(self.bundle))
+        bundle = open_bundle(Path(self.bundle), audited=self.digest if self.audited else "")
         if self.digest not in ("", bundle.digest):
             raise DeployFailed(f"holds {bundle.digest}, deployed was {self.digest}.", where=self.bundle)
         return bundle

@@ -1,5 +1,5 @@
 """Targets, one a file."""
 
-from specml.targets import local
+from specml.targets import edge, local
 
-__all__ = ["local"]
+__all__ = ["edge", "local"]
