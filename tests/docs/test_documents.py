@@ -211,3 +211,50 @@ def test_the_readme_lists_every_type_and_metric() -> None:
         for name in kind.table
     }
     assert told == {name for name in known if not name.startswith(("humble", "mine"))} | set(TABLE)
+
+
+GATES = (ROOT / "docs/gates.md").read_text()
+
+
+def test_every_gate_stands_on_the_page_of_gates() -> None:
+    from specml.kinds import Gate
+
+    rows = GATES.split("| gate | asks |", 1)[1].split("\n\n", 1)[0].splitlines()[2:]
+    told = [re.findall(r"`(\w+)`", row)[0] for row in rows]
+    assert told == sorted({name for name, one in Gate.table.items() if one.__module__.startswith("specml.gates.")})
+    for row in rows:
+        (name, *_), bounds = re.findall(r"`(\w+)`", row), row.split("|")[3]
+        assert set(re.findall(r"`(\w+)`", bounds)) <= Gate.table[name].model_fields.keys(), row
+
+
+def test_the_gates_of_their_page_are_valid(tmp_path: Path) -> None:
+    block = GATES.split("```yaml\n", 1)[1].split("```", 1)[0]
+    head = "name: x\nproblem: {task: binary, target: y}\ncandidates: {line: logistic_regression}\n"
+    head += "data: {sources: {rows: {type: csv, path: rows.csv}}}\n"
+    (tmp_path / "spec.yaml").write_text(head + block)
+    assert set(load(tmp_path).spec.gates) == {"ranks", "fast", "small", "baseline", "parity"}
+
+
+def test_the_full_set_of_gates_is_valid_and_told(tmp_path: Path) -> None:
+    head = "defaults: [gates: full, _self_]\nname: x\nproblem: {task: binary, target: y}\n"
+    head += "candidates: {line: logistic_regression}\ndata: {sources: {rows: {type: csv, path: rows.csv}}}\n"
+    (tmp_path / "spec.yaml").write_text(head)
+    gates = load(tmp_path).spec.gates
+    section = GATES.split("## Many at once", 1)[1].split("The spec adds", 1)[0]
+    assert {gate.type for gate in gates.values()} == set(re.findall(r"`([a-z]+)`", section))  # type: ignore[attr-defined]
+    assert len(gates) == 13
+
+
+def test_the_gate_of_their_page_owes_what_every_gate_does(tmp_path: Path) -> None:
+    (tmp_path / "steady.py").write_text(GATES.split("```python\n", 1)[1].split("```", 1)[0])
+    test = """
+import numpy as np
+from steady import Steady
+from specml.evidence import Evidence
+from specml.testing import check_gate
+for p, outcome in ((np.linspace(0, 1, 300), "holds"), (np.repeat([0.2, 0.8], 150), "refused")):
+    y = (p > 0.5).astype(int)
+    assert check_gate(Steady(), Evidence("binary", y, p, y, native=p, prior=np.full(300, 0.5))).outcome == outcome
+"""
+    done = subprocess.run([sys.executable, "-c", test], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
