@@ -575,8 +575,10 @@ def outcome(gate: dict[str, Any]) -> str:
 
 
 def number(value: float | None) -> str:
-    """Four digits, or ``not measured``."""
-    return OPEN if value is None else f"{value:.4g}"
+    """Four digits, all of a whole number, or ``not measured``."""
+    if value is None:
+        return OPEN
+    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e15 and value.is_integer() else f"{value:.4g}"
 
 
 def interval(measured: dict[str, Any]) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from specml import gates, holdout, strictness  # noqa: F401 - gates say themselves which way their options go
 from specml.ledger import LedgerError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 _ORDER = ("refused", "not measured", "holds")
@@ -69,17 +71,31 @@ def openings_in_words(told: dict[str, Any] | None) -> str:
     return f"The held-out rows were opened {_times(told['opened'])}{since}, for these gates to judge{shown}."
 
 
-def change_in_words(one: dict[str, Any]) -> str:
-    """One threshold that was changed after the first opening."""
+def changes_in_words(changes: Sequence[dict[str, Any]]) -> list[tuple[str, bool]]:
+    """What changed after the first opening, each with whether it loosened a gate; what was added at once is one."""
+    told: list[tuple[str, bool]] = []
+    for (_, added), group in groupby(changes, key=lambda one: (one["opening"], one["way"] == "added")):
+        alike = list(group)
+        if added and len(alike) > 1:
+            names = ", ".join(one["gate"] for one in alike)
+            told.append((f"{names} were added {_before(alike[0])}", False))
+        else:
+            told += [(_change_in_words(one), one["loosened"]) for one in alike]
+    return told
+
+
+def _change_in_words(one: dict[str, Any]) -> str:
     moves = ", ".join(
         f"{move['option']} {_said(move['option'], move['before'])} → {_said(move['option'], move['after'])}"
         for move in one["moves"]
     )
     way = {"removed": "was removed", "added": "was added"}.get(one["way"], moves)
     mark = {"loosened": " (loosened)", "tightened": " (tightened)"}.get(one["way"], "")
-    return (
-        f"{one['gate']} changed before opening {one['opening']}, {one['time'][:16].replace('T', ' ')} UTC: {way}{mark}"
-    )
+    return f"{one['gate']} changed {_before(one)}: {way}{mark}"
+
+
+def _before(one: dict[str, Any]) -> str:
+    return f"before opening {one['opening']}, {one['time'][:16].replace('T', ' ')} UTC"
 
 
 def _said(option: str, value: Any) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from specml import holdout, ledger
 from specml.files import canonical_json, digest, read_json
-from specml.verdicts import change_in_words, opened, openings_in_words
+from specml.verdicts import changes_in_words, opened, openings_in_words
 from tests.conftest import run_stages, spec_of
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def test_what_was_changed_after_a_look_is_told(tmp_path: Path) -> None:
         (3, "mine", "changed"),
         (3, "cases.yaml", "changed"),
     ]
-    words = [change_in_words(one) for one in told["changes"]]
+    words = [one for one, _ in changes_in_words(told["changes"])]
     assert words[0].startswith("auc changed before opening 2, 20")
     assert words[0].endswith("UTC: min 0.9 → 0.8 (loosened)")
     assert words[2].endswith("UTC: was removed")

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from specml.card import number
 from specml.cli.tables import BAR, bar, gates_table, held_out, remarks, roomy
-from specml.verdicts import bound
+from specml.verdicts import bound, changes_in_words
 
 
 def verdict(outcome: str, **facts: Any) -> dict[str, Any]:
@@ -111,10 +112,31 @@ def test_bars_want_a_wide_terminal() -> None:
 
 
 def test_only_the_last_changes_are_told() -> None:
-    change = {"opening": 2, "time": "2026-11-26T10:00:00.000Z", "gate": "auc", "way": "added", "moves": []}
+    change = {"opening": 2, "time": "2026-11-26T10:00:00.000Z", "gate": "auc", "way": "removed", "loosened": True}
+    change |= {"moves": []}
     told = {"opened": 13, "shown": 0, "first": "2026-11-26T09:00", "changes": [change] * 12, "altered": ""}
     out = io.StringIO()
     Console(file=out, width=100).print(*held_out(told))
     assert "opened 13 times since 2026-11-26" in out.getvalue()
     assert "and 2 changes before that" in out.getvalue()
-    assert out.getvalue().count("was added") == 10
+    assert out.getvalue().count("was removed") == 10
+
+
+def test_gates_that_were_added_at_once_are_one_line() -> None:
+    change = {"time": "2026-11-26T10:00:00.000Z", "way": "added", "loosened": False, "moves": []}
+    changes = [{**change, "gate": name, "opening": opening} for name, opening in (("a", 2), ("b", 2), ("c", 3))]
+    assert changes_in_words(changes) == [
+        ("a, b were added before opening 2, 2026-11-26 10:00 UTC", False),
+        ("c changed before opening 3, 2026-11-26 10:00 UTC: was added", False),
+    ]
+
+
+def test_whole_numbers_are_told_whole_and_bounds_read_with_their_commas() -> None:
+    assert [number(one) for one in (161734.0, 2000.5, 12.0, 1e300, float("inf"))] == [
+        "161,734",
+        "2000",
+        "12",
+        "1e+300",
+        "inf",
+    ]
+    assert bound("≤ 50,000,000 bytes") == 50_000_000

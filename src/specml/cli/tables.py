@@ -9,7 +9,7 @@ from specml import admission, durations
 from specml.bundle import RELEASE, VERDICTS
 from specml.card import CHOICE, mean_of, number
 from specml.files import digest, read_json
-from specml.verdicts import bound, change_in_words, opened, openings_in_words, ranked
+from specml.verdicts import bound, changes_in_words, opened, openings_in_words, ranked
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -164,9 +164,9 @@ def held_out(told: dict[str, Any] | None) -> list[Padding]:
     from rich.padding import Padding
     from rich.text import Text
 
-    changes = told["changes"] if told else []
+    changes = [words for words, _ in changes_in_words(told["changes"] if told else [])]
     left = [f"  and {len(changes) - CHANGES} changes before that"] if len(changes) > CHANGES else []
-    lines = [openings_in_words(told), *left, *(f"  {change_in_words(one)}" for one in changes[-CHANGES:])]
+    lines = [openings_in_words(told), *left, *(f"  {words}" for words in changes[-CHANGES:])]
     return [Padding(Text(line), (0, 0, 0, 2)) for line in lines]
 
 

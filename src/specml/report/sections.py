@@ -36,7 +36,7 @@ from specml.explain import UNITS
 from specml.metrics import TABLE
 from specml.report import svg
 from specml.stages import compare, explore, feasibility, prepare, release, select, train, validate
-from specml.verdicts import bound, change_in_words, openings_in_words, ranked
+from specml.verdicts import bound, changes_in_words, openings_in_words, ranked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -514,10 +514,10 @@ def _ends(one: dict[str, Any]) -> tuple[float | None, float | None]:
 
 def _opened(facts: Facts) -> dict[str, Any]:
     """How often the held-out rows were opened, and which thresholds were changed afterwards."""
-    changes = facts.held_out["changes"] if facts.held_out else []
+    changes = changes_in_words(facts.held_out["changes"] if facts.held_out else [])
     return {
         "words": openings_in_words(facts.held_out),
-        "changes": [(svg.cut(change_in_words(one), 2000), one["loosened"]) for one in changes[-CHANGES:]],
+        "changes": [(svg.cut(words, 2000), loosened) for words, loosened in changes[-CHANGES:]],
         "left_out": max(0, len(changes) - CHANGES),
     }
 
