@@ -516,7 +516,7 @@ def _edge(spec: Spec) -> Iterator[Disagreement]:
         yield Disagreement(
             key=("serving", "replicas"),
             what="has no effect: an archive for the target edge is one replica, on the CPU.",
-            hint="Leave it out.",
+            hint="Leave it out, as `specml run deployment.target=edge ~serving.replicas` does.",
         )
     if serving.explain not in (None, default.explain):
         yield Disagreement(
