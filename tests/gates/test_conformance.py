@@ -67,7 +67,7 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
     ),
     "latency": (
         Example({"max": "1s"}),
-        Example({"max": "2s", "of": "server", "connections": 2, "percentile": 50}),
+        Example({"max": "2s", "of": "server", "connections": 2, "percentile": 50}, ("binary",)),
     ),
     "metric": (
         Example({"metric": "roc_auc", "min": 0.6}, ("binary",)),
@@ -89,7 +89,7 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
     "stability": (Example({"of": "folds", "max": 0.5}), Example({"of": "gap", "max": 0.5})),
     "size": (Example({"max": 50_000_000}),),
     "stress": (Example({}),),
-    "throughput": (Example({"min": 1.0}),),
+    "throughput": (Example({"min": 1.0}, ("binary",)),),
 }
 
 ROWS = 1000

@@ -76,6 +76,7 @@ def test_metric_on_too_few_rows_is_not_measured(n: int) -> None:
     verdict = MetricGate(metric="roc_auc", min=0.0).check(binary(n))
     assert verdict.outcome == "not measured"
     assert verdict.blocking
+    assert not n or verdict.reason == f"roc_auc: {n} rows are fewer than 100."
 
 
 def test_metric_of_one_class_is_not_measured() -> None:
@@ -181,6 +182,10 @@ def test_small_groups_are_not_measured_and_block_unless_the_policy_says_otherwis
     both: dict[str, Any] = {"g=a": "warn", "g=b": "warn"}
     assert not disparity(group_policy=both).check(evidence).blocking
     assert disparity(group_policy={"g=a": "warn"}).check(evidence).blocking
+    for policy in ("block", "warn"):  # of a group that is not there
+        told = disparity(group_policy={"g=bb": policy}).check(grouped({"a": 0.5, "b": 0.5}, 3000))
+        assert (told.outcome, told.blocking) == ("not measured", policy == "block")
+        assert told.reason.endswith("not measured for g=bb (0 rows; group_policy names it).")
 
 
 def test_one_group_and_rates_of_zero_are_never_a_pass() -> None:

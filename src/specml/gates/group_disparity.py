@@ -190,6 +190,7 @@ class GroupDisparity(Gate):
         judged = [] if absent or not n else [one for by in self.by for one in self._compare(by, evidence)]
         if not judged:
             return Verdict(outcome="not measured", reason="no group was measured.", n=n, threshold=bound)
+        judged += self._missed(evidence)
         outcome = min((one.slice.outcome for one in judged), key=RANK.__getitem__)
         worst = self._worst([one for one in judged if outcome != "refused" or one.slice.outcome == outcome])
         behind = self._worst([one for one in judged if one.slice.outcome == outcome])
@@ -205,6 +206,20 @@ class GroupDisparity(Gate):
             rows=tuple(behind.rows[:ROWS_TOLD].tolist()),
             blocking=any(self.group_policy.get(name, self.policy) == "block" for name in unmeasured),
         )
+
+    def _missed(self, evidence: Evidence) -> list[Judged]:
+        """Groups of ``group_policy`` that no row is of: misspelt, perhaps."""
+        import numpy as np
+
+        if not self.group_policy:
+            return []
+        there = {name for by in self.by for name in grouped(evidence, by)[1]}
+        missed = [
+            Slice(name=name, n=0, outcome="not measured", note="0 rows; group_policy names it")
+            for name in self.group_policy
+            if name not in there
+        ]
+        return [Judged(one, np.empty(0, dtype=np.int64)) for one in missed]
 
     def _worst(self, judged: list[Judged]) -> Judged:
         """The one that is furthest apart; one that was not measured at all only where there is no other."""

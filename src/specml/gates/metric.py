@@ -81,6 +81,8 @@ class MetricGate(Gate):
         if n >= self.min_rows:
             interval = metric.interval(rows, self.confidence, evidence.seed, evidence.serial, self.interval)
         found = bounded(self.metric, metric.measure(*rows), interval, n, minimum=self.min, maximum=self.max)
+        if 0 < n < self.min_rows:
+            return found.model_copy(update={"reason": f"{self.metric}: {n:,} rows are fewer than {self.min_rows:,}."})
         if self.metric != "max_error" or interval is None:
             return found
         is_or_not = "is" if found.outcome == "holds" else "is not"

@@ -110,4 +110,6 @@ class Stability(Gate):
                     value, interval = outer - inner, intervals.apart(outer, inner, of_outer, of_inner)
         share_of = ", as a share of the held-out error," if metric.of_target else ""
         verdict = bounded(f"the gap in {metric.name}{share_of}", value, interval, n, maximum=self.max)
+        if n < self.min_rows:
+            told = f": fewer than {self.min_rows:,}"
         return verdict.model_copy(update={"reason": f"{verdict.reason[:-1]}{told}."})
