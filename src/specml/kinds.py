@@ -341,7 +341,7 @@ class Native:
 
 Stricter = Literal["larger", "smaller", "more", "fewer"] | tuple[str, ...]
 """Which value of an option asks for more: the larger or the smaller number, the longer or the shorter list, or the
-later of some words, ``("false", "true")`` among them."""
+later of some words, ``("false", "true")`` among them; of no words, none does."""
 
 STRICTER: Mapping[str, Stricter] = {
     "by": "more",
@@ -361,7 +361,8 @@ class Gate(Component):
     """A condition for a release, judged on evidence that no training stage has seen."""
 
     stricter: ClassVar[Mapping[str, Stricter]] = {}
-    """Of the options that ``STRICTER`` does not know; of one that neither knows, no value asks for more."""
+    """Of the options that ``STRICTER`` does not know, or of which no value asks for more here (``()``); of one that
+    neither knows, none does."""
 
     level: Literal["fail", "warn"] = "fail"
     """Whether a refusal stops the release or is only told."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -11,7 +11,7 @@ from typing_extensions import override
 from specml import intervals
 from specml.component import Disagreement
 from specml.evidence import Evidence, Interval, Outcome, Slice, Verdict, bounded
-from specml.kinds import Gate, unprotected
+from specml.kinds import Gate, Stricter, unprotected
 from specml.resamples import area, losses
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ class Privacy(Gate):
     DeLong's interval takes rows for independent; neighbours in time are not quite.
     """
 
+    # Of a larger one, a group is told less often, and then it does not refuse.
+    stricter: ClassVar[Mapping[str, Stricter]] = {"confidence": (), "min_rows": ()}
     reads_training: ClassVar[bool] = True
 
     type: Literal["privacy"] = "privacy"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 from typing_extensions import override
@@ -12,7 +12,7 @@ from specml.component import Disagreement
 from specml.data import feature_array
 from specml.disparity import Policy
 from specml.evidence import Evidence, Interval, Slice, Verdict, bounded
-from specml.kinds import Gate, unprotected
+from specml.kinds import Gate, Stricter, unprotected
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,6 +58,8 @@ class Proxy(Gate):
     Pepe (2003), *The Statistical Evaluation of Medical Tests*, section 5.2. Feldman et al. (2015), *Certifying and
     Removing Disparate Impact*, KDD, for predictability of the group.
     """
+
+    stricter: ClassVar[Mapping[str, Stricter]] = {"min_group_size": ()}  # of a larger one, fewer groups are told
 
     type: Literal["proxy"] = "proxy"
     by: Annotated[tuple[str, ...], Field(min_length=1)]

@@ -62,7 +62,8 @@ class Slices(Gate):
     stricter: ClassVar[Mapping[str, Stricter]] = {
         "where": "more",
         "max_drop": "smaller",
-        "multiplicity": ("holm", "bonferroni", "none"),
+        # A found segment speaks only where it is shown to be weak, a declared one must be shown not to be.
+        **dict.fromkeys(("confidence", "min_rows", "multiplicity"), ()),
     }
 
     type: Literal["slices"] = "slices"
@@ -220,8 +221,8 @@ class Slices(Gate):
         """Each segment's verdict, in order."""
         measured: dict[int, tuple[float, Callable[[float], Interval | None]]] = {}
         for index, one in enumerate(segments):
-            if len(one.rows) >= self.min_rows:
-                rows = Judged(*evidence.at(one.rows))
+            rows = Judged(*evidence.at(one.rows))
+            if metric.counted(rows) >= self.min_rows:
                 serial = evidence.only(one.rows).serial if evidence.serial else None
                 measured[index] = metric.measure(*rows), partial(_interval, metric, rows, evidence.seed, serial)
         beyond = {index: _beyond(metric, *one, limit) for index, one in measured.items()}
@@ -237,7 +238,8 @@ class Slices(Gate):
             left -= 1 if weak else 0
         for index, one in enumerate(segments):
             if index not in out:
-                note = f"{len(one.rows):,} rows, fewer than {self.min_rows:,}"
+                few = metric.counted(Judged(*evidence.at(one.rows)))
+                note = f"{few:,} rows, fewer than {self.min_rows:,}"
                 out[index] = Slice(name=one.name, n=len(one.rows), outcome="not measured", note=note)
         return [out[index] for index in range(len(segments))]
 
@@ -309,6 +311,8 @@ def _interval(metric: Metric, rows: Judged, seed: int, serial: Any, confidence: 
     found = bootstrap(metric.over(*rows), len(rows.y), NORMAL, seed, serial)
     if found is None:
         return None
+    if found.low == found.high:
+        return metric.faultless(found.model_copy(update={"confidence": confidence}), rows, confidence)
     value = metric.measure(*rows)
     half = (found.high - found.low) / 2 * float(ndtri(0.5 + confidence / 2)) / float(ndtri(0.5 + NORMAL / 2))
     return Interval(low=value - half, high=value + half, confidence=confidence, method=f"normal, {found.method}")
