@@ -152,3 +152,11 @@ def test_only_what_the_plug_ins_hold_is_called(function: str, plugins: tuple[str
 def test_only_one_bound() -> None:
     with pytest.raises(ValidationError, match="min or max, not both"):
         gate("error", min=0, max=1)
+
+
+def test_its_table_is_its_own(real: Callable[[str], Evidence]) -> None:
+    evidence = real("binary")
+    assert evidence.rows is not None
+    columns = evidence.rows.columns
+    gate("spoils", max=1e9).check(evidence)
+    assert evidence.rows.columns == columns

@@ -60,3 +60,10 @@ def writes(evidence: Evidence) -> float:
 
 def fails(evidence: Evidence) -> float:
     raise ValueError(f"secret {evidence.y[0]}")
+
+
+def spoils(evidence: Evidence) -> float:
+    """Take a column from the table that it is given."""
+    assert evidence.rows is not None
+    evidence.rows.drop_in_place("age")
+    return 1.0

@@ -111,6 +111,7 @@ class CustomGate(Gate):
     def _given(self, evidence: Evidence) -> Evidence:
         """The evidence without what was not asked for, its arrays read-only."""
         shown: dict[str, Any] = {name: read_only(getattr(evidence, name)) for name in BY_ROW}
+        shown["rows"] = evidence.rows if evidence.rows is None else evidence.rows.clone()
         shown["groups"] = {name: read_only(values) for name, values in evidence.groups.items()}
         if not self.reads_training:
             shown["training"] = None
