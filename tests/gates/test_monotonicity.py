@@ -133,3 +133,13 @@ def test_exact_is_scipys(hits: int, n: int) -> None:
 )  # fmt: skip
 def test_directions_that_make_no_sense_are_refused(columns: Any, changes: Any, key: Any) -> None:
     assert [one.key for one in Monotonicity(columns=columns).disagreements(spec_of(**changes))] == [key]
+
+
+def test_a_column_with_one_value_is_not_measured(real: Callable[[str], Evidence]) -> None:
+    evidence = real("binary")
+    assert evidence.rows is not None
+    for value in (40.0, None):
+        alike = evidence.rows.with_columns(pl.lit(value, dtype=pl.Float64).alias("age"))
+        found = Monotonicity(columns={"age": "increasing"}, max=0.5).check(replace(evidence, rows=alike))
+        assert found.outcome == "not measured"
+        assert found.reason.startswith("age: ")

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     import numpy as np
     import polars as pl
 
-    from specml.data import Column
     from specml.evidence import Packaged
     from specml.spec import Spec
 
@@ -87,12 +86,16 @@ class Monotonicity(Gate):
         if model is None or evidence.rows is None or not len(evidence.y) or not wanted:
             reason = "there are no held-out rows, or no columns with a direction."
             return Verdict(outcome="not measured", reason=reason, threshold=threshold)
-        taken = {one.name: one for one in model.inputs if one.kind in ("numeric", "datetime", "boolean")}
-        if strangers := sorted(wanted.keys() - taken.keys()):
+        taken = {one.name for one in model.inputs if one.kind in ("numeric", "datetime", "boolean")}
+        if strangers := sorted(wanted.keys() - taken):
             reason = f"{', '.join(strangers)}: among what the model takes there is no such number."
             return Verdict(outcome="not measured", reason=reason, threshold=threshold)
+        asked = {name: grid(evidence.rows[name], self.grid) for name in sorted(wanted)}
+        if alike := [name for name, points in asked.items() if len(points) < 2]:
+            reason = f"{', '.join(alike)}: no two held-out rows have other values, so that nothing can rise."
+            return Verdict(outcome="not measured", reason=reason, n=len(evidence.y), threshold=threshold)
         rows = evidence.evenly(max(FEWEST, min(MOST, ANSWERS // (self.grid * len(wanted)))))
-        falls = [self._fall(evidence, model, taken[name], sign, rows) for name, sign in sorted(wanted.items())]
+        falls = [self._fall(evidence, model, points, wanted[name], rows) for name, points in asked.items()]
         verdicts = [(one, self._verdict(one)) for one in falls]
         verdicts.sort(key=lambda pair: (pair[1].outcome == "holds", -len(pair[0].violating)))
         worst, verdict = verdicts[0]
@@ -116,22 +119,21 @@ class Monotonicity(Gate):
         name = f"the share of {fall.n:,} rows in which the score {fall.verb} while {fall.column} rises"
         return seldom(name, len(fall.violating), fall.n, lambda one: exact(one, fall.n, self.confidence), self.max)
 
-    def _fall(self, evidence: Evidence, model: Packaged, column: Column, sign: int, rows: np.ndarray) -> _Fall:
+    def _fall(self, evidence: Evidence, model: Packaged, points: pl.Series, sign: int, rows: np.ndarray) -> _Fall:
         """By how much, at most, the score of each row moves the wrong way."""
         import numpy as np
         import polars as pl
 
         assert evidence.rows is not None
-        points = grid(evidence.rows[column.name], self.grid)
         table = evidence.rows[rows]
         repeated = table[np.tile(np.arange(len(rows)), len(points))]
-        values = pl.Series(column.name, points.gather(np.repeat(np.arange(len(points)), len(rows))))
+        values = pl.Series(points.name, points.gather(np.repeat(np.arange(len(points)), len(rows))))
         scores = model.answer(repeated.with_columns(values)).scores.reshape(len(points), len(rows), -1) * sign
         fall = (np.maximum.accumulate(scores, axis=0) - scores).max(axis=(0, 2))
         unit = float(np.std(evidence.scores)) or 1.0 if evidence.task == "regression" else 1.0
         beyond = ~(fall <= self.tolerance * unit)
         largest = float(np.nanmax(fall)) if np.isfinite(fall).any() else float("nan")
-        return _Fall(column.name, sign, len(rows), rows[beyond], largest)
+        return _Fall(points.name, sign, len(rows), rows[beyond], largest)
 
 
 class _Fall(NamedTuple):
