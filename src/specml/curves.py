@@ -29,11 +29,12 @@ CONFIDENCE = 0.95
 
 
 class Bin(NamedTuple):
-    """Rows of neighbouring scores: their effective number, mean score and share of hits."""
+    """Rows of neighbouring scores: their effective number, mean score, share of hits, and what they weigh."""
 
     n: float
     score: float
     share: float
+    weight: float
 
 
 def reliability(
@@ -52,7 +53,7 @@ def reliability(
         total = float(w.sum())
         if total > 0:
             n = total**2 / float((w**2).sum())
-            found.append(Bin(n, float(w @ scores[rows]) / total, float(w @ hits[rows]) / total))
+            found.append(Bin(n, float(w @ scores[rows]) / total, float(w @ hits[rows]) / total, total))
     return found
 
 

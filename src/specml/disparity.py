@@ -134,13 +134,26 @@ def grouped(evidence: Evidence, by: By) -> tuple[np.ndarray, list[str]]:
     for column in columns:
         here, values = np.unique(evidence.groups[column].astype(str), return_inverse=True)
         known = sorted({*here.tolist(), *(evidence.declared_groups.get(column, ()) if len(columns) == 1 else ())})
-        place = np.array([known.index(name) for name in here.tolist()], dtype=np.int64)
+        places = {name: place for place, name in enumerate(known)}
+        place = np.array([places[name] for name in here.tolist()], dtype=np.int64)
         code = code * len(known) + (place[values] if len(values) else code)
         names = [f"{before}{', ' if before else ''}{column}={name}" for before in names for name in known]
         if len(columns) > 1:
             met, code = np.unique(code, return_inverse=True)
             names = [names[one] for one in met.tolist()]
     return code, names
+
+
+def members(code: np.ndarray, groups: int, over: np.ndarray | None = None) -> list[np.ndarray]:
+    """Of each group its rows' indices, rising; of those rows that a measure is a mean ``over``, bool [n].
+
+    By one sort: to look through all rows for each of many groups takes minutes.
+    """
+    import numpy as np
+
+    rows = np.arange(len(code)) if over is None else np.flatnonzero(over)
+    ends = np.cumsum(np.bincount(code[rows], minlength=groups))
+    return np.split(rows[np.argsort(code[rows], kind="stable")], ends[:-1])
 
 
 def columns(by: Iterable[By]) -> list[str]:

@@ -281,17 +281,24 @@ def held(
 ) -> tuple[float, Interval | None, float]:
     """The share of targets ``y`` [n] that lie between ``ends`` [n, 2], its interval, and of how many rows that is.
 
-    Weighted rows count as Kish's effective number of them (Kish 1965, p. 259).
+    Weighted rows count as their ``effective`` number.
     """
     import numpy as np
 
     inside = (ends[:, 0] <= y) & (y <= ends[:, 1])
-    weight = np.ones(len(y)) if weight is None else weight
-    total = float(weight.sum())
-    if not total:
+    n = effective(weight, len(y))
+    if not n:
         return float("nan"), None, 0.0
-    n, share = total**2 / float((weight**2).sum()), float(weight @ inside) / total
+    share = float(np.average(inside, weights=weight))
     return share, wilson(share * n, n, confidence), n
+
+
+def effective(weight: np.ndarray | None, n: int) -> float:
+    """How many rows of one weight tell as much as these ``n`` (Kish 1965, *Survey Sampling*, p. 259)."""
+    if weight is None:
+        return float(n)
+    total = float(weight.sum())
+    return total**2 / float((weight**2).sum()) if total > 0 else 0.0
 
 
 TINY = 1e-30

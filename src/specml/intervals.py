@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from specml.evidence import Interval, wilson
+from specml.evidence import Interval, effective, wilson
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,14 +15,13 @@ if TYPE_CHECKING:
 def proportion(inside: np.ndarray, weight: np.ndarray | None, confidence: float) -> Interval | None:
     """Wilson's interval of the share of rows [n] that are ``inside``; None of no rows.
 
-    Weighted rows count as Kish's effective number of them (Kish 1965, *Survey Sampling*, p. 259).
+    Weighted rows count as their ``effective`` number.
     """
-    n, hits = float(len(inside)), float(inside.sum())
-    if weight is not None:
-        total = float(weight.sum())
-        n = total**2 / float((weight**2).sum()) if total else 0.0
-        hits = float(weight @ inside) / total * n if total else 0.0
-    return wilson(min(hits, n), n, confidence) if n else None
+    n = effective(weight, len(inside))
+    if not n:
+        return None
+    hits = float(inside.sum()) if weight is None else float(weight @ inside) / float(weight.sum()) * n
+    return wilson(min(hits, n), n, confidence)
 
 
 def mean(values: np.ndarray, weight: np.ndarray | None, confidence: float) -> Interval | None:
@@ -80,7 +79,7 @@ def delong(y: np.ndarray, scores: np.ndarray, weight: np.ndarray | None, confide
         m = len(side)
         variance += float(((side * (parts[rows] - value)) ** 2).sum() / side.sum() ** 2 * m / (m - 1))
     if variance <= 0 or not 0 < value < 1:
-        n = min(float(one.sum()) ** 2 / float((one**2).sum()) for one in sides)
+        n = min(effective(one, len(one)) for one in sides)
         return wilson(min(max(value, 0.0), 1.0) * n, n, confidence)
     half = float(ndtri(0.5 + confidence / 2)) * variance**0.5 / (value * (1 - value))
     low, high = (float(expit(logit(value) + end)) for end in (-half, half))

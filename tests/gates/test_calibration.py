@@ -65,3 +65,16 @@ def test_weights_count() -> None:
 
 def test_it_names_protected_columns() -> None:
     assert [one.key for one in by().disagreements(spec_of())] == [("by", 0)]
+
+
+def test_a_bin_counts_by_what_its_rows_weigh() -> None:
+    # Of the rows above a half, which are wrong by 0.2, each stands for nine of the others.
+    generator, n = np.random.default_rng(0), 20_000
+    scores = np.where(np.arange(n) < n // 2, 0.3, 0.7)
+    y = (generator.random(n) < np.where(scores > 0.5, 0.5, 0.3)).astype(np.int64)
+    evidence = Evidence("binary", y, scores, y, scores, scores, weight=np.where(scores > 0.5, 9.0, 1.0))
+    found = by(by=(), max=0.15).check(evidence)
+    assert abs((found.value or 0) - 0.18) < 0.02
+    assert found.outcome == "refused"
+    assert by(by=(), max=0.15).check(replace(evidence, weight=None)).outcome == "holds"
+    assert by(by=()).check(replace(evidence, weight=np.zeros(n))).outcome == "not measured"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 from sklearn.metrics import mean_absolute_error, precision_score
 
 from specml.data import MISSING
-from specml.disparity import _within
+from specml.disparity import _within, members
 from specml.evidence import ROWS_TOLD, Evidence, Serial
 from specml.gates.group_disparity import GroupDisparity
 from tests.conftest import spec_of
@@ -382,3 +383,21 @@ def test_options_that_make_no_sense_are_told() -> None:
     assert list(gate("mean_absolute_error_ratio").disagreements(regression)) == []
     (told,) = gate("calibration_gap_difference").disagreements(regression)
     assert "needs probabilities" in told.what
+
+
+def test_the_rows_of_each_group_are_found_at_once() -> None:
+    generator = np.random.default_rng(0)
+    code, over = generator.integers(0, 7, 500), generator.random(500) < 0.5
+    for some in (None, over):
+        found = members(code, 9, some)
+        every = np.ones(500, dtype=bool) if some is None else some
+        assert [one.tolist() for one in found] == [np.flatnonzero(every & (code == k)).tolist() for k in range(9)]
+
+
+def test_tens_of_thousands_of_groups_take_no_minutes() -> None:
+    names = np.array([f"g{one}" for one in range(60_000)], dtype=object)
+    y = np.tile([0, 1], 30_000)
+    evidence = Evidence("binary", y, y.astype(float), y, y, y, groups={"g": names})
+    started = time.perf_counter()
+    assert GroupDisparity(metric="selection_rate_ratio", by=("g",), min=0.8).check(evidence).outcome == "not measured"
+    assert time.perf_counter() - started < 20  # by looking through all rows for each of them, minutes

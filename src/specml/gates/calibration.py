@@ -11,8 +11,8 @@ from typing_extensions import override
 
 from specml.component import Disagreement
 from specml.curves import Bin, reliability, top_label
-from specml.disparity import By, Policy, grouped, unfit
-from specml.evidence import ROWS_TOLD, Evidence, Interval, Outcome, Slice, Verdict, bounded
+from specml.disparity import By, Policy, grouped, members, unfit
+from specml.evidence import ROWS_TOLD, Evidence, Interval, Outcome, Slice, Verdict, bounded, effective
 from specml.kinds import Gate
 
 if TYPE_CHECKING:
@@ -64,11 +64,12 @@ class Calibration(Gate):
 
     @override
     def check(self, evidence: Evidence) -> Verdict:
-        n = len(evidence.y)
+        n = round(effective(evidence.weight, len(evidence.y)))
         if n < self.min_rows:
             reason = f"{n:,} rows are fewer than {self.min_rows:,}: chance would be most of the {NAME}."
             return Verdict(outcome="not measured", reason=reason, n=n, threshold=f"≤ {self.max:g}")
         scores, hits = top_label(evidence)
+        n = len(evidence.y)
         error, interval = self._error(scores, hits, evidence.weight, self.confidence)
         verdict = bounded(NAME, error, interval, n, maximum=self.max)
         found = [one for by in self.by for one in self._groups(by, evidence, scores, hits)]
@@ -101,15 +102,12 @@ class Calibration(Gate):
         self, by: By, evidence: Evidence, scores: np.ndarray, hits: np.ndarray
     ) -> Iterable[tuple[Slice, np.ndarray]]:
         """Each group and its rows."""
-        import numpy as np
-
         code, names = grouped(evidence, by)
         confidence = 1 - (1 - self.confidence) / max(1, len(names))
-        for one, name in enumerate(names):
-            rows = np.flatnonzero(code == one)
+        for name, rows in zip(names, members(code, len(names)), strict=True):
             weight = None if evidence.weight is None else evidence.weight[rows]
-            if len(rows) < self.min_rows or (weight is not None and not weight.sum() > 0):
-                note = f"{len(rows):,} rows, fewer than {self.min_rows:,}"
+            if (counted := round(effective(weight, len(rows)))) < self.min_rows:
+                note = f"{counted:,} rows, fewer than {self.min_rows:,}"
                 yield Slice(name=name, n=len(rows), outcome="not measured", note=note), rows
                 continue
             error, interval = self._error(scores[rows], hits[rows], weight, confidence)
@@ -133,8 +131,8 @@ def expected_error(bins: Sequence[Bin], confidence: float) -> tuple[float, Inter
     import numpy as np
     from scipy.stats import norm
 
-    n, score, share = (np.array(column) for column in zip(*bins, strict=True))
-    parts = n / n.sum()
+    n, score, share, weight = (np.array(column) for column in zip(*bins, strict=True))
+    parts = weight / weight.sum()
     gap = np.abs(share - score)
     smooth = (share * n + 1) / (n + 2)
     spread = np.sqrt(smooth * (1 - smooth) / n)

@@ -26,6 +26,7 @@ from specml.disparity import (
     columns,
     each,
     grouped,
+    members,
     parts,
     rounds,
     unfit,
@@ -264,14 +265,11 @@ class GroupDisparity(Gate):
         self, measure: str, evidence: Evidence, code: np.ndarray, names: list[str], chosen: str | None
     ) -> list[Judged]:
         """Each group on one measure."""
-        import numpy as np
-
         told = MEASURES[measure]
         sizes = parts(measure, evidence, code, len(names))
         fewest = self.min_group_size if told.share else max(self.min_group_size, FEWEST_MEANS)
         enough = [one for one, part in enumerate(sizes) if part.n >= fewest and math.isfinite(part.mean)]
-        over = each(measure, evidence)[1]
-        rows = [np.flatnonzero(over & (code == one)) for one in range(len(names))]
+        rows = members(code, len(names), each(measure, evidence)[1])
 
         def unmeasured(one: int, note: str = "") -> Judged:
             few = f"{sizes[one].n:.0f} rows, fewer than {fewest}"
