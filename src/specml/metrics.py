@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from specml import intervals, resamples
-from specml.evidence import ABSTAINED, MEDIAN, Interval, Serial
+from specml.evidence import ABSTAINED, MEDIAN, Interval, Serial, effective, wilson
 
 if TYPE_CHECKING:
     import numpy as np
@@ -81,7 +81,7 @@ class Metric:
         if judged is not None and self.of == "decisions" and (judged == ABSTAINED).any():
             made = judged != ABSTAINED
             y, judged, weight = y[made], judged[made], None if weight is None else weight[made]
-        if judged is None or len(y) == 0 or not np.isfinite(judged).all() or (weight is not None and not self.weighs):
+        if judged is None or len(y) == 0 or not np.isfinite(judged).all() or not self._takes(weight):
             return float("nan")
         if self.name == PINBALL and self.quantiles:
             parts = zip(self.quantiles, judged.T, strict=True)
@@ -146,8 +146,45 @@ class Metric:
         if how == "bootstrap" or serial is not None or not self.analytic or (how == "auto" and self.name in _SKEWED):
             if rows.weight is not None and not self.weighs:
                 return None
-            return bootstrap(self.over(*rows), len(rows.y), confidence, seed, serial)
+            found = bootstrap(self.over(*rows), len(rows.y), confidence, seed, serial)
+            return found and self.faultless(found, rows, confidence)
         return self._closed(rows, confidence)
+
+    def counted(self, rows: Judged) -> int:
+        """Of how many rows a score tells: of decisions, those that are decided; weighted ones as ``effective`` says."""
+        if self.of != "decisions" or rows.decisions is None:
+            return round(effective(rows.weight, len(rows.y)))
+        made = rows.decisions != ABSTAINED
+        return round(effective(None if rows.weight is None else rows.weight[made], int(made.sum())))
+
+    def faultless(self, found: Interval, rows: Judged, confidence: float) -> Interval:
+        """``found`` by the bootstrap; but where the rows have no fault, and no resample could, by Wilson's interval.
+
+        Of none in the rows of a class: it bounds how often one is decided, or ranked, wrong, and no score is worse than
+        that but by what chance would have right, which Matthews' and Cohen's take off. Of two classes the rarer one is
+        taken, of several the mean, and of a score of the positive class, or by how common classes are, its rows alone.
+        """
+        import numpy as np
+
+        best = 1.0 if self.larger_is_better else 0.0
+        if self.name not in _FAULTLESS or not found.low == found.high == best:
+            return found
+        y, _, decisions, weight = rows
+        made = np.ones(len(y), dtype=bool) if decisions is None or self.of != "decisions" else decisions != ABSTAINED
+        if self.name in _OF_POSITIVE:
+            sides = [made & (y == 1)]
+        else:
+            alike = self.name.endswith("_weighted") or self.name in _SHARES
+            sides = [made] if alike else [made & (y == one) for one in np.unique(y[made])]
+        counts = [effective(None if weight is None else weight[side], int(side.sum())) for side in sides]
+        rights = [wilson(n, n, confidence).low if n else 0.0 for n in counts]
+        right = min(rights) if len(rights) < 3 else float(np.mean(rights))
+        low, high = right, 1.0
+        if not self.larger_is_better:
+            low, high = 0.0, (1 - right) / max(right, resamples.SMALLEST)
+        elif self.name in ("matthews_corrcoef", "cohen_kappa"):
+            low = 2 * right - 1
+        return found.model_copy(update={"low": low, "high": high, "method": "wilson"})
 
     @property
     def analytic(self) -> bool:
@@ -178,6 +215,9 @@ class Metric:
         """The scores that it judges: of quantiles the median alone, unless it judges them all."""
         alone = self.quantiles and self.name != PINBALL
         return scores[:, self.quantiles.index(MEDIAN)] if alone else scores
+
+    def _takes(self, weight: np.ndarray | None) -> bool:
+        return weight is None or bool(self.weighs and weight.sum() > 0)
 
     def _defined(self, y: np.ndarray, predicted: np.ndarray) -> bool:
         """Whether targets and predictions are large enough for a logarithm or a deviance."""
@@ -234,6 +274,17 @@ _PREPARED: dict[str, Callable[[Any, Any, Any], Callable[[Any], float]]] = {
     "r2": lambda y, scores, weight: resamples.explained(y, scores, weight, biased=False),
     "explained_variance": lambda y, scores, weight: resamples.explained(y, scores, weight, biased=True),
 }
+
+_OF_POSITIVE = ("f1", "jaccard", "precision", "recall")
+_FAULTLESS = frozenset((*resamples.MATRIX, *_SHARES)) - {"positive_likelihood_ratio"} | {
+    "average_precision",
+    "roc_auc",
+    "roc_auc_ovr",
+    "roc_auc_ovr_weighted",
+    "roc_auc_ovo",
+    "roc_auc_ovo_weighted",
+}
+"""Metrics that are best where no row is decided, or ranked, wrong, however sure the model is of it."""
 
 _CLASSES: tuple[Task, ...] = ("binary", "multiclass")
 _NUMBERS: tuple[Task, ...] = ("regression", "forecast")

@@ -102,3 +102,14 @@ def test_what_makes_no_sense_is_told_beforehand() -> None:
     assert wrong("binary", rule="age > 3", metric="roc_auc") == [("metric",)]
     assert wrong("regression", rule="age", metric="accuracy") == [("metric",)]
     assert not wrong("binary", rule="age > 3", metric="accuracy")
+
+
+def test_rows_that_tell_nothing_do_not_count(real: Callable[[str], Evidence]) -> None:
+    evidence = real("binary")
+    assert evidence.decisions is not None
+    first = np.arange(len(evidence.y)) < 20
+    few = replace(evidence, decisions=np.where(first, evidence.decisions, ABSTAINED))
+    found = Baseline(rule="age > 200").check(few)
+    assert (found.outcome, found.n) == ("not measured", 20)
+    found = Baseline().check(replace(evidence, weight=np.where(first, 1.0, 1e-9)))
+    assert (found.outcome, found.n) == ("not measured", 20)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from specml.evidence import Evidence
+from specml.evidence import ABSTAINED, Evidence
 from specml.gates.metric import MetricGate
 from specml.metrics import TABLE, How, known
 from tests.conftest import spec_of
@@ -79,3 +79,39 @@ def test_many_metrics_may_be_the_primary_one() -> None:
             problem = spec_for(task).problem.model_dump(exclude_unset=True) | {"primary_metric": name}
             assert spec_for(task, problem=problem).problem.metric == name
     assert len(TABLE) > 40
+
+
+def faultless(n: int, rare: int) -> Evidence:
+    """A model without a fault, of ``rare`` positive rows of ``n``."""
+    y = (np.arange(n) < rare).astype(np.int64)
+    return Evidence("binary", y, 0.8 * y + 0.1, y, y, y)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["f1", "f1_macro", "f1_weighted", "balanced_accuracy", "jaccard", "matthews_corrcoef", "cohen_kappa", "roc_auc",
+     "average_precision", "accuracy", "recall_macro"],
+)  # fmt: skip
+@pytest.mark.parametrize("how", ["auto", "bootstrap"])
+def test_rows_without_a_fault_do_not_show_that_there_is_none(name: str, how: How) -> None:
+    few, many = faultless(200, 100), faultless(20_000, 10_000)
+    assert MetricGate(metric=name, min=0.9999, interval=how).check(few).outcome == "refused"
+    assert MetricGate(metric=name, min=0.9, interval=how).check(few).outcome == "holds"
+    assert MetricGate(metric=name, min=0.999, interval=how).check(many).outcome == "holds"
+    # Of what a rare class is decided, its own rows tell alone.
+    rare = MetricGate(metric=name, min=0.9, interval=how).check(faultless(20_000, 10)).outcome
+    assert rare == ("holds" if name in ("accuracy", "f1_weighted") else "refused")
+
+
+def test_rows_that_tell_nothing_do_not_count() -> None:
+    every = faultless(1000, 500)
+    decided = np.where(np.arange(1000) % 100 == 0, every.y, ABSTAINED)
+    found = MetricGate(metric="f1", min=0.1).check(replace(every, decisions=decided))
+    assert (found.outcome, found.n) == ("not measured", 10)
+    assert MetricGate(metric="log_loss", max=1).check(replace(every, decisions=decided)).outcome == "holds"
+    heavy = np.where(np.arange(1000) % 100 == 0, 1.0, 1e-6)
+    for gate in (MetricGate(metric="log_loss", max=1), MetricGate(metric="f1", min=0.1)):
+        found = gate.check(replace(every, weight=heavy))
+        assert (found.outcome, found.n) == ("not measured", 10)
+        assert gate.check(replace(every, weight=np.full(1000, 0.1))).outcome == "holds"
+        assert gate.check(replace(every, weight=np.zeros(1000))).outcome == "not measured"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from pydantic import ValidationError
 from specml.bundle import Contract
 from specml.component import Disagreement
 from specml.data import Layout, PastRows
-from specml.evidence import Champion, Evidence
+from specml.evidence import ABSTAINED, Champion, Evidence
 from specml.gates.champion import Champion as Gate
 from specml.stages.champion import unfit
 from tests.conftest import column, spec_of
@@ -194,3 +195,11 @@ def test_a_champion_that_looks_back_at_other_rows_cannot_answer() -> None:
     for change in ({"by": ()}, {"time": "day"}):
         other = contract(inputs=columns, history=told.model_copy(update=change))
         assert "looks back at other rows" in unfit(other, layout)
+
+
+def test_rows_that_one_of_them_leaves_undecided_do_not_count() -> None:
+    evidence = pair()
+    assert evidence.decisions is not None
+    made = np.where(np.arange(len(evidence.y)) < 50, evidence.decisions, ABSTAINED)
+    found = Gate(metric="accuracy", min=-0.5).check(replace(evidence, decisions=made))
+    assert (found.outcome, found.n) == ("not measured", 50)

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 
 from specml.decision import Costs, Decision
-from specml.evidence import Evidence
+from specml.evidence import Evidence, wilson
 from specml.gates.expected_cost import ExpectedCost
 from specml.stages.threshold import threshold
 from specml.stages.validate import costs as costs_of
@@ -364,12 +364,12 @@ def test_what_is_not_decided_costs_what_is_said_or_is_left_out() -> None:
     y, decisions = np.array([0, 1, 1]), np.array([-1, -1, 0])
     each = Costs(false_negative=10, false_positive=2).each(y, decisions)
     assert np.isnan(each).tolist() == [True, True, False]
-    half = np.full(180, 0.5)
-    evidence = Evidence("binary", np.tile(y, 60), half, np.tile(decisions, 60), half, half)
-    assert ExpectedCost(max=11).check(replace(evidence, costs=np.tile(each, 60))).value == pytest.approx(10)
+    half = np.full(360, 0.5)
+    evidence = Evidence("binary", np.tile(y, 120), half, np.tile(decisions, 120), half, half)
+    assert ExpectedCost(max=11).check(replace(evidence, costs=np.tile(each, 120))).value == pytest.approx(10)
     looked_at = Costs(false_negative=10, false_positive=2, abstention=1).each(y, decisions)
-    assert ExpectedCost(max=11).check(replace(evidence, costs=np.tile(looked_at, 60))).value == pytest.approx(4)
-    told, none = Costs(false_negative=10, false_positive=2), np.full(180, -1)
+    assert ExpectedCost(max=11).check(replace(evidence, costs=np.tile(looked_at, 120))).value == pytest.approx(4)
+    told, none = Costs(false_negative=10, false_positive=2), np.full(360, -1)
     assert costs_of(told, replace(evidence, decisions=none, costs=told.each(evidence.y, none))) == {}
 
 
@@ -456,3 +456,23 @@ def test_a_band_holds_a_threshold_at_its_end_as_float32_has_them() -> None:
     for cut, band in ((0.6, (0.4, 0.6)), (0.42, (0.42, 0.58))):
         assert Decision(threshold=cut, abstain_band=band).within(float(np.float32(cut)))
     assert not Decision(abstain_band=(0.4, 0.6)).within(0.61)
+
+
+def test_rows_without_an_error_leave_room_for_the_dearest() -> None:
+    y = np.tile([0, 1], 100)
+    told = Costs(false_negative=5200, false_positive=410)
+    evidence = Evidence("binary", y, y * 0.8, y, y, y, costs=told.each(y, y), price=told.each)
+    found = ExpectedCost(max=0.5).check(evidence)
+    assert (found.outcome, found.value) == ("refused", 0)
+    assert found.interval is not None
+    assert found.interval.high == pytest.approx(5200 * wilson(0, 200, 0.95).high)
+    assert ExpectedCost(max=200).check(evidence).outcome == "holds"
+
+
+def test_rows_whose_cost_is_not_known_do_not_count() -> None:
+    y = np.tile([0, 1], 500)
+    decisions = np.where(np.arange(1000) < 20, y, -1)
+    told = Costs(false_negative=5200, false_positive=410)
+    evidence = Evidence("binary", y, y * 0.8, decisions, y, y, costs=told.each(y, decisions), price=told.each)
+    found = ExpectedCost(max=5000).check(evidence)
+    assert (found.outcome, found.n) == ("not measured", 20)

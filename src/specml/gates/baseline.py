@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from specml import formulas
 from specml.component import Disagreement
-from specml.evidence import ABSTAINED, Evidence, Verdict, bounded
+from specml.evidence import ABSTAINED, Evidence, Verdict, bounded, effective
 from specml.kinds import Gate
 from specml.metrics import PINBALL, TABLE, bootstrap, known
 from specml.resamples import mean_over
@@ -25,6 +25,15 @@ if TYPE_CHECKING:
     from specml.spec import Spec
 
     Statistic = Callable[[np.ndarray], float]
+
+
+class Sides(NamedTuple):
+    """The model and what it is held to, each over any rows; and of how many rows they tell."""
+
+    model: Statistic
+    before: Statistic
+    counted: float
+
 
 SCORE = {"binary": "log_loss", "multiclass": "log_loss", "regression": "root_mean_squared_error"}
 COST = "expected cost"
@@ -56,7 +65,8 @@ class Baseline(Gate):
     confidence: Annotated[float, Field(gt=0.5, le=0.999)] = 0.95
     """Of the two-sided interval; its bootstrap takes the more resamples the closer this is to 1."""
     min_rows: Annotated[int, Field(ge=2)] = 30
-    """Fewer holdout rows are not measured: a bootstrap of so few says nothing."""
+    """Fewer holdout rows are not measured: a bootstrap of so few says nothing. With a rule, rows that it and the model
+    decide; weighted rows count as Kish's effective number of them."""
 
     @field_validator("rule")
     @classmethod
@@ -98,7 +108,7 @@ class Baseline(Gate):
         y, scores, _, weight = evidence.at(slice(None))
         name = f"{metric.name} over the {'seasonal naive forecast' if evidence.serial else 'prior'}"
         model, prior = metric.over(y, scores, None, weight), metric.over(y, evidence.prior, None, weight)
-        return self._judged(name, metric, (model, prior), evidence)
+        return self._judged(name, metric, Sides(model, prior, effective(weight, len(y))), evidence)
 
     def _beats_rule(self, rule: str, evidence: Evidence) -> Verdict:
         import numpy as np
@@ -120,10 +130,12 @@ class Baseline(Gate):
             if decisions is None or not np.isfinite(scores).all():
                 return unmeasured("the model has decided nothing to compare with.")
             decisions = np.where(np.isnan(said), ABSTAINED, decisions)
+            made = decisions != ABSTAINED
+            counted = effective(None if weight is None else weight[made], int(made.sum()))
             theirs = np.where(decisions == ABSTAINED, ABSTAINED, (np.nan_to_num(said) != 0).astype(np.int64))
             if self.metric is None and evidence.price is not None:
                 model, before = (mean_over(evidence.price(y, one), weight) for one in (decisions, theirs))
-                return self._judged(f"{COST} over the rule", None, (model, before), evidence, silent)
+                return self._judged(f"{COST} over the rule", None, Sides(model, before, counted), evidence, silent)
             metric = TABLE[self.metric or "balanced_accuracy"]
             model = metric.over(y, scores, decisions, weight)
             before = metric.over(y, theirs.astype(float), theirs, weight)
@@ -133,25 +145,25 @@ class Baseline(Gate):
             heavy = np.ones(n) if weight is None else weight
             weight = np.where(np.isnan(said), 0.0, heavy) if silent else weight
             model = metric.over(y, evidence.predicted, None, weight)
-            before = metric.over(y, np.nan_to_num(said), None, weight)
-        return self._judged(f"{metric.name} over the rule", metric, (model, before), evidence, silent)
+            before, counted = metric.over(y, np.nan_to_num(said), None, weight), effective(weight, n)
+        return self._judged(f"{metric.name} over the rule", metric, Sides(model, before, counted), evidence, silent)
 
-    def _judged(
-        self, name: str, metric: Metric | None, sides: tuple[Statistic, Statistic], evidence: Evidence, silent: int = 0
-    ) -> Verdict:
+    def _judged(self, name: str, metric: Metric | None, sides: Sides, evidence: Evidence, silent: int = 0) -> Verdict:
         """On the paired interval of the improvement; ``metric`` None: of costs."""
         import numpy as np
 
         n = len(evidence.y)
 
         def improvement(rows: np.ndarray) -> float:
-            mine, its = sides[0](rows), sides[1](rows)
+            mine, its = sides.model(rows), sides.before(rows)
             return metric.gain(mine, its) if metric else its - mine
 
         value, interval, told = float("nan"), None, ""
-        if n - silent >= self.min_rows and np.isfinite(evidence.scores).all():
+        if (counted := round(sides.counted)) < self.min_rows:
+            n = counted
+        elif np.isfinite(evidence.scores).all():
             every = np.arange(n)
-            value, told = improvement(every), f" ({sides[0](every):.4g} beside {sides[1](every):.4g})"
+            value, told = improvement(every), f" ({sides.model(every):.4g} beside {sides.before(every):.4g})"
             interval = bootstrap(improvement, n, self.confidence, evidence.seed, evidence.serial)
         verdict = bounded(f"improvement in {name}", value, interval, n, minimum=self.min, strict=True)
         if self.rule is None or interval is None or not np.isfinite(value):

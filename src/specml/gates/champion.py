@@ -11,7 +11,7 @@ from typing_extensions import override
 from specml.component import Disagreement
 from specml.evidence import ABSTAINED, Evidence, Verdict, bounded
 from specml.kinds import Gate
-from specml.metrics import TABLE, bootstrap, known
+from specml.metrics import TABLE, Judged, bootstrap, known
 
 if TYPE_CHECKING:
     from specml.spec import Spec
@@ -45,7 +45,8 @@ class Champion(Gate):
     confidence: Annotated[float, Field(gt=0.5, le=0.999)] = 0.95
     """Of the two-sided interval; its bootstrap takes the more resamples the closer this is to 1."""
     min_rows: Annotated[int, Field(ge=2)] = 100
-    """Fewer holdout rows are not measured: the bootstrap is too coarse below."""
+    """Fewer holdout rows are not measured: the bootstrap is too coarse below. Of scores of decisions, rows that both
+    decide; weighted rows count as Kish's effective number of them."""
 
     @override
     def disagreements(self, spec: Spec) -> Iterable[Disagreement]:
@@ -87,7 +88,9 @@ class Champion(Gate):
         ours = (y, scores, decisions, weight)
         its = (y, champion.scores, theirs, weight)
         interval = None
-        if n >= self.min_rows:
+        if (counted := metric.counted(Judged(*ours))) < self.min_rows:
+            n = counted
+        else:
             challenger, before = metric.over(*ours), metric.over(*its)
             interval = bootstrap(
                 lambda rows: gain(challenger(rows), before(rows)), n, self.confidence, evidence.seed, evidence.serial

@@ -39,7 +39,8 @@ class MetricGate(Gate):
     Wilson's for shares of rows, DeLong's for roc_auc, Student's for means of losses. ``auto``: Wilson's and DeLong's
     where they apply, which hang on no chance, and else the bootstrap."""
     min_rows: Annotated[int, Field(ge=2)] = 100
-    """Fewer holdout rows are not measured: intervals are too coarse below."""
+    """Fewer holdout rows are not measured: intervals are too coarse below. Of scores of decisions, rows that are
+    decided; weighted rows count as Kish's effective number of them."""
 
     @model_validator(mode="after")
     def _one_bound(self) -> Self:
@@ -78,7 +79,9 @@ class MetricGate(Gate):
     def check(self, evidence: Evidence) -> Verdict:
         metric = TABLE[self.metric].at(evidence.quantiles)
         rows, n, interval = Judged(*evidence.at(slice(None))), len(evidence.y), None
-        if n >= self.min_rows:
+        if (counted := metric.counted(rows)) < self.min_rows:
+            n = counted
+        else:
             interval = metric.interval(rows, self.confidence, evidence.seed, evidence.serial, self.interval)
         found = bounded(self.metric, metric.measure(*rows), interval, n, minimum=self.min, maximum=self.max)
         if 0 < n < self.min_rows:
