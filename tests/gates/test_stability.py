@@ -35,7 +35,7 @@ def test_the_gap_is_how_much_better_the_training_rows_look(real: Callable[[str],
     assert verdict.value == pytest.approx(
         np.mean(training.y == training.decisions) - np.mean(evidence.y == evidence.decisions)
     )
-    assert f"{len(training.y)} training rows" in verdict.reason
+    assert f"{len(training.y):,} training rows" in verdict.reason
     error = Stability(of="gap", metric="log_loss", max=1).check(evidence).value
     assert error is not None
     assert error > 0
