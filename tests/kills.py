@@ -32,6 +32,7 @@ FAILPOINTS = Path(__file__).parent / "failpoints"
 MARK = "SPECML_KILLS"
 """An environment variable by which the processes of a run are known."""
 
+REPORT = "artifacts/report.html"
 RANDOM = ("artifacts/explore/profile.bin", "artifacts/release/profile.bin")
 """Outputs that no two runs write alike: whylogs' sketches."""
 
@@ -146,7 +147,7 @@ class Bench:
         now = [name for name in stages if _is_of(name, stage)]
         later = STAGES.index(stage.partition("@")[0])
         done = {n: entry for n, entry in stages.items() if n not in now and STAGES.index(n.partition("@")[0]) <= later}
-        for name in ("artifacts/report.html", ".specml/search", ".specml/events.jsonl"):
+        for name in (REPORT, ".specml/search", ".specml/events.jsonl"):
             _remove(folder / name)
         for out in (out for name in stages.keys() - done.keys() for out in stages[name]["outs"]):
             _remove(folder / out["path"])
@@ -290,11 +291,14 @@ def write_project(folder: Path) -> None:
 
 
 def outputs(folder: Path) -> dict[str, bytes]:
-    """Every output of a project by its path, and dvc.lock; without what is random."""
+    """Every output of a project by its path, and dvc.lock; without what is random.
+
+    The report is no output: it tells how often the held-out rows were opened, too.
+    """
     found = {}
     for top in ("artifacts", "metrics", "plots"):
         for path in sorted((folder / top).rglob("*")):
-            if path.is_file() and (name := path.relative_to(folder).as_posix()) not in RANDOM:
+            if path.is_file() and (name := path.relative_to(folder).as_posix()) not in {*RANDOM, REPORT}:
                 found[name] = path.read_bytes()
     lock = (folder / "dvc.lock").read_text()
     for name in RANDOM:

@@ -93,12 +93,12 @@ def usual(name: str) -> Columns:
 
 
 def crossed() -> list[Any]:
-    """Every (family, task, columns); what one kind of column owes alone, beside all together, is slow."""
+    """Every (family, task, columns); what one kind of column owes alone, beside all together, is a sweep."""
     found = []
     for name in sorted(Candidate.table):
         for task in tasks(name):
             for columns in shown(name):
-                marks = [needs_extra(name), *([] if columns == "all" else [pytest.mark.slow])]
+                marks = [needs_extra(name), *([] if columns == "all" else [pytest.mark.sweep])]
                 found.append(pytest.param(name, task, columns, marks=marks, id=f"{name}-{task}-{columns}"))
     return found
 

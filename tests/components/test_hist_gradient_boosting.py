@@ -35,7 +35,7 @@ def coded(task: Task, categories: int = 40) -> Design:
     return replace(data, y=y, cardinalities=(0, 0, categories, 0, categories, 0))
 
 
-@pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
+@pytest.mark.parametrize("task", ["binary", pytest.param("multiclass", marks=pytest.mark.sweep), "regression"])
 def test_it_is_scikit_learns_and_its_graph_too(task: Task) -> None:
     data = coded(task)
     model = HistGradientBoosting(**OPTIONS).fit(data, seed=3, threads=2)

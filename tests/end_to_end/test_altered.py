@@ -91,6 +91,7 @@ def test_what_is_altered_in_the_cache_too_is_made_again(finished: Path, again: P
     assert outputs(again) == outputs(finished)
 
 
+@pytest.mark.sweep
 def test_altered_notes_of_specml_harm_nothing(finished: Path, again: Path) -> None:
     notes = [path for path in files(again, ".specml") if not path.name.startswith("ledger")]
     for content in (b"", b"\xff\x00", b"[1, 2]", b'{"guard": "x"}\n'):

@@ -67,6 +67,7 @@ def assert_each_row_is_joined_with_its_own(folder: Path, test: pl.DataFrame) -> 
     assert Counter(found) == Counter(expected)
 
 
+@pytest.mark.sweep
 def test_three_sources_become_one_model_and_only_what_changed_is_read_again(served: tuple[Path, str]) -> None:
     folder, url = served
     run = ("run", "--no-deploy", *QUICK, f"data.sources.weather.url={url}")

@@ -42,7 +42,7 @@ def working_in(folder: Path) -> list[psutil.Process]:
     [
         (signal.SIGINT, 130),
         pytest.param(signal.SIGTERM, 143, marks=pytest.mark.sweep),
-        (signal.SIGKILL, -9),
+        pytest.param(signal.SIGKILL, -9, marks=pytest.mark.sweep),
     ],
 )
 def test_stopped_while_training(project: Callable[[str], Path], how: signal.Signals, status: int) -> None:
@@ -96,6 +96,7 @@ def waited_for(truth: Callable[[], bool], seconds: float = 120) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.sweep
 def test_a_search_that_is_interrupted_goes_on_with_its_trials(tmp_path: Path) -> None:
     folder = tmp_path.resolve() / "search"
     write_project(folder)

@@ -127,12 +127,14 @@ def rewritten(folder: Path, old: str, new: str) -> None:
     (folder / "spec.yaml").write_text(text.replace(old, new))
 
 
+@pytest.mark.sweep
 def test_a_warning_gate_does_not_stop_the_release(again: Path) -> None:
     rewritten(again, "min: 0.95}", "min: 0.999, level: warn}")
     told = outcome(again)
     assert told["gates"]["auc"]["outcome"] == "refused"  # type: ignore[index]
 
 
+@pytest.mark.sweep
 def test_what_is_refused_stands_in_the_card(again: Path) -> None:
     outcome(again, "gates.auc.min=0.999", status=4)
     card = (again / "artifacts/release/card.md").read_text()
@@ -235,6 +237,7 @@ def test_an_expired_waiver_refuses_again(again: Path) -> None:
 
 
 @pytest.mark.serve
+@pytest.mark.sweep
 def test_a_release_is_served_once_it_is_approved_and_while_its_waiver_lives(
     again: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -276,6 +279,7 @@ def test_a_release_is_served_once_it_is_approved_and_while_its_waiver_lives(
     assert recorded(again, "run")[-1]["admitted"] is True
 
 
+@pytest.mark.sweep
 def test_disparity_refuses_a_model_and_admits_another(tmp_path: Path) -> None:
     import numpy as np
     import polars as pl
@@ -364,11 +368,13 @@ def test_dvc_experiments_change_a_value_and_specml_notices_it(project: Callable[
     assert "num_leaves: 15" in (folder / "params.yaml").read_text()
 
 
+@pytest.mark.sweep
 def test_a_spec_of_another_name(again: Path) -> None:
     (again / "spec.yaml").rename(again / "other.yaml")
     assert "stages_run" in outcome(again, "other.yaml", "gates.auc.min=0.96")
 
 
+@pytest.mark.sweep
 def test_plug_in_code_is_a_dependency(project: Callable[[str], Path]) -> None:
     folder = project("breast_cancer")
     (folder / "mine").mkdir()
@@ -405,6 +411,7 @@ def test_a_second_run_is_turned_away_before_it_writes(again: Path) -> None:
     assert (again / "params.yaml").read_bytes() == before
 
 
+@pytest.mark.sweep
 def test_until_and_only(project: Callable[[str], Path]) -> None:
     folder = project("diabetes")
     assert outcome(folder, "--until", "train@linear")["stages_run"] == [

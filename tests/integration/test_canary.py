@@ -188,6 +188,7 @@ def test_what_is_kept_is_found_by_the_same_search(project: Project) -> None:
 
 @pytest.mark.slow
 @pytest.mark.serve
+@pytest.mark.sweep
 def test_runs_that_fail_say_none_of_it(project: Project) -> None:
     good = (project.folder / SOURCE).read_text()
     lines = good.splitlines()

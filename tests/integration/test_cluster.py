@@ -67,6 +67,7 @@ def test_the_cap_holds_there_too(address: str, tmp_path: Path) -> None:
     assert (len(told["trials"]), told["search"]["ended_by"]) == (4, "max_cpu_seconds")
 
 
+@pytest.mark.sweep
 def test_what_is_wrong_there_is_told_as_here(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(NotEnoughData, match="folds"):
         searched(prepared(tmp_path / "few", n=4), on(address))
@@ -75,6 +76,7 @@ def test_what_is_wrong_there_is_told_as_here(address: str, tmp_path: Path, monke
         searched(prepared(tmp_path / "other"), on(address))
 
 
+@pytest.mark.sweep
 def test_two_workers_share_a_refit(address: str, tmp_path: Path) -> None:
     """The same model each time, about as good as one worker's; the folds are none of theirs."""
     net = {"type": "tabular_mlp", "hidden": [8], "epochs": 12, "early_stopping": 0, "batch_size": 64, "dropout": 0.0}

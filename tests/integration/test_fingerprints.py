@@ -196,6 +196,7 @@ def test_each_source_waits_for_its_own_file() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.sweep
 def test_a_run_asks_first_and_does_nothing_where_nothing_is_new(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -562,6 +562,7 @@ def test_a_bundle_that_does_not_start_leaves_the_old_one_live(live: Live) -> Non
     assert live.ask("POST", "/predict", rows())[0] == 200
 
 
+@pytest.mark.sweep
 def test_what_fails_in_the_replicas_is_taken_back(live: Live) -> None:
     """A replica refuses a bundle whose digest is not the deployed one: here the config itself is wrong."""
     from specml.errors import DeployFailed
@@ -598,6 +599,7 @@ def test_a_killed_replica_is_replaced(live: Live) -> None:
     assert live.ask("POST", "/predict", rows())[0] == 200
 
 
+@pytest.mark.sweep
 def test_doctor_and_clean_leave_a_live_server_alone(live: Live) -> None:
     before = {process.pid for process in marked(live.record["mark"])}
     found = json.loads(specml("doctor", "--json", folder=live.folder).stdout)
@@ -614,6 +616,7 @@ def test_doctor_and_clean_leave_a_live_server_alone(live: Live) -> None:
     assert json.loads(specml("status", "--json", folder=live.folder).stdout)["live"]["replicas"] == 2
 
 
+@pytest.mark.sweep
 def test_an_interrupted_deploy_leaves_nothing_and_the_next_goes_live(tmp_path: Path) -> None:
     made = project(tmp_path / "cut", "{replicas: {min: 1, max: 1}, explain: null}")
     here = str(made.folder.resolve())

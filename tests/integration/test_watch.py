@@ -45,6 +45,7 @@ def employment(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.sweep
 def test_every_year_is_quiet(employment: Path) -> None:
     told = specml("watch", "--once", "--rows", DATA, "--by", "year", "--json", folder=employment)
     windows = json.loads(told.stdout)["windows"]
@@ -80,7 +81,7 @@ def test_random_windows_are_quiet_and_half_a_standard_deviation_is_not(employmen
         (pl.lit(None, dtype=pl.Int8).alias("SCHL"), "SCHL"),
     ],
 )
-@pytest.mark.parametrize("n", [1000, 15_000])
+@pytest.mark.parametrize("n", [1000, pytest.param(15_000, marks=pytest.mark.sweep)])
 def test_a_planted_fault_is_loud(employment: Path, tmp_path: Path, change: pl.Expr, moved: str, n: int) -> None:
     year = pl.read_parquet(ROOT / DATA).filter(pl.col("year") == 2018).sample(n, seed=1)
     year.with_columns(change).write_parquet(tmp_path / "rows.parquet")
@@ -144,6 +145,7 @@ def once(folder: Path, *overrides: str, status: int = 0) -> tuple[list[dict[str,
 
 
 @pytest.mark.slow
+@pytest.mark.sweep
 def test_what_was_captured_is_judged_once(asked: Path) -> None:
     windows, said = once(asked)
     assert [one["rows"] for one in windows] == [1000, 1000]
@@ -267,6 +269,7 @@ def started(folder: Path, *options: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.sweep
 def test_killed_and_crowded_watches_judge_every_row_once(asked: Path) -> None:
     records = asked / ".specml/watch"
     for wanted in (1, 4, 9):

@@ -41,7 +41,7 @@ def outcome(mutant: Mutant, folder: Path) -> str:
     return "refused"
 
 
-@pytest.mark.parametrize("count", [81, pytest.param(COUNT, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [81, pytest.param(COUNT, marks=pytest.mark.sweep)])
 def test_broken_specs_are_refused_at_their_line(count: int, tmp_path: Path, capsys) -> None:
     bases = [Base.of(path) for path in SPECS]
     counts: Counter[tuple[str, str]] = Counter()
@@ -81,6 +81,7 @@ def rows(folder: Path, n: int = 1800) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.sweep
 def test_what_is_still_a_spec_runs(tmp_path: Path) -> None:
     rows(tmp_path)
     valid: list[Spec] = []

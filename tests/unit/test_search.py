@@ -196,7 +196,7 @@ def test_patience_ends_a_search_at_a_generation_and_without_it_the_search_goes_o
     assert patient(tmp_path, 1000, patience)["trials"] == trials[:end]  # also where the journal holds more
 
 
-@pytest.mark.parametrize("threads", ["1", pytest.param("2", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("threads", ["1", pytest.param("2", marks=pytest.mark.sweep)])
 def test_the_cap_ends_a_search_and_is_told_and_a_higher_one_goes_on(
     undisturbed: dict[str, bytes], tmp_path: Path, threads: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -249,7 +249,7 @@ def test_two_workers_find_the_same(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("finished", [*(pytest.param(n, marks=pytest.mark.sweep) for n in (1, 3, 9)), 4, 7])
+@pytest.mark.parametrize("finished", [*(pytest.param(n, marks=pytest.mark.sweep) for n in (1, 3, 4, 9)), 7])
 @pytest.mark.parametrize("threads", ["1", "2"])
 def test_killed_it_goes_on_and_repeats_nothing(
     undisturbed: dict[str, bytes], tmp_path: Path, finished: int, threads: str, monkeypatch: pytest.MonkeyPatch
