@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from specml.errors import DataCheckFailed
 from specml.files import read_json
 from specml.stages import search as searching
 from specml.stages.screen import behind
@@ -63,6 +64,19 @@ def test_the_far_behind_make_four_trials_and_the_others_are_as_without(
     assert found[True]["trees"] == found[False]["trees"]
     assert len(found[False]["line"]) == 6
     assert found[True]["line"] == found[False]["line"][:4]
+
+
+def test_a_target_that_can_t_be_learned_as_asked_is_refused_before_anything_is_judged(tmp_path: Path) -> None:
+    rows().with_columns(y=pl.col("x") + pl.col("z").sin() * 3).write_parquet(tmp_path / "rows.parquet")
+    told = spec_of(
+        problem={"task": "regression", "target": "y"},
+        data={"sources": {"rows": {"type": "parquet", "path": "rows.parquet"}}},
+        candidates={"line": {"type": "ridge", "target_transform": "log"}, "trees": {"type": "lightgbm"}},
+        search={"trials": 6, "folds": 3, "screen": True},
+    )
+    with pytest.raises(DataCheckFailed, match="takes no target below 0") as error:
+        run_stages(told, tmp_path, until="screen")
+    assert error.value.where == "candidates.line.target_transform"
 
 
 def test_only_who_is_behind_by_more_than_chance_is_far_behind() -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from specml import transformed
 from specml.data import Layout
 from specml.files import canonical_json, read_json, write_atomic
 from specml.metrics import TABLE
@@ -37,27 +38,35 @@ FAR = 2.0
 """Standard errors of the folds' differences: who is further behind the best is far behind."""
 
 
+PARAMS = (
+    "features",
+    "mitigation.reweighing",
+    "plugins",
+    "problem.decision.threshold",
+    "problem.primary_metric",
+    "problem.quantiles",
+    "problem.task",
+    "search",
+)
+"""What a trial depends on beside its candidate."""
+
+
+def judged_from(spec: Spec) -> tuple[str, ...]:
+    """The files that a trial reads; what is feasible is told before anything is judged."""
+    return (
+        prepare.TRAIN,
+        prepare.LAYOUT,
+        *((feasibility.METRICS,) if spec.problem.feasibility.learning_curve else ()),
+    )
+
+
 def declare(spec: Spec) -> Stage:
     """There only where ``search.screen`` asks for it."""
     return Stage(
         name="screen",
         summary="judge each candidate once; the far behind are searched less",
-        params=(
-            "candidates",
-            "features",
-            "mitigation.reweighing",
-            "plugins",
-            "problem.decision.threshold",
-            "problem.primary_metric",
-            "problem.quantiles",
-            "problem.task",
-            "search",
-        ),
-        deps=(
-            prepare.TRAIN,
-            prepare.LAYOUT,
-            *((feasibility.METRICS,) if spec.problem.feasibility.learning_curve else ()),
-        ),
+        params=("candidates", *PARAMS),
+        deps=judged_from(spec),
         outs=tuple(OUT.replace("${key}", name) for name in sorted(spec.candidates)),
     )
 
@@ -70,6 +79,8 @@ def work(work: Work) -> None:
     spec = work.spec
     layout = Layout.model_validate_json(work.path(prepare.LAYOUT).read_bytes())
     train = pl.read_parquet(work.path(prepare.TRAIN))
+    for name, candidate in sorted(spec.candidates.items()):
+        transformed.check(candidate, train[layout.target].to_numpy(), f"candidates.{name}")
     names = sorted(spec.candidates, key=lambda name: (spec.candidates[name].complexity, name))
     spaces = {one: spec.candidates[one].space or usual_space(spec.candidates[one], layout, train) for one in names}
     judge = partial(cross_validate, spec, layout=layout, train=train, threads=threads(), say=_silent)

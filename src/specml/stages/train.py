@@ -12,7 +12,7 @@ from specml.files import canonical_json, folder_atomic, read_json, write_atomic
 from specml.plan import Stage
 from specml.preprocessing import Preprocessing
 from specml.space import with_settings
-from specml.stages import feasibility, prepare, screen, workers
+from specml.stages import prepare, screen, workers
 from specml.stages.cross_validation import fit_design, weighed
 from specml.stages.journal import npy
 from specml.stages.search import search
@@ -42,25 +42,8 @@ def declare(spec: Spec) -> Stage:
         summary="cross-validate and train a candidate",
         each="candidates",
         keys=tuple(spec.candidates),
-        params=(
-            "candidates.${key}",
-            "features",
-            "mitigation.reweighing",
-            "plugins",
-            "problem.decision.threshold",
-            "problem.primary_metric",
-            "problem.quantiles",
-            "problem.task",
-            "search",
-            "train",
-        ),
-        # What is feasible is told before anything is searched.
-        deps=(
-            prepare.TRAIN,
-            prepare.LAYOUT,
-            *((feasibility.METRICS,) if spec.problem.feasibility.learning_curve else ()),
-            *((screen.OUT,) if spec.search.screen else ()),
-        ),
+        params=("candidates.${key}", *screen.PARAMS, "train"),
+        deps=(*screen.judged_from(spec), *((screen.OUT,) if spec.search.screen else ())),
         outs=(OUT,),
         metrics=(METRICS,),
     )
