@@ -115,6 +115,26 @@ def test_values_changed_in_params_are_named_not_overwritten(project: Callable[[s
     assert compiled(load(folder)).write() == ()
 
 
+def test_files_of_another_target_go_and_those_of_a_person_stay(project: Callable[[str], Path]) -> None:
+    folder = project("breast_cancer")
+    compiled(load(folder)).write()
+    (folder / "deploy").mkdir()
+    (folder / "deploy/notes.md").write_text("ours\n")
+    other = compiled(load(folder, ("deployment.target=edge",)))
+    assert other.left == ("serve.yaml",)
+    other.write()
+    assert not (folder / "serve.yaml").exists()
+    back = compiled(load(folder))
+    assert back.left == ("deploy/edge.json",)
+    back.write()
+    assert [path.name for path in (folder / "deploy").iterdir()] == ["notes.md"]
+    (folder / "deploy/notes.md").unlink()
+    compiled(load(folder, ("deployment.target=edge",))).write()
+    compiled(load(folder)).write()
+    assert not (folder / "deploy").exists()
+    assert compiled(load(folder)).left == ()
+
+
 def test_planning_loads_no_ml_library() -> None:
     code = (
         "import sys; from specml.load import load; from specml.compile import compile_plan;"

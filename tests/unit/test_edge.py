@@ -10,6 +10,7 @@ import pytest
 from specml import rollout
 from specml.contradictions import all_of
 from specml.errors import DeployFailed, GateRefused
+from specml.files import GENERATED
 from specml.serving import edge as server
 from specml.serving.app import Args
 from specml.targets import edge
@@ -53,6 +54,7 @@ def test_the_options_are_what_the_server_takes_and_hold_no_token() -> None:
     assert (name, more) == ("deploy/edge.json", [])
     options = json.loads(text)
     args = Args.model_validate(options.pop("args"))
+    assert GENERATED in options.pop("#")
     assert options == {"host": "127.0.0.1", "port": 8123}
     assert (args.batching.max_wait, args.capture, args.explain) == (0.005, None, None)
     assert args.auth is not None

@@ -156,11 +156,12 @@ def carry(loaded: Loaded, outcome: Outcome, out: Console, way: Way) -> None:
     with repro.alone(folder, wait=way.wait) as number:
         result = compiled(loaded, force=way.force)
         _possible(way, result, folder)
+        left = result.left
         written = result.write()
         if not way.quiet:
             out.print(f"specml · {loaded.spec.name} · {loaded.path}", markup=False, soft_wrap=True)
-            if written:
-                out.print(f"compiled {', '.join(written)}", markup=False)
+            for how, names in (("compiled", written), ("removed", left)):
+                out.print(f"{how} {', '.join(names)}\n" if names else "", markup=False, end="")
         _present(loaded)
         repro.set_up(folder)
         for mended in repro.tidy(folder):

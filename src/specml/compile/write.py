@@ -11,12 +11,18 @@ from specml.compile import compile_plan
 from specml.compile.diff import differences
 from specml.compile.dvc import compiled_digest, dvc_yaml, gitignore, params_yaml, read_params
 from specml.errors import SpecmlError, StaleCompile
-from specml.files import write_atomic
+from specml.files import GENERATED, write_atomic
 from specml.releases import NOBODY, POINTER
 
 if TYPE_CHECKING:
     from specml.load import Loaded
     from specml.plan import Plan
+
+
+TARGETS_FILES = ("serve.yaml", "deploy/**/*")
+"""Where targets write."""
+HEAD = 400
+"""Bytes of a file in which its mark is looked for."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +38,22 @@ class Compiled:
         """Files that would be written, sorted."""
         return tuple(sorted(name for name, text in self.contents.items() if _text(self.folder / name) != text))
 
+    @property
+    def left(self) -> tuple[str, ...]:
+        """Files that the spec compiled to when it named another target, sorted: they would mislead."""
+        there = (path for pattern in TARGETS_FILES for path in self.folder.glob(pattern) if path.is_file())
+        found = (path.relative_to(self.folder).as_posix() for path in there if GENERATED.encode() in _head(path))
+        return tuple(sorted(name for name in found if name not in self.contents))
+
     def write(self) -> tuple[str, ...]:
-        """Write the files that differ; returns their names."""
+        """Write the files that differ, whose names are returned, and remove those that another target left."""
         changed = self.changed
         for name in changed:
             write_atomic(self.folder / name, self.contents[name])
+        for name in self.left:
+            (path := self.folder / name).unlink()
+            while path.parent != self.folder and not any(path.parent.iterdir()):
+                (path := path.parent).rmdir()
         return changed
 
 
@@ -87,6 +104,11 @@ def _refuse_foreign_edits(folder: Path, plan: Plan) -> None:
         hint="Write the values you want into the spec, or give params.yaml's up with `specml compile --force`.",
         where="params.yaml",
     )
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(HEAD)
 
 
 def _text(path: Path) -> str:

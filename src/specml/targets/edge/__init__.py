@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 from typing_extensions import override
 
+from specml import application
 from specml.errors import DeployFailed
-from specml.files import canonical_json, digest, write_atomic
+from specml.files import GENERATED, canonical_json, digest, write_atomic
 from specml.kinds import Deployment, Target
 
 if TYPE_CHECKING:
@@ -59,28 +60,13 @@ class Edge(Target):
 
     @override
     def emit(self, spec: Spec) -> dict[str, str]:
-        serving, batching = spec.serving, spec.serving.batching
-        args: dict[str, Any] = {
-            "bundle": "bundle",
-            "batching": {
-                "max_batch_size": batching.max_batch_size,
-                "max_wait": float(batching.max_wait),
-                "max_queue": batching.max_queue,
-            },
-            "max_rows": serving.max_rows,
-            "max_body": serving.max_body,
-        }
-        if serving.auth is not None:
-            args["auth"] = {"tokens_env": serving.auth.tokens.name}
-        if notice := {one.name: one.value for one in spec.obligations if one.told}:
-            args["notice"] = notice
-        options = {"host": "127.0.0.1", "port": self.port, "args": args}
+        options = {"#": GENERATED, **self._options(spec)}
         return {"deploy/edge.json": json.dumps(options, indent=2, sort_keys=True, ensure_ascii=False) + "\n"}
 
     @override
     def deploy(self, spec: Spec, project: Path, release: Release, say: Callable[[str], None]) -> Deployment:
         contract = release.open().contract
-        options = json.loads(self.emit(spec)["deploy/edge.json"])
+        options = self._options(spec)
         options["args"] |= {"digest": release.entry.bundle, "audited": True}
         say(f"Packing release {release.entry.number} of {spec.name} …")
         if spec.serving.explain is not None:
@@ -123,6 +109,9 @@ class Edge(Target):
     def stop(self, project: Path) -> bool:
         """Nothing runs here; devices are stopped where they are."""
         return False
+
+    def _options(self, spec: Spec) -> dict[str, Any]:
+        return {"host": "127.0.0.1", "port": self.port, "args": application.options(spec, "bundle")}
 
     def _archive(self, spec: Spec, project: Path) -> Path:
         return (project / FOLDER / f"{spec.name}.tar.gz").resolve()

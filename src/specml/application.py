@@ -1,0 +1,181 @@
+"""What a spec is served with: the options of the server, and the Ray Serve application around it.
+
+The one place where targets learn it. An option that every server takes is a line in ``options``; one of servers on Ray
+a line in ``ray_options``; both have a field in ``serving.app.Args``. What Ray itself does with the two deployments
+stands in ``_model`` and ``_explain``, in the words of Ray Serve's config.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import secrets
+from hashlib import sha256
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from specml.errors import DeployFailed
+from specml.files import GENERATED, canonical_json, digest
+from specml.values import Duration
+
+if TYPE_CHECKING:
+    from specml.releases import Release
+    from specml.spec import Spec
+
+IMPORT_PATH = "specml.serving.app:build"
+"""What is served, by name: the server knows nothing of specs, and this nothing of HTTP."""
+
+BUNDLE = "artifacts/bundle"
+CAPTURES = ".specml/captures"
+SHORTEST_TOKEN = 16
+"""Characters: a token is guessed offline from its digest unless it is long."""
+
+
+def options(spec: Spec, bundle: str = BUNDLE) -> dict[str, Any]:
+    """The ``Args`` of any server of the spec, with or without Ray; JSON values.
+
+    ``bundle``: the folder that the server finds the bundle in.
+    """
+    serving, batching = spec.serving, spec.serving.batching
+    args: dict[str, Any] = {
+        "bundle": bundle,
+        "batching": {
+            "max_batch_size": batching.max_batch_size,
+            "max_wait": float(batching.max_wait),
+            "max_queue": batching.max_queue,
+        },
+        "max_rows": serving.max_rows,
+        "max_body": serving.max_body,
+    }
+    if serving.auth is not None:
+        args["auth"] = {"tokens_env": serving.auth.tokens.name}
+    if notice := {one.name: one.value for one in spec.obligations if one.told}:
+        args["notice"] = notice
+    return args
+
+
+def ray_options(spec: Spec, bundle: str = BUNDLE, captures: str = CAPTURES) -> dict[str, Any]:
+    """``options`` and what only servers on Ray do: GPUs, explanations, captured rows (kept in ``captures``)."""
+    args = options(spec, bundle)
+    args["gpus"] = spec.serving.replicas.gpus
+    if (explain := spec.serving.explain) is not None:
+        args["explain"] = {"max_rows": explain.max_rows, "seconds": float(explain.timeout)}
+    if (capture := spec.monitoring.capture) is not None:
+        args["capture"] = {"folder": captures, "share": capture.share}
+        kept = [Duration.parse(one.value) for one in spec.obligations if one.name == "capture_retention"]
+        if kept:
+            args["capture"]["retention"] = min(float(one) for one in kept if one is not None)
+    return args
+
+
+def serve_config(spec: Spec, args: dict[str, Any], *, host: str, port: int, proxies: str) -> dict[str, Any]:
+    """The Ray Serve config, as ``serve deploy`` takes it: replicas that predict, beside those that explain.
+
+    ``args`` is what ``ray_options`` gave; ``proxies`` Ray's ``proxy_location``.
+    """
+    application = {
+        "name": spec.name,
+        "route_prefix": "/",
+        "import_path": IMPORT_PATH,
+        "args": args,
+        "deployments": [_model(spec), *_explain(spec)],
+    }
+    return {
+        "proxy_location": proxies,
+        "http_options": {"host": host, "port": port},
+        "applications": [application],
+    }
+
+
+def config_text(config: dict[str, Any], told: str) -> str:
+    """The config as a file for people: YAML that says that it is generated, and ``told``."""
+    from ruamel.yaml import YAML
+
+    yaml = YAML()
+    yaml.default_flow_style = False
+    text = io.StringIO()
+    text.write(f"# {GENERATED} {told}\n")
+    yaml.dump(config, text)
+    return text.getvalue()
+
+
+def settle(
+    spec: Spec, config: dict[str, Any], release: Release, *, bundle: str, captures: str, known: dict[str, Any]
+) -> None:
+    """Complete the config with what only a deploy knows: the release, digests of the tokens, the revision.
+
+    ``bundle``: where the servers find the release's bundle; ``captures``: the folder of all releases' captured rows;
+    ``known``: the ``args`` that are live, empty where nothing is.
+
+    Raises:
+        DeployFailed: a token is missing or easily guessed.
+    """
+    args = config["applications"][0]["args"]
+    args["digest"] = release.entry.bundle
+    args["bundle"] = bundle
+    if "capture" in args:
+        args["capture"]["folder"] = f"{captures}/{release.folder.name}"
+    if spec.serving.auth is not None:
+        digests = known.get("auth", {}).get("digests", [])
+        args["auth"]["digests"] = token_digests(spec.serving.auth.tokens.name, digests)
+    args["revision"] = digest(canonical_json([version("specml"), config])).removeprefix("sha256:")[:16]
+
+
+def token_digests(variable: str, known: list[str]) -> list[str]:
+    """``salt$digest`` of each token in the environment variable; the salt of ``known`` ones is kept.
+
+    Raises:
+        DeployFailed: there is no token, or one that is easily guessed.
+    """
+    tokens = [token.strip() for token in os.environ.get(variable, "").split(",") if token.strip()]
+    if not tokens or min(map(len, tokens)) < SHORTEST_TOKEN:
+        wrong = f"holds a token of fewer than {SHORTEST_TOKEN} characters" if tokens else "is not set"
+        raise DeployFailed(
+            f"the environment variable {variable} {wrong}.",
+            where="serving.auth.tokens",
+            hint=f'Make one: export {variable}="$(openssl rand -hex 32)"',
+        )
+    salt = known[0].partition("$")[0] if known else secrets.token_hex(16)
+    return [f"{salt}${sha256(f'{salt}{token}'.encode()).hexdigest()}" for token in tokens]
+
+
+def cpus(spec: Spec) -> float:
+    """Logical CPUs that all replicas reserve together when there are as many as there may be."""
+    replicas, explain = spec.serving.replicas, spec.serving.explain
+    return replicas.cpus * replicas.max + (explain.replicas if explain is not None else 0)
+
+
+def _model(spec: Spec) -> dict[str, Any]:
+    replicas, batching = spec.serving.replicas, spec.serving.batching
+    model: dict[str, Any] = {"name": "model"}
+    if replicas.min == replicas.max:
+        model["num_replicas"] = replicas.min
+    else:
+        model["autoscaling_config"] = {
+            "min_replicas": replicas.min,
+            "max_replicas": replicas.max,
+            "target_ongoing_requests": max(1, batching.max_batch_size // 8),
+        }
+    # A replica's own queue says no at max_queue rows; Ray must let in enough requests to be told so.
+    model["max_ongoing_requests"] = 2 * (batching.max_queue + batching.max_batch_size)
+    model["ray_actor_options"] = {"num_cpus": replicas.cpus, "num_gpus": replicas.gpus}
+    model["health_check_period_s"] = 5
+    model["health_check_timeout_s"] = 15
+    return model
+
+
+def _explain(spec: Spec) -> list[dict[str, Any]]:
+    """The deployment that explains, if there is one; few requests wait, for each takes long."""
+    if spec.serving.explain is None:
+        return []
+    return [
+        {
+            "name": "explain",
+            "num_replicas": spec.serving.explain.replicas,
+            "max_ongoing_requests": 4,
+            "max_queued_requests": 16,
+            "ray_actor_options": {"num_cpus": 1.0},
+            "health_check_period_s": 5,
+            "health_check_timeout_s": 15,
+        }
+    ]
