@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 NUMBERS: dict[str, Any] = {
     "FP64": np.dtype("<f8"),
     "FP32": np.dtype("<f4"),
+    "FP16": np.dtype("<f2"),
+    "BF16": np.dtype("<u2"),
     "INT64": np.dtype("<i8"),
     "INT32": np.dtype("<i4"),
     "INT16": np.dtype("<i2"),
@@ -34,7 +36,11 @@ NUMBERS: dict[str, Any] = {
     "UINT8": np.dtype("u1"),
     "BOOL": np.dtype("?"),
 }
-"""Datatypes that a numeric or boolean column takes, each cast to float64."""
+"""Datatypes that a numeric or boolean column takes, each cast to float64. BF16, unknown to numpy, is half an FP32."""
+
+LARGEST = {"FP64": float(np.finfo("f8").max), "FP32": float(np.finfo("f4").max), "FP16": float(np.finfo("f2").max)}
+LARGEST["BF16"] = float.fromhex("0x1.fep127")
+"""The largest finite value of a datatype."""
 
 HEADER_LENGTH = "inference-header-content-length"
 
@@ -56,7 +62,15 @@ def read_infer(raw: bytes, header_length: str | None, contract: Contract, max_ro
         Refused: 400 for a request that breaks the protocol or the contract, 413 for too many rows.
     """
     header, binary = _split(raw, header_length)
-    body = read_object(header, most_values(contract, max_rows))
+    return requested(read_object(header, most_values(contract, max_rows)), binary, contract, max_rows)
+
+
+def requested(body: dict[str, Any], binary: memoryview, contract: Contract, max_rows: int) -> Infer:
+    """The request in ``body``, an object as the protocol has it in JSON, whose binary data follow it in ``binary``.
+
+    Raises:
+        Refused: as ``read_infer``.
+    """
     identity = body.get("id")
     if identity is not None and not isinstance(identity, str):
         raise Refused(400, "id is no string.")
@@ -237,6 +251,8 @@ def _numbers_from_bytes(part: memoryview, n: int, name: str, kind: str) -> np.nd
         raise Refused(400, f"the input {name!r} has {len(part)} bytes; {n} {kind} values are {n * dtype.itemsize}.")
     if kind == "BOOL":
         return np.asarray(np.frombuffer(part, dtype=np.uint8) != 0, dtype=np.float64)
+    if kind == "BF16":
+        return np.asarray((np.frombuffer(part, dtype=dtype).astype("<u4") << 16).view("<f4"), dtype=np.float64)
     return np.asarray(np.frombuffer(part, dtype=dtype), dtype=np.float64)
 
 
@@ -268,17 +284,23 @@ def _from_json(data: Any, column: Column, n: int, kind: str) -> np.ndarray:
         if not set(map(type, data)) <= {str, type(None)}:
             raise Refused(400, f"the data of the input {column.name!r} are not all texts.")
         return _objects([MISSING if value is None else value for value in data], n, column.name)
-    wanted: set[type] = {bool} if kind == "BOOL" else {int, float} if kind.startswith("FP") else {int}
+    wanted: set[type] = {bool} if kind == "BOOL" else {int, float} if kind in LARGEST else {int}
     if not set(map(type, data)) <= wanted | {type(None)}:
         raise Refused(400, f"the data of the input {column.name!r} are not all {kind} values.")
     if len(data) != n:
         raise Refused(400, f"the input {column.name!r} has {len(data)} values; its shape says {n}.")
     array = np.array([np.nan if value is None else value for value in data], dtype=np.float64)
-    if kind.startswith(("INT", "UINT")):
-        limits = np.iinfo(NUMBERS[kind])
-        if np.any((array < float(limits.min)) | (array > float(limits.max))):
-            raise Refused(400, f"the data of the input {column.name!r} do not all fit {kind}.")
+    if kind != "BOOL" and not _fit(data, array, kind):
+        raise Refused(400, f"the data of the input {column.name!r} do not all fit {kind}.")
     return array
+
+
+def _fit(data: list[Any], array: np.ndarray, kind: str) -> bool:
+    """Whether a datatype has all of ``data``, which ``array`` holds as float64."""
+    if kind in LARGEST:  # what is infinite is refused with its place
+        return not np.any((np.abs(array) > LARGEST[kind]) & np.isfinite(array))
+    limits, whole = np.iinfo(NUMBERS[kind]), [value for value in data if value is not None]
+    return not whole or (min(whole) >= limits.min and max(whole) <= limits.max)
 
 
 def _objects(texts: list[str], n: int, name: str) -> np.ndarray:
@@ -309,7 +331,9 @@ def _all_missing(column: Column, n: int) -> np.ndarray:
 def _wanted(body: dict[str, Any], contract: Contract) -> tuple[tuple[str, bool], ...]:
     known = list(contract.outputs())
     parameters = body.get("parameters") or {}
-    as_binary = isinstance(parameters, dict) and parameters.get("binary_data_output") is True
+    if not isinstance(parameters, dict):
+        raise Refused(400, "parameters is no object.")
+    as_binary = _flag(parameters, "binary_data_output", default=False)
     asked = body.get("outputs")
     if asked is None or asked == []:
         return tuple((name, as_binary) for name in known)
@@ -323,8 +347,15 @@ def _wanted(body: dict[str, Any], contract: Contract) -> tuple[tuple[str, bool],
         options = output.get("parameters") or {}
         if not isinstance(options, dict) or options.keys() & {"classification", "shared_memory_region"}:
             raise Refused(400, f"the parameters of the output {name!r} are not understood.")
-        wanted[name] = bool(options.get("binary_data", as_binary))
+        wanted[name] = _flag(options, "binary_data", default=as_binary)
     return tuple(wanted.items())
+
+
+def _flag(parameters: dict[str, Any], name: str, *, default: bool) -> bool:
+    value = parameters.get(name, default)
+    if not isinstance(value, bool):
+        raise Refused(400, f"the parameter {name} is neither true nor false.")
+    return value
 
 
 def _to_bytes(array: np.ndarray) -> bytes:

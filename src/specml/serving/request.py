@@ -38,10 +38,13 @@ def read_object(raw: bytes, most: int) -> dict[str, Any]:
     # Millions of empty arrays fit into an allowed body; to parse them would stop the replica for seconds.
     if sum(map(raw.count, (b",", b"[", b"{"))) > most and _values(raw) > most:
         raise Refused(413, f"the body holds more than {most} values. Send the rows in parts.")
+    value, wrong = None, ""
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
-        raise Refused(400, f"the body is no valid JSON: {error}.") from None
+        wrong = str(error)
+    if wrong:  # raised out here: the error holds a copy of the body, and would live as long as the refusal
+        raise Refused(400, f"the body is no valid JSON: {wrong}.")
     if not isinstance(value, dict):
         raise Refused(400, f"the body is a JSON {json_type(value)}, not an object.")
     # orjson keeps the last of two equal keys. Every key has a colon: as many colons as keys means that

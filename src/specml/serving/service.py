@@ -237,7 +237,10 @@ class Service:
             reading = asyncio.get_running_loop().run_in_executor(self._reader, read)
         except RuntimeError:  # the executor is shut down: the replica is going
             raise Refused(503, "the server is going down.") from None
-        return await reading
+        try:
+            return await reading
+        finally:
+            del reading  # with what it raised it is a ring, which would hold the body until garbage is collected
 
     async def _metrics(self, body: bytes, headers: Mapping[str, str]) -> Reply:
         told = self.counters.text(
@@ -287,6 +290,7 @@ class Service:
             "/metrics": Route("/metrics", "GET", self._metrics, 0),
             "/predict": Route("/predict", "POST", self._predict, self._max_body),
             "/v2": self._fixed("/v2", server),
+            "/v2/": self._fixed("/v2", server),  # the protocol's own OpenAPI file writes it so
             "/v2/health/live": self._fixed("/v2/health/live", {"live": True}),
             "/v2/health/ready": self._fixed("/v2/health/ready", {"ready": True}),
         }

@@ -16,7 +16,7 @@ from specml.serving.infer import read_infer
 from specml.serving.refusal import Refused
 from specml.serving.request import read_object, read_rows
 from tests.bundles import COLUMNS
-from tests.malformed import INFER, PREDICT, binary
+from tests.malformed import INFER, PREDICT, binary, tensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -180,3 +180,25 @@ def test_every_datatype_becomes_float64(kind: str, value: Any) -> None:
     for read in (by_bytes, by_json):
         assert read.rows.columns["age"].dtype == np.float64
         assert read.rows.columns["age"].tolist() == [float(value)]
+
+
+def half(kind: str, values: list[float]) -> bytes:
+    """Values of two bytes each."""
+    if kind == "FP16":
+        return np.array(values, dtype="<f2").tobytes()
+    return (np.array(values, dtype="<f4").view("<u4") >> 16).astype("<u2").tobytes()
+
+
+@pytest.mark.parametrize("kind", ["FP16", "BF16"])
+def test_floats_of_two_bytes_are_taken(kind: str) -> None:
+    body, headers = binary(half(kind, [-2.5]), kind=kind)
+    read = read_infer(body, headers["inference-header-content-length"], CONTRACT, 10)
+    assert read.rows.columns["age"].tolist() == [-2.5]
+    told = json.dumps(tensors(datatype=kind, data=[0.5])).encode()
+    assert read_infer(told, None, CONTRACT, 10).rows.columns["age"].tolist() == [0.5]
+
+
+@pytest.mark.parametrize(("kind", "value"), [("INT64", 2**63 - 1), ("INT64", -(2**63)), ("UINT64", 2**64 - 1)])
+def test_the_ends_of_a_datatype_fit_it(kind: str, value: int) -> None:
+    told = json.dumps(tensors(datatype=kind, data=[value])).encode()
+    assert read_infer(told, None, CONTRACT, 10).rows.columns["age"].tolist() == [float(value)]
