@@ -27,6 +27,24 @@ IMPORT_PATH = "specml.serving.app:build"
 
 BUNDLE = "artifacts/bundle"
 CAPTURES = ".specml/captures"
+
+RAY_SETTINGS = {
+    # Replicas answer HTTP themselves and HAProxy stands in front, which is many times as fast as Ray's own proxy.
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+    "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "60",
+    "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "1s",
+    # A replica that goes is out of HAProxy's list within a second or two; 30 s is Ray's default.
+    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "3",
+    # Ray runs its workers at niceness 15 otherwise: anything else on the machine would come first.
+    "RAY_worker_niceness": "0",
+    "OMP_NUM_THREADS": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+"""What Ray and Ray Serve read from the environment before any of their processes starts, on every machine. Whoever
+starts a cluster sets it; of a running one it can only be told. The target ``local`` adds paths and ports of its own."""
+
 SHORTEST_TOKEN = 16
 """Characters: a token is guessed offline from its digest unless it is long."""
 
@@ -137,6 +155,16 @@ def token_digests(variable: str, known: list[str]) -> list[str]:
         )
     salt = known[0].partition("$")[0] if known else secrets.token_hex(16)
     return [f"{salt}${sha256(f'{salt}{token}'.encode()).hexdigest()}" for token in tokens]
+
+
+def in_words(spec: Spec) -> str:
+    """How many replicas there are, and what guards them."""
+    replicas, explain = spec.serving.replicas, spec.serving.explain
+    many = f"{replicas.min}" if replicas.min == replicas.max else f"{replicas.min} to {replicas.max}"
+    told = f"{many} replica{'s' if replicas.max > 1 else ''} of {replicas.cpus:g} CPU"
+    told += f" and {replicas.gpus:g} GPU" if replicas.gpus else ""
+    told += f", {explain.replicas} that explain{'s' if explain.replicas == 1 else ''}" if explain is not None else ""
+    return f"{told}, {'asked with a token' if spec.serving.auth is not None else 'open to who reaches it'},"
 
 
 def cpus(spec: Spec) -> float:

@@ -480,7 +480,14 @@ class Target(Component):
 
     @abstractmethod
     def emit(self, spec: Spec) -> dict[str, str]:
-        """The target's configuration files: content by path relative to the project."""
+        """The target's configuration files: content by path relative to the project (serve.yaml, or in deploy/).
+
+        Pure. With ``files.GENERATED`` near its top, a file is removed when the spec names another target.
+        """
+
+    def in_words(self, spec: Spec) -> str:
+        """What ``deploy`` will do, in a sentence, for ``specml plan``."""
+        return f"A release is served by the target {type(self).model_fields['type'].default}."
 
     @abstractmethod
     def deploy(self, spec: Spec, project: Path, release: Release, say: Callable[[str], None]) -> Deployment:
@@ -498,7 +505,7 @@ class Target(Component):
         """What is live, asked of the server itself; None when nothing is."""
 
     @abstractmethod
-    def stop(self, project: Path) -> bool:
+    def stop(self, spec: Spec, project: Path) -> bool:
         """Stop what ``deploy`` started; False when nothing was running."""
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from specml import rollout
+from specml import rollout, runtime
 from specml.contradictions import all_of
 from specml.errors import DeployFailed, GateRefused
 from specml.files import GENERATED
@@ -83,7 +83,7 @@ def test_a_plain_spec_can_be_packed() -> None:
 
 
 def test_the_runtime_is_what_the_server_imports_and_no_more() -> None:
-    names = {path.relative_to(edge.PACKAGE).as_posix() for path in edge._modules(edge.SERVER)}
+    names = {path.relative_to(runtime.PACKAGE).as_posix() for path in runtime.modules(edge.SERVER)}
     assert {"__init__.py", "serving/edge.py", "serving/app.py", "serving/picture.py", "bundle.py"} <= names
     assert "serving/launch.py" not in names
     assert not [name for name in names if name.split("/")[0] in {"spec.py", "stages", "cli", "targets", "candidates"}]
@@ -106,7 +106,7 @@ def test_the_same_release_is_packed_to_the_same_bytes(tmp_path: Path) -> None:
     assert live is not None
     assert (live.bundle, live.url, live.replicas) == (bundle, "http://127.0.0.1:8123", 0)
     assert live.archive == str(tmp_path / "a" / ARCHIVE)
-    assert spec.deployment.target.stop(tmp_path / "a") is False
+    assert spec.deployment.target.stop(spec, tmp_path / "a") is False
     (tmp_path / "a" / ARCHIVE).write_bytes((tmp_path / "b" / ARCHIVE).read_bytes()[:5000])  # torn
     assert spec.deployment.target.status(spec, tmp_path / "a") is None
 
@@ -134,10 +134,10 @@ def test_a_rollback_packs_the_release_before(tmp_path: Path) -> None:
     assert live.bundle == first
 
 
-def test_the_lock_names_what_is_needed_in_the_versions_that_are_installed(tmp_path: Path) -> None:
+def test_the_lock_names_what_is_needed_in_the_versions_that_are_installed() -> None:
     from importlib.metadata import version
 
-    pins = dict(pin.split("==") for pin in edge._pins(_contract(tmp_path)))
+    pins = dict(pin.split("==") for pin in runtime.pins(edge.IMPORTED))
     assert pins["numpy"] == version("numpy")
     assert {"onnxruntime", "uvicorn", "h11", "pydantic-core", "typing-extensions"} <= pins.keys()
     assert not {"ray", "torch", "dvc", "scikit-learn", "lightgbm", "onnx", "onnxruntime-gpu", "pillow"} & pins.keys()
@@ -147,13 +147,12 @@ def test_hashes_are_those_that_pip_tells_and_are_kept(tmp_path: Path, monkeypatc
     from specml.files import digest
 
     wheel, said = tiny_wheel(tmp_path / "links"), list[str]()
-    monkeypatch.setattr(edge, "_pins", lambda contract: ["tiny==1.0"])
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheel.parent))
-    contract, kept = _contract(tmp_path), tmp_path / "requirements.txt"
-    lock = edge._lock(contract, kept, said.append)
+    kept = tmp_path / "requirements.txt"
+    lock = runtime.lock(["tiny==1.0"], kept, said.append)
     assert lock == f"tiny==1.0 --hash={digest(wheel)}\n"
     monkeypatch.delenv("PIP_FIND_LINKS")
-    assert edge._lock(contract, kept, said.append) == lock
+    assert runtime.lock(["tiny==1.0"], kept, said.append) == lock
     assert said == []
 
 
@@ -167,13 +166,6 @@ def tiny_wheel(folder: Path) -> Path:
         file.writestr("tiny-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         file.writestr("tiny-1.0.dist-info/RECORD", "")
     return wheel
-
-
-def _contract(folder: Path) -> Any:
-    from specml.bundle import open_bundle
-
-    binary_bundle(folder / "bundle")
-    return open_bundle(folder / "bundle").contract
 
 
 def test_an_audited_bundle_is_not_audited_again_and_any_other_is(

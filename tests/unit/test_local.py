@@ -11,10 +11,10 @@ import psutil
 import pytest
 from ruamel.yaml import YAML
 
-from specml import rollout
+from specml import liveness, rollout
 from specml.bundle import RELEASE
 from specml.errors import DeployFailed, GateRefused
-from specml.targets.local import Local, cluster
+from specml.targets.local import Local
 from specml.targets.local.cluster import MARK, Cluster
 from tests.bundles import binary_bundle, release
 from tests.conftest import spec_of
@@ -173,7 +173,7 @@ def test_a_record_of_dead_processes_is_cleared_away(tmp_path: Path) -> None:
     gone.write(state)
     spec = served()
     assert spec.deployment.target.status(spec, tmp_path) is None
-    assert spec.deployment.target.stop(tmp_path) is False
+    assert spec.deployment.target.stop(spec, tmp_path) is False
     assert list(state.glob("serving.json")) == []
 
 
@@ -192,7 +192,7 @@ def test_a_broken_record_is_told_and_touches_nothing(content: str, tmp_path: Pat
     spec = served()
     for ask in (
         lambda: spec.deployment.target.status(spec, tmp_path),
-        lambda: spec.deployment.target.stop(tmp_path),
+        lambda: spec.deployment.target.stop(spec, tmp_path),
     ):
         with pytest.raises(DeployFailed, match="no record of a server"):
             ask()
@@ -224,7 +224,7 @@ def test_another_server_at_the_port_is_no_deployment(tmp_path: Path) -> None:
         thread.start()
         made = Cluster.new(server.server_port, 4)
         try:
-            assert cluster.healthz(server.server_port) is not None
+            assert liveness.healthz(f"http://127.0.0.1:{server.server_port}") is not None
             assert made.deployment() is None
         finally:
             server.shutdown()

@@ -40,6 +40,7 @@ def command(arguments: tuple[str, ...], as_json: bool) -> None:
     if as_json:
         told = {"schema_version": 1, "name": loaded.spec.name, "files": changed, "stages": rows}
         told["trees"] = loaded.spec.serving.tree_form
+        told["target"] = loaded.spec.deployment.target.in_words(loaded.spec)
         print(json.dumps({**told, "rules": _rules(loaded.spec, result.plan)}, indent=1))
         return
     _show(loaded.spec.name, loaded.spec.problem.goal, changed, rows)
@@ -47,6 +48,7 @@ def command(arguments: tuple[str, ...], as_json: bool) -> None:
         why = "replicas reserve GPUs" if loaded.spec.serving.trees == "auto" else "serving.trees"
         print(f"Trees are packaged as tensor operators, all of which CUDA has ({why}).")
     _show_rules(_rules(loaded.spec, result.plan))
+    print(loaded.spec.deployment.target.in_words(loaded.spec))
     print("Nothing was written.")
 
 

@@ -32,10 +32,10 @@ def command(arguments: tuple[str, ...], as_json: bool) -> None:
         if folder is None:
             raise
         click.echo(f"The spec can't be read; stopping what {folder / RECORD} names.", err=True)
-        name, ran = folder.name, Local().stop(folder)
+        name, ran = folder.name, Local().end(folder)
     else:
         folder = loaded.folder
-        name, ran = loaded.spec.name, loaded.spec.deployment.target.stop(folder)
+        name, ran = loaded.spec.name, loaded.spec.deployment.target.stop(loaded.spec, folder)
     if ran:  # recorded afterwards: a full disk must not keep anybody from stopping a model
         ledger.append(folder, "stop")
     if as_json:

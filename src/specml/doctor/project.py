@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from specml import values
+from specml import liveness, values
 from specml.doctor.finding import Finding, ok, told, wrong
 from specml.errors import DeployFailed
 from specml.files import leftovers
@@ -83,7 +83,7 @@ def server(folder: Path, spec: Spec | None) -> Iterator[Finding]:
         if not running:
             mend = "`specml deploy` starts it again, `specml stop` forgets it."
             yield told("server", f"recorded at port {live.port}, but no process of it runs", "It was killed.", mend)
-        elif cluster.healthz(live.port) is None:
+        elif liveness.healthz(f"http://127.0.0.1:{live.port}") is None:
             mend = "`specml stop`, then `specml deploy`; .specml/serve.log may say why."
             yield told("server", f"{len(running)} processes, none answers at port {live.port}", "It hangs.", mend)
         else:

@@ -6,10 +6,10 @@ import http.client
 import json
 import time
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from specml.data import PastRows
 from specml.errors import SpecmlError
+from specml.liveness import connection
 from specml.serving.history import KEY
 
 if TYPE_CHECKING:
@@ -29,8 +29,7 @@ class Client:
     def __init__(self, url: str, token: str = "") -> None:
         self._url = url
         self._headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {token}"} if token else {})
-        address = urlsplit(url)
-        self._connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=120)
+        self._connection = connection(url, 120)
 
     def columns(self) -> tuple[dict[str, Kind], int, PastRows | None]:
         """The model's columns by name with their kinds, the most rows that one request may have, and its history."""

@@ -25,6 +25,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from pydantic import BaseModel
 
+from specml import application, liveness
+
 if TYPE_CHECKING:
     from ray.serve._private.client import ServeControllerClient
 
@@ -138,27 +140,21 @@ def environment(wanted: Wanted) -> dict[str, str]:
         haproxy.chmod(0o700)
     ingress = "1" if haproxy.exists() else "0"
     return {
+        **application.RAY_SETTINGS,
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(folder / "token"),
-        "RAY_USAGE_STATS_ENABLED": "0",
         # The name is historical: without clusters of many machines, every process keeps to 127.0.0.1.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-        # Replicas answer HTTP themselves and HAProxy stands in front; without HAProxy on the machine,
-        # Ray's own proxy does, more slowly.
+        # Without HAProxy on the machine, Ray's own proxy stands in front.
         "RAY_SERVE_ENABLE_HA_PROXY": ingress,
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": ingress,
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(haproxy) if haproxy.exists() else "",
-        "RAY_SERVE_HAPROXY_NBTHREAD": "1",
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
-        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "60",
-        "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "1s",
-        # A replica that goes is out of HAProxy's list within a second or two; 30 s is Ray's default.
-        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "3",
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(wanted.ports),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(wanted.ports + 1),
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(wanted.ports + 2),
@@ -168,9 +164,6 @@ def environment(wanted: Wanted) -> dict[str, str]:
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(wanted.ports + 255),
         "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(wanted.ports + 256),
         "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(wanted.ports + 499),
-        # Ray runs its workers at niceness 15 otherwise: anything else on the machine would come first.
-        "RAY_worker_niceness": "0",
-        "OMP_NUM_THREADS": "1",
         # Ray renames its processes; the environment that `specml stop` knows them by must outlast it.
         "SPT_NOENV": "1",
     }
@@ -245,12 +238,7 @@ def _live_revision(url: str) -> str | None:
 
 
 def _reason(status: Any) -> str:
-    """What Ray Serve says, from the last exception on: the one that a replica ended with."""
-    told = [status.message, *(deployment.message for deployment in status.deployments.values())]
-    lines = [line.strip() for text in told for line in text.splitlines() if line.strip()]
-    errors = [index for index, line in enumerate(lines) if "Error" in line or "Failed" in line]
-    found = lines[errors[-1] : errors[-1] + 3] if errors else lines[-1:]
-    return " ".join(found)[:400] or "the application did not start"
+    return liveness.reason([status.message, *(deployment.message for deployment in status.deployments.values())])
 
 
 def _tell(progress: TextIO, **what: str) -> None:

@@ -1,5 +1,5 @@
 """Targets, one a file."""
 
-from specml.targets import edge, local
+from specml.targets import edge, local, ray
 
-__all__ = ["edge", "local"]
+__all__ = ["edge", "local", "ray"]

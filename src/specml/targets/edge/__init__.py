@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import gzip
 import io
 import json
@@ -12,21 +11,20 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator
-from importlib.metadata import Distribution, PackageNotFoundError, distribution, version
+from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 from typing_extensions import override
 
-from specml import application
+from specml import application, runtime
 from specml.errors import DeployFailed
 from specml.files import GENERATED, canonical_json, digest, write_atomic
 from specml.kinds import Deployment, Target
 
 if TYPE_CHECKING:
-    from specml.bundle import Contract
     from specml.releases import Release
     from specml.spec import Spec
 
@@ -39,7 +37,6 @@ OF_IMAGES = "pillow"
 """And where rows may be images."""
 
 FOLDER = ".specml/edge"
-PACKAGE = Path(__file__).parents[2]
 
 MAIN = f"""\
 import sys
@@ -64,6 +61,10 @@ class Edge(Target):
         return {"deploy/edge.json": json.dumps(options, indent=2, sort_keys=True, ensure_ascii=False) + "\n"}
 
     @override
+    def in_words(self, spec: Spec) -> str:
+        return f"A release is packed into {FOLDER}/{spec.name}.tar.gz, which serves it on a device."
+
+    @override
     def deploy(self, spec: Spec, project: Path, release: Release, say: Callable[[str], None]) -> Deployment:
         contract = release.open().contract
         options = self._options(spec)
@@ -75,13 +76,11 @@ class Edge(Target):
         with tempfile.TemporaryDirectory() as made:
             folder = Path(made) / spec.name
             shutil.copytree(release.bundle, folder / "bundle")
-            for module in _modules(SERVER):
-                target = folder / "runtime" / module.relative_to(PACKAGE.parent)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(module, target)
+            runtime.copy_modules(SERVER, folder / "runtime")
             (folder / "runtime/__main__.py").write_text(MAIN)
             (folder / "edge.json").write_bytes(canonical_json(options))
-            (folder / "requirements.txt").write_text(_lock(contract, project / FOLDER / "requirements.txt", say))
+            wheels = runtime.pins([*IMPORTED, *([OF_IMAGES] if contract.image else [])])
+            (folder / "requirements.txt").write_text(runtime.lock(wheels, project / FOLDER / "requirements.txt", say))
             shutil.copyfile(Path(__file__).with_name("run.py"), folder / "run")
             if (card := release.folder / "card.md").exists():
                 shutil.copyfile(card, folder / card.name)
@@ -106,7 +105,7 @@ class Edge(Target):
             return None  # none, or a torn one: the next deploy packs it anew
 
     @override
-    def stop(self, project: Path) -> bool:
+    def stop(self, spec: Spec, project: Path) -> bool:
         """Nothing runs here; devices are stopped where they are."""
         return False
 
@@ -118,89 +117,6 @@ class Edge(Target):
 
     def _deployment(self, archive: Path, bundle: str) -> Deployment:
         return Deployment(f"http://127.0.0.1:{self.port}", bundle, 0, (), archive=str(archive))
-
-
-def _modules(name: str) -> list[Path]:
-    """The files of specml that a module of it imports, sooner or later, its own among them."""
-    found: set[Path] = set()
-    waiting = [name]
-    while waiting:
-        module = waiting.pop()
-        path = PACKAGE.parent / module.replace(".", "/")
-        file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-        if not file.exists() or file in found:  # a name in a module, not a module
-            continue
-        found.add(file)
-        imported = [one for one in _imported(ast.parse(file.read_bytes())) if one.partition(".")[0] == "specml"]
-        waiting += [*imported, module.rpartition(".")[0] or "specml"]
-    return sorted(found)
-
-
-def _imported(node: ast.AST) -> Iterator[str]:
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.If) and isinstance(child.test, ast.Name) and child.test.id == "TYPE_CHECKING":
-            continue
-        if isinstance(child, ast.Import):
-            yield from (one.name for one in child.names)
-        elif isinstance(child, ast.ImportFrom) and child.module:
-            yield from (child.module, *(f"{child.module}.{one.name}" for one in child.names))
-        else:
-            yield from _imported(child)
-
-
-def _pins(contract: Contract) -> list[str]:
-    """``name==version`` of what the server imports and of what that requires, as installed here."""
-    from packaging.requirements import Requirement
-
-    found: dict[str, str] = {}
-    waiting = [*IMPORTED, *([OF_IMAGES] if contract.image else [])]
-    while waiting:
-        name = _name(waiting.pop())
-        if name in found:
-            continue
-        installed = _installed(name)
-        found[name] = installed.version
-        required = map(Requirement, installed.requires or ())
-        waiting += [one.name for one in required if one.marker is None or one.marker.evaluate({"extra": ""})]
-    return [f"{name}=={found[name]}" for name in sorted(found)]
-
-
-def _installed(name: str) -> Distribution:
-    """A distribution; onnxruntime for CPUs has the versions of that for GPUs, and is far smaller."""
-    try:
-        return distribution(name)
-    except PackageNotFoundError:
-        if name != "onnxruntime":
-            raise
-        return distribution("onnxruntime-gpu")
-
-
-def _lock(contract: Contract, kept: Path, say: Callable[[str], None]) -> str:
-    """The pins as pip takes them, with the hash of each wheel for this Python and platform, where the index tells it.
-
-    What it told is kept in the file ``kept``, so that the same pins become the same bytes, with and without a network.
-    """
-    pins = _pins(contract)
-    known = kept.read_text() if kept.exists() else ""
-    if [line.split()[0] for line in known.splitlines() if "==" in line] == pins:
-        return known
-    command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--no-deps", "--quiet"]
-    command += ["--only-binary", ":all:", "--disable-pip-version-check", "--retries", "1", "--timeout", "10"]
-    done = subprocess.run([*command, "--report", "-", *pins], capture_output=True, text=True, check=False)
-    if done.returncode:
-        say("No index tells the hashes of the wheels: requirements.txt has versions only.")
-        return "".join(f"{pin}\n" for pin in pins)
-    told = [(one["metadata"], one["download_info"]["archive_info"]) for one in json.loads(done.stdout)["install"]]
-    hashes = {f"{_name(data['name'])}=={data['version']}": info["hashes"]["sha256"] for data, info in told}
-    lock = "".join(f"{pin} --hash=sha256:{hashes[pin]}\n" for pin in pins)
-    write_atomic(kept, lock)
-    return lock
-
-
-def _name(name: str) -> str:
-    from packaging.utils import canonicalize_name
-
-    return canonicalize_name(name)
 
 
 def _known_answers(folder: Path) -> bytes:

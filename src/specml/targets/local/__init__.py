@@ -35,6 +35,12 @@ class Local(Target):
         return {"serve.yaml": text}
 
     @override
+    def in_words(self, spec: Spec) -> str:
+        return (
+            f"A release is served on this machine by Ray Serve: {application.in_words(spec)} at 127.0.0.1:{self.port}."
+        )
+
+    @override
     def deploy(self, spec: Spec, project: Path, release: Release, say: Callable[[str], None]) -> Deployment:
         state = project / STATE
         state.mkdir(parents=True, exist_ok=True)
@@ -73,7 +79,11 @@ class Local(Target):
         return live.deployment() if live is not None else None
 
     @override
-    def stop(self, project: Path) -> bool:
+    def stop(self, spec: Spec, project: Path) -> bool:
+        return self.end(project)
+
+    def end(self, project: Path) -> bool:
+        """Stop what was started for the project, whatever its spec says by now; False when nothing was running."""
         state = project / STATE
         if not state.exists():
             return False

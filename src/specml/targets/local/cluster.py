@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import os
 import re
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from specml import liveness
 from specml.errors import DeployFailed
 from specml.files import canonical_json, locked, write_atomic
 from specml.kinds import Deployment
@@ -212,19 +212,13 @@ class Cluster:
 
     def deployment(self) -> Deployment | None:
         """What answers now, as told by every replica; None when nothing does."""
-        devices: dict[str, str] = {}
-        bundle = ""
-        since_new = 0
-        # Requests go round the replicas: when no new one shows up for a while, all have answered.
-        while since_new < 4 + 2 * len(devices):
-            answer = healthz(self.port)
-            if answer is None or answer["revision"] != self.args.get("revision"):
-                return None
-            since_new = 0 if answer["replica"] not in devices else since_new + 1
-            devices[answer["replica"]] = answer["device"]
-            bundle = answer["bundle"]
+        url = f"http://127.0.0.1:{self.port}"
+        found = liveness.replicas(url, self.args.get("revision"))
+        if found is None:
+            return None
+        bundle, devices = found
         return Deployment(
-            url=f"http://127.0.0.1:{self.port}",
+            url=url,
             bundle=bundle,
             replicas=len(devices),
             devices=tuple(devices.values()),
@@ -294,21 +288,6 @@ def _folder_of(processes: list[psutil.Process]) -> str:
             if re.fullmatch(f"{FOLDERS}[^/.]+", folder):
                 return folder
     return f"{FOLDERS}unknown"
-
-
-def healthz(port: int) -> dict[str, Any] | None:
-    """What the server at the port says of itself; None when no specml server is there."""
-    # Patient: where nobody listens the refusal comes at once, and a busy server must not be taken for a dead one.
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    try:
-        connection.request("GET", "/healthz", headers={"connection": "close"})
-        answer = connection.getresponse()
-        told = json.loads(answer.read(65536)) if answer.status == 200 else None
-    except (OSError, http.client.HTTPException, ValueError):
-        return None
-    finally:
-        connection.close()
-    return told if isinstance(told, dict) and {"replica", "bundle", "device", "revision"} <= told.keys() else None
 
 
 def alone(state: Path) -> contextlib.AbstractContextManager[None]:

@@ -1,0 +1,198 @@
+"""What the target ray emits, refuses and says; a real cluster answers in tests/integration/test_ray_cluster.py."""
+
+from __future__ import annotations
+
+import threading
+import zipfile
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from specml.bundle import open_bundle
+from specml.errors import DeployFailed
+from specml.targets import ray
+from specml.targets.ray import Ray, survey
+from specml.targets.ray.dashboard import Dashboard
+from tests.bundles import binary_bundle
+from tests.conftest import spec_of
+from tests.servers import free_port
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from specml.spec import Spec
+
+AUTH = {"auth": {"tokens": "${secret:TOKENS}"}}
+
+
+def there(*, serving: dict[str, Any] | None = None, **options: Any) -> Spec:
+    target = {"type": "ray", "address": "http://10.0.0.5:8265", **options}
+    return spec_of(name="census", serving=AUTH if serving is None else serving, deployment={"target": target})
+
+
+@pytest.mark.filterwarnings("ignore:Using extra keyword arguments on `Field`")  # Ray's own
+def test_the_config_is_what_ray_serve_takes() -> None:
+    from ray.serve.schema import ServeDeploySchema
+
+    from specml.serving.app import Args
+
+    spec = there(nodes="head", port=8100)
+    (name, text), *more = spec.deployment.target.emit(spec).items()
+    assert (name, more) == ("serve.yaml", [])
+    config = YAML(typ="safe").load(text)
+    ServeDeploySchema.model_validate(config)
+    Args.model_validate(config["applications"][0]["args"])
+    assert (config["proxy_location"], config["http_options"]) == ("HeadOnly", {"host": "0.0.0.0", "port": 8100})
+    assert "TOKENS" in text
+    assert text == there(nodes="head", port=8100).deployment.target.emit(spec)["serve.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("options", "keys"),
+    [
+        ({}, []),
+        ({"serving": {}}, [("host",)]),
+        ({"serving": {}, "host": "127.0.0.1"}, []),
+    ],
+)
+def test_nobody_without_a_token_is_let_in_from_elsewhere(options: dict[str, Any], keys: list[tuple[str]]) -> None:
+    spec = there(**options)
+    assert [one.key for one in spec.deployment.target.disagreements(spec)] == keys
+
+
+@pytest.mark.parametrize(("shared", "wrong"), [(True, 0), (False, 1)])
+def test_captured_rows_need_a_folder_that_all_nodes_see(shared: bool, wrong: int) -> None:
+    spec = there(shared=shared).model_copy(update={"monitoring": spec_of(monitoring={"capture": {}}).monitoring})
+    assert len(list(spec.deployment.target.disagreements(spec))) == wrong
+
+
+def test_a_package_is_named_for_its_content_and_holds_the_bundle(tmp_path: Path) -> None:
+    digest = binary_bundle(tmp_path / "bundle")
+    with zipfile.ZipFile(BytesIO(ray._packed(tmp_path / "bundle"))) as packed:
+        packed.extractall(tmp_path / "node")
+    assert open_bundle(tmp_path / "node/bundle").digest == digest
+    assert (tmp_path / "node/survey.py").exists()
+    assert ray._named(digest) == ray._named(digest) != ray._named("sha256:other")
+
+
+def node(**changes: Any) -> dict[str, Any]:
+    """What the survey says of this very machine, but for ``changes``."""
+    asked = {"packages": [*ray.PACKAGES, *ray.ONNXRUNTIMES], "settings": ["PATH"], "folder": ""}
+    return {"node": "10.0.0.6", **survey.look(asked), **changes}
+
+
+def test_a_node_like_this_machine_will_do() -> None:
+    ray._refuse_node(node(), "sha256:1", False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"versions": {"specml": "", "ray": "2.60.0"}}, r"it has specml not at all \(here "),
+        ({"versions": {"specml": "0.0.1", "ray": "1.0"}}, r"specml 0\.0\.1 \(here .*\) and ray 1\.0"),
+    ],
+)
+def test_another_specml_on_a_node_is_refused(changes: dict[str, Any], told: str) -> None:
+    with pytest.raises(DeployFailed, match=told) as error:
+        ray._refuse_node(node(**changes), "sha256:1", False)
+    assert error.value.where == "node 10.0.0.6"
+    assert "pip install specml==" in error.value.hint
+
+
+def test_a_node_without_the_shared_disk_is_refused(tmp_path: Path) -> None:
+    found = survey.look({"packages": [], "settings": [], "folder": str(tmp_path)})["bundle"]
+    with pytest.raises(DeployFailed, match="sees the bundle none"):
+        ray._refuse_node(node(bundle=found), "sha256:1", True)
+
+
+def test_settings_that_ray_has_read_otherwise_are_named_with_what_to_type() -> None:
+    wanted = dict(ray.application.RAY_SETTINGS)
+    assert list(ray._unset([node(settings=wanted)])) == []
+    first, second = ray._unset([node(settings=wanted), node(settings={**wanted, "RAY_SERVE_ENABLE_HA_PROXY": ""})])
+    assert first.startswith("1 of 2 nodes")
+    assert second == "  export RAY_SERVE_ENABLE_HA_PROXY=1"
+
+
+def test_too_few_cpus_are_told() -> None:
+    (line,) = ray._scarce(there(serving={**AUTH, "replicas": {"min": 3, "max": 3}}), {"CPU": 2.0})
+    assert line == "Replicas reserve 4 CPUs, the cluster has 2 now: they wait until it has more."
+
+
+def test_others_on_the_cluster_are_left_as_they_are() -> None:
+    mine = {"import_path": "specml.serving.app:build", "args": {}}
+    serve = {
+        "applications": {
+            "census": {"deployed_app_config": mine, "deployments": {"model": {"replicas": [{"state": "RUNNING"}]}}},
+            "declared": {"deployed_app_config": {"name": "declared"}, "route_prefix": "/other"},
+            "by_code": {"deployed_app_config": None, "route_prefix": "/"},
+        }
+    }
+    spec = there()
+    assert ray._others(spec, serve) == [{"name": "declared"}]
+    assert ray._ours(spec, serve) == {"config": mine, "replicas": 1}
+    with pytest.raises(DeployFailed, match="'by_code' answers at / there"):
+        spec.deployment.target._refuse_others(spec, serve)  # type: ignore[attr-defined]
+
+
+def test_ray_serve_at_another_port_is_told() -> None:
+    serve = {"applications": {"x": {"route_prefix": "/x"}}, "http_options": {"host": "0.0.0.0", "port": 9000}}
+    with pytest.raises(DeployFailed, match="runs there at") as error:
+        there().deployment.target._refuse_others(there(), serve)  # type: ignore[attr-defined]
+    assert "deployment.target.port=9000" in error.value.hint
+
+
+@pytest.fixture
+def answers() -> Iterator[Callable[[int, bytes], str]]:
+    """A server that gives one answer to everything; called with it, the fixture tells its address."""
+    servers: list[HTTPServer] = []
+
+    def start(status: int, body: bytes) -> str:
+        class Answers(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(status)
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        servers.append(HTTPServer(("127.0.0.1", 0), Answers))
+        threading.Thread(target=servers[-1].serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        return f"http://127.0.0.1:{servers[-1].server_port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "told"),
+    [
+        (401, b"Unauthorized", "asks for a token"),
+        (403, b"Forbidden", "does not know this token"),
+        (200, b"<html>", "no JSON: it is no Ray dashboard"),
+        (500, b"Traceback\nValueError: worse", r"refuses GET /api/version \(500\): ValueError: worse"),
+    ],
+)
+def test_what_is_no_cluster_of_ours_is_told(
+    status: int, body: bytes, told: str, answers: Callable[[int, bytes], str]
+) -> None:
+    with pytest.raises(DeployFailed, match=told) as error:
+        Dashboard(answers(status, body)).version()
+    assert error.value.where == "deployment.target.address"
+
+
+def test_another_ray_is_refused(answers: Callable[[int, bytes], str]) -> None:
+    with pytest.raises(DeployFailed, match=r"the cluster has Ray 2\.9\.0"):
+        Ray(address="http://x")._refuse_version(Dashboard(answers(200, b'{"ray_version": "2.9.0"}')))
+
+
+def test_nobody_at_the_address_is_told() -> None:
+    with pytest.raises(DeployFailed, match="no Ray dashboard answers"):
+        Dashboard(f"http://127.0.0.1:{free_port()}").version()
