@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import os
 import secrets
+from datetime import UTC, datetime
 from hashlib import sha256
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -20,14 +21,14 @@ from specml.values import Duration
 
 if TYPE_CHECKING:
     from specml.releases import Release
-    from specml.spec import Spec
+    from specml.spec import Key, Spec
 
 IMPORT_PATH = "specml.serving.app:build"
 """What is served, by name: the server knows nothing of specs, and this nothing of HTTP."""
 
 BUNDLE = "artifacts/bundle"
 CAPTURES = ".specml/captures"
-
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 RAY_SETTINGS = {
     # Replicas answer HTTP themselves and HAProxy stands in front, which is many times as fast as Ray's own proxy.
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
@@ -49,10 +50,11 @@ SHORTEST_TOKEN = 16
 """Characters: a token is guessed offline from its digest unless it is long."""
 
 
-def options(spec: Spec, bundle: str = BUNDLE) -> dict[str, Any]:
+def options(spec: Spec, bundle: str = BUNDLE, host: str = "") -> dict[str, Any]:
     """The ``Args`` of any server of the spec, with or without Ray; JSON values.
 
-    ``bundle``: the folder that the server finds the bundle in.
+    ``bundle``: the folder that the server finds the bundle in; ``host``: the address that it listens at, where the
+    target knows.
     """
     serving, batching = spec.serving, spec.serving.batching
     args: dict[str, Any] = {
@@ -66,15 +68,35 @@ def options(spec: Spec, bundle: str = BUNDLE) -> dict[str, Any]:
         "max_body": serving.max_body,
     }
     if serving.auth is not None:
-        args["auth"] = {"tokens_env": serving.auth.tokens.name}
+        args["auth"] = {"keys": {name: _key(key) for name, key in serving.auth.named.items()}}
+    if serving.rate_limit is not None:
+        args["rate_limit"] = serving.rate_limit.model_dump(exclude={"burst"}) | {
+            "burst": float(serving.rate_limit.burst)
+        }
+    # A page in a browser can't guess a key: with keys, its requests are refused by whatever name they come.
+    if hosts := serving.hosts or (dict.fromkeys((*LOOPBACK, host)) if host and serving.auth is None else ()):
+        args["hosts"] = list(hosts)
+    if serving.unknown_fields == "ignore":
+        args["ignore_unknown"] = True
+    if serving.error_detail == "none":
+        args["error_detail"] = False
     if notice := {one.name: one.value for one in spec.obligations if one.told}:
         args["notice"] = notice
     return args
 
 
-def ray_options(spec: Spec, bundle: str = BUNDLE, captures: str = CAPTURES) -> dict[str, Any]:
+def _key(key: Key) -> dict[str, Any]:
+    told: dict[str, Any] = {"env": key.token.name}
+    if key.scopes != type(key).model_fields["scopes"].default:
+        told["scopes"] = list(key.scopes)
+    if key.until is not None:
+        told["until"] = key.until
+    return told
+
+
+def ray_options(spec: Spec, bundle: str = BUNDLE, captures: str = CAPTURES, *, host: str = "") -> dict[str, Any]:
     """``options`` and what only servers on Ray do: GPUs, explanations, captured rows (kept in ``captures``)."""
-    args = options(spec, bundle)
+    args = options(spec, bundle, host)
     args["gpus"] = spec.serving.replicas.gpus
     if (explain := spec.serving.explain) is not None:
         args["explain"] = {"max_rows": explain.max_rows, "seconds": float(explain.timeout)}
@@ -134,26 +156,41 @@ def settle(
     if "capture" in args:
         args["capture"]["folder"] = f"{captures}/{release.folder.name}"
     if spec.serving.auth is not None:
-        digests = known.get("auth", {}).get("digests", [])
-        args["auth"]["digests"] = token_digests(spec.serving.auth.tokens.name, digests)
+        args["auth"]["keys"] = _settled(args["auth"]["keys"], known.get("auth", {}).get("keys", {}))
     args["revision"] = digest(canonical_json([version("specml"), config])).removeprefix("sha256:")[:16]
 
 
-def token_digests(variable: str, known: list[str]) -> list[str]:
-    """``salt$digest`` of each token in the environment variable; the salt of ``known`` ones is kept.
+def _settled(keys: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
+    """The keys that have not expired, with their digests; the salt of ``known`` ones is kept.
 
     Raises:
-        DeployFailed: there is no token, or one that is easily guessed.
+        DeployFailed: none is left, or one is not set or easily guessed.
+    """
+    today = datetime.now(UTC).date().isoformat()
+    living = {name: key for name, key in keys.items() if key.get("until", today) >= today}
+    if not living:
+        raise DeployFailed(
+            "every key has expired: nobody could ask.", where="serving.auth.keys", hint="Say a later day in `until`."
+        )
+    before = next((digest for key in known.values() for digest in key["digests"]), "")
+    salt = before.partition("$")[0] or secrets.token_hex(16)  # one for all: a request is hashed once
+    return {name: {**key, "digests": token_digests(key["env"], salt)} for name, key in living.items()}
+
+
+def token_digests(variable: str, salt: str) -> list[str]:
+    """``salt$digest`` of each key in the environment variable.
+
+    Raises:
+        DeployFailed: there is no key, or one that is easily guessed.
     """
     tokens = [token.strip() for token in os.environ.get(variable, "").split(",") if token.strip()]
     if not tokens or min(map(len, tokens)) < SHORTEST_TOKEN:
-        wrong = f"holds a token of fewer than {SHORTEST_TOKEN} characters" if tokens else "is not set"
+        wrong = f"holds a key of fewer than {SHORTEST_TOKEN} characters" if tokens else "is not set"
         raise DeployFailed(
             f"the environment variable {variable} {wrong}.",
-            where="serving.auth.tokens",
+            where="serving.auth",
             hint=f'Make one: export {variable}="$(openssl rand -hex 32)"',
         )
-    salt = known[0].partition("$")[0] if known else secrets.token_hex(16)
     return [f"{salt}${sha256(f'{salt}{token}'.encode()).hexdigest()}" for token in tokens]
 
 

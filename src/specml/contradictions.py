@@ -18,7 +18,7 @@ from specml.targets.edge import Edge
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from specml.spec import Column, Compliance, Problem, Spec
+    from specml.spec import Column, Compliance, Problem, Serving, Spec
     from specml.tables.checks import ColumnChecks, Rows
 
 MOST_QUANTILES = 20
@@ -505,6 +505,26 @@ def _serving(spec: Spec) -> Iterator[Disagreement]:
         )
     if replicas.max < replicas.min:
         yield Disagreement(key=("serving", "replicas", "max"), what=f"is {replicas.max}, below min ({replicas.min}).")
+    yield from _access(spec.serving)
+
+
+def _access(serving: Serving) -> Iterator[Disagreement]:
+    if (auth := serving.auth) is not None:
+        if not auth.named:
+            hint = 'Say tokens: "${secret:API_TOKENS}", or keys by name.'
+            yield Disagreement(key=("serving", "auth"), what="names no key.", hint=hint)
+        if auth.tokens is not None and "tokens" in auth.keys:
+            what = "is what the keys without a name are called."
+            yield Disagreement(key=("serving", "auth", "keys", "tokens"), what=what, hint="Call it otherwise.")
+        variables: dict[str, str] = {}
+        for name, key in auth.named.items():
+            if (other := variables.setdefault(key.token.name, name)) != name:
+                what = f"has the same variable as {other}: which scopes would count?"
+                yield Disagreement(key=("serving", "auth", "keys", name, "token"), what=what)
+    rate = serving.rate_limit
+    if rate is not None and rate.requests is None and rate.rows is None:
+        hint = "Say requests or rows: how many a second."
+        yield Disagreement(key=("serving", "rate_limit"), what="limits nothing.", hint=hint)
 
 
 def _edge(spec: Spec) -> Iterator[Disagreement]:

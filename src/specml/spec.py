@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
@@ -327,12 +327,53 @@ class Replicas(Block):
     """GPUs reserved by each replica; a fraction shares one."""
 
 
+Scope = Literal["predict", "explain", "feedback", "describe", "metrics"]
+"""What a key is good for: rows and tensors; explanations; late labels; what describes the model; the counters."""
+
+
+class Key(Block):
+    """A key of one caller, or of one program."""
+
+    token: Secret
+    """The key, as ``${secret:WEB_KEY}``; while it is changed, the new and the old one, separated by a comma."""
+    scopes: Annotated[tuple[Scope, ...], Field(min_length=1)] = get_args(Scope)
+    """What it is good for; all unless named. Beyond: 403."""
+    until: Day | None = None
+    """The last day (UTC) on which it is accepted, as ``2026-12-31``."""
+
+
 class BearerAuth(Block):
-    """Requests carry ``Authorization: Bearer TOKEN``."""
+    """Requests carry ``Authorization: Bearer KEY``."""
 
     type: Literal["bearer"] = "bearer"
-    tokens: Secret
-    """Accepted tokens, separated by commas, as ``${secret:API_TOKENS}``."""
+    tokens: Secret | None = None
+    """Accepted keys, separated by commas, as ``${secret:API_TOKENS}``: good for everything, without end."""
+    keys: dict[Slug, Key] = {}
+    """Keys by name. The metrics tell how many requests each made; nothing tells the key."""
+
+    @property
+    def named(self) -> dict[str, Key]:
+        """All keys by name; those without one are ``tokens``."""
+        return ({"tokens": Key(token=self.tokens)} if self.tokens else {}) | self.keys
+
+    def variable(self, *scopes: Scope) -> str:
+        """The environment variable that holds a key for the scopes, or else for most of them."""
+        return max(self.named.values(), key=lambda one: len({*scopes} & {*one.scopes})).token.name
+
+
+class RateLimit(Block):
+    """How often each key may ask one replica; without ``auth``, everybody together.
+
+    Two replicas let through twice as much.
+    """
+
+    requests: Annotated[float, Field(gt=0)] | None = None
+    """Requests a second for predictions and explanations, or with labels; beyond: 429."""
+    rows: Annotated[float, Field(gt=0)] | None = None
+    """Rows a second to predict. A request that is let through is answered whole; the next one is let through when that
+    one is paid."""
+    burst: Annotated[Duration, Field(gt=0)] = Duration(1.0)
+    """How many seconds' worth may come at once."""
 
 
 class Explain(Block):
@@ -362,6 +403,18 @@ class Serving(Block):
     ``auto``: ``tensors`` where replicas reserve GPUs. Every row ends in the same leaves."""
     auth: BearerAuth | None = None
     """Without it anyone who can reach the port may ask: then only this machine can."""
+    rate_limit: RateLimit | None = None
+    """Unless it is named, only a full queue refuses."""
+    hosts: tuple[Annotated[str, Field(pattern=r"^(\*|[A-Za-z0-9.-]+|[0-9A-Fa-f:.]+)$")], ...] = ()
+    """By which names the server may be asked; beyond: 421. ``*``: by any. Unless named: ``localhost``, the loopback
+    addresses and what ``deployment.target`` binds; or any, where ``auth`` asks for a key, which a strange page in a
+    browser does not have."""
+    unknown_fields: Literal["refuse", "ignore"] = "refuse"
+    """What becomes of a row's columns that the model does not have, in ``/predict`` and ``/explain``. A misspelt name
+    is then a missing value, which nobody is told."""
+    error_detail: Literal["full", "none"] = "full"
+    """``none``: an error tells its kind and nothing of the columns, and what describes the model is answered to keys of
+    the scope ``describe`` alone, to nobody where there are no keys."""
 
     @property
     def tree_form(self) -> Trees:

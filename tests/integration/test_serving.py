@@ -436,7 +436,7 @@ def test_the_tokens_are_nowhere_in_clear(guarded: Live) -> None:
             for file in folder.rglob("*"):
                 if file.is_file():
                     assert token.encode() not in file.read_bytes(), file
-    assert "$" in guarded.record["config"]["applications"][0]["args"]["auth"]["digests"][0]
+    assert "$" in guarded.record["config"]["applications"][0]["args"]["auth"]["keys"]["tokens"]["digests"][0]
     line = next(line.strip() for line in guarded.told.splitlines() if line.strip().startswith("curl "))
     done = subprocess.run(
         ["sh", "-c", line], capture_output=True, text=True, check=True, env={**os.environ, "CENSUS_TOKENS": TOKENS}

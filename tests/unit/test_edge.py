@@ -58,7 +58,8 @@ def test_the_options_are_what_the_server_takes_and_hold_no_token() -> None:
     assert options == {"host": "127.0.0.1", "port": 8123}
     assert (args.batching.max_wait, args.capture, args.explain) == (0.005, None, None)
     assert args.auth is not None
-    assert (args.auth.tokens_env, args.auth.digests) == ("TOKENS", ())
+    assert args.auth.keys["tokens"].env == "TOKENS"
+    assert args.auth.keys["tokens"].digests == ()
     assert text == Edge(port=8123).emit(spec)["deploy/edge.json"]
 
 
@@ -194,7 +195,7 @@ def test_any_other_address_does(host: str) -> None:
 
 
 def test_and_none_that_is_easily_guessed(monkeypatch: pytest.MonkeyPatch) -> None:
-    args = Args.model_validate({"bundle": ".", "auth": {"tokens_env": "TOKENS"}})
+    args = Args.model_validate({"bundle": ".", "auth": {"keys": {"tokens": {"env": "TOKENS"}}}})
     monkeypatch.setenv("TOKENS", "a-token-that-is-long-enough, short")
     with pytest.raises(DeployFailed, match="fewer than 16") as refusal:
         server._refuse_open("0.0.0.0", args)

@@ -49,7 +49,7 @@ def announce(live: Live, loaded: Loaded) -> str:
         live.deployment,
         read_contract(live.release.bundle),
         release=live.release.entry.number,
-        token_variable=auth.tokens.name if auth else "",
+        token_variable=auth.variable("predict") if auth else "",
     )
     for one in loaded.spec.obligations:
         told += f"\nOwed: {one.name}: {one}"

@@ -205,7 +205,9 @@ def client(loaded: Loaded) -> Client:
         )
     token = ""
     if spec.serving.auth is not None:
-        token = os.environ.get(spec.serving.auth.tokens.name, "").partition(",")[0].strip()
+        token = (
+            os.environ.get(spec.serving.auth.variable("predict", "explain", "describe"), "").partition(",")[0].strip()
+        )
     return Client(live.url, token)
 
 

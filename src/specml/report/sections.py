@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from specml.data import Pixels
     from specml.plan import Stage
     from specml.report.facts import Facts
+    from specml.spec import Serving
 
 COLUMNS = 200
 """Columns of the data that are shown; the file tells of the others."""
@@ -610,10 +611,18 @@ def _serving(facts: Facts) -> list[tuple[str, str]]:
     return [
         ("replicas", f"{replicas.min} to {replicas.max}, CPUs of each: {replicas.cpus:g}"),
         ("batches", f"up to {batching.max_batch_size} rows, waiting {batching.max_wait} at most"),
-        ("access", "bearer tokens" if serving.auth else "open to whoever reaches the port"),
+        ("access", _access(serving)),
         ("model", f"{taken(facts.choice)['bytes']:,} bytes before packaging"),
         ("latency", " ".join(gate["reason"] for gate in latency) or "not measured: the spec has no gate `latency`"),
     ]
+
+
+def _access(serving: Serving) -> str:
+    if serving.auth is None:
+        return "open to whoever reaches the port"
+    keys = serving.auth.named.items()
+    told = (f"{name} ({', '.join(key.scopes)}{f', until {key.until}' if key.until else ''})" for name, key in keys)
+    return f"bearer keys: {'; '.join(told)}"
 
 
 def _governance(facts: Facts) -> list[tuple[str, str]]:

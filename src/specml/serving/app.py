@@ -14,10 +14,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from specml.bundle import open_bundle
 from specml.errors import DeployFailed
-from specml.serving.auth import salted
+from specml.serving.access import Access
+from specml.serving.auth import SCOPES, Key, Keys, end_of, salted
 from specml.serving.capture import Capture
 from specml.serving.explanation import Explainer
-from specml.serving.refusal import Refused
+from specml.serving.limits import Hosts, Limiter, Rate
+from specml.serving.refusal import Refused, without_detail
 from specml.serving.service import Reply, Service, refused, too_large
 
 if TYPE_CHECKING:
@@ -50,29 +52,53 @@ class BatchingArgs(_Args):
     max_queue: Annotated[int, Field(ge=1)] = 2048
 
 
-class AuthArgs(_Args):
-    """Which bearer tokens are accepted."""
+class KeyArgs(_Args):
+    """A bearer key, or several that mean the same."""
 
-    tokens_env: str
+    env: str
     """The environment variable that holds them, separated by commas."""
     digests: tuple[str, ...] = ()
     """Their salted digests; the variable is read where these are not given."""
+    scopes: tuple[str, ...] = SCOPES
+    until: str | None = None
+    """The last day (UTC) on which they are accepted."""
 
-    def accepted(self) -> tuple[str, ...]:
-        """The digests, given or made from the environment.
+    def held(self) -> list[str]:
+        """The keys that the variable holds."""
+        return [token.strip() for token in os.environ.get(self.env, "").split(",") if token.strip()]
+
+    def key(self, name: str, salt: str) -> Key:
+        """What the server keeps.
 
         Raises:
             DeployFailed: the variable is not set: an open server was not asked for.
         """
-        if self.digests:
-            return self.digests
-        tokens = [token.strip() for token in os.environ.get(self.tokens_env, "").split(",") if token.strip()]
-        if not tokens:
-            raise DeployFailed(
-                f"the environment variable {self.tokens_env} holds no token.", where="serving.auth.tokens"
-            )
+        end = end_of(self.until) if self.until is not None else None
+        digests = self.digests
+        if not digests and (end is None or time.time() < end):
+            digests = tuple(f"{salt}${salted(token, salt)}" for token in self.held())
+            if not digests:
+                raise DeployFailed(f"the environment variable {self.env} holds no key.", where="serving.auth")
+        return Key(name, digests, frozenset(self.scopes), end)
+
+
+class AuthArgs(_Args):
+    """Which bearer keys are accepted, by name."""
+
+    keys: Annotated[dict[str, KeyArgs], Field(min_length=1)]
+
+    def accepted(self) -> Keys:
+        """The keys, by their digests; raises as ``KeyArgs.key``."""
         salt = secrets.token_hex(16)
-        return tuple(f"{salt}${salted(token, salt)}" for token in tokens)
+        return Keys([key.key(name, salt) for name, key in self.keys.items()])
+
+
+class RateArgs(_Args):
+    """How often a key may ask this replica; ``burst`` in seconds."""
+
+    requests: Annotated[float, Field(gt=0)] | None = None
+    rows: Annotated[float, Field(gt=0)] | None = None
+    burst: Annotated[float, Field(gt=0)] = 1.0
 
 
 class CaptureArgs(_Args):
@@ -109,6 +135,13 @@ class Args(_Args):
     gpus: Annotated[float, Field(ge=0)] = 0.0
     """GPUs that a replica reserves; 0 keeps the session on the CPU."""
     auth: AuthArgs | None = None
+    rate_limit: RateArgs | None = None
+    hosts: tuple[str, ...] = ()
+    """By which names the server may be asked; any when empty."""
+    ignore_unknown: bool = False
+    """Whether a row's unknown columns are left unread rather than refused."""
+    error_detail: bool = True
+    """Whether errors tell what is wrong, and everybody may read what describes the model."""
     capture: CaptureArgs | None = None
     explain: ExplainArgs | None = None
     notice: dict[str, str] = {}
@@ -135,7 +168,9 @@ class Args(_Args):
             max_rows=self.max_rows,
             max_body=self.max_body,
             gpu=self.gpus > 0,
-            token_digests=self.auth.accepted() if self.auth else (),
+            access=self._access(),
+            ignore_unknown=self.ignore_unknown,
+            error_detail=self.error_detail,
             revision=self.revision,
             replica=replica,
             capture=self._capture(bundle, replica),
@@ -143,6 +178,11 @@ class Args(_Args):
             explained_rows=self.explain.max_rows if self.explain else 0,
             notice=self.notice,
         )
+
+    def _access(self) -> Access:
+        limiter = Limiter(Rate(**self.rate_limit.model_dump())) if self.rate_limit else None
+        hosts = Hosts(self.hosts) if self.hosts and "*" not in self.hosts else None
+        return Access(self.auth.accepted() if self.auth else None, hosts, limiter)
 
     def _capture(self, bundle: Bundle, replica: str) -> Capture | None:
         if self.capture is None:
@@ -250,7 +290,8 @@ class ExplainReplica:
     def __init__(self, args: dict[str, Any]) -> None:
         checked = Args.model_validate(args)
         self._limits = checked.explain or ExplainArgs()
-        self._explainer = Explainer(checked.opened(), checked.notice)
+        self._error_detail = checked.error_detail
+        self._explainer = Explainer(checked.opened(), checked.notice, ignore_unknown=checked.ignore_unknown)
         # Replicas that predict come first on a busy machine; on Linux, niceness is a thread's.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="explain", initializer=os.nice, initargs=(NICENESS,))
         self._thread.submit(self._explainer.warm_up).result()
@@ -264,7 +305,7 @@ class ExplainReplica:
         try:
             return Reply(200, self._explainer.body(body, identity, max_rows=self._limits.max_rows, until=until))
         except Refused as refusal:
-            return refused(refusal)
+            return refused(refusal if self._error_detail else without_detail(refusal))
 
 
 def _handed_on(explain: DeploymentHandle, seconds: float) -> Explaining:

@@ -11,7 +11,6 @@ import asyncio
 import ipaddress
 import json
 import math
-import os
 import socket
 import sys
 from pathlib import Path
@@ -76,13 +75,14 @@ def _refuse_open(host: str, args: Args) -> None:
             where="--host",
             hint="Say serving.auth in the spec and deploy again, or stay at 127.0.0.1 behind a proxy that asks.",
         )
-    given = [one.strip() for one in os.environ.get(args.auth.tokens_env, "").split(",") if one.strip()]
-    if any(len(one) < SHORTEST_TOKEN for one in given):
-        raise DeployFailed(f"{args.auth.tokens_env} holds a token of fewer than {SHORTEST_TOKEN} characters.")
+    for key in args.auth.keys.values():
+        if any(len(one) < SHORTEST_TOKEN for one in key.held()):
+            raise DeployFailed(f"{key.env} holds a key of fewer than {SHORTEST_TOKEN} characters.")
 
 
 async def _serve(args: Args, host: str, port: int) -> None:
-    service = args.service("edge")
+    hosts = (*args.hosts, host) if args.hosts else ()
+    service = args.model_copy(update={"hosts": hosts}).service("edge")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # Named TCP, asyncio sends what it has at once; of any other socket, answers would wait for acknowledgements.
     with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listening:
@@ -120,7 +120,7 @@ async def _known(args: Args) -> list[dict[str, Any]]:
 
 async def _answers(args: Args, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The answer to each row alone; who asks is not known by a token."""
-    service = args.model_copy(update={"auth": None}).service("self-test")
+    service = args.model_copy(update={"auth": None, "rate_limit": None, "error_detail": True}).service("self-test")
     try:
         return [await _answer(service, row) for row in rows]
     finally:

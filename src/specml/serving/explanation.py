@@ -44,13 +44,16 @@ class Question:
 class Explainer:
     """A bundle that explains its answers.
 
-    ``notice``: what every answer tells, by name: what law obliges to.
+    ``notice``: what every answer tells, by name: what law obliges to; ``ignore_unknown``: see ``request.named``.
 
     Raises:
         BundleError: what explains does not fit the bundle.
     """
 
-    def __init__(self, bundle: Bundle, notice: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, bundle: Bundle, notice: Mapping[str, str] | None = None, *, ignore_unknown: bool = False
+    ) -> None:
+        self._ignore_unknown = ignore_unknown
         self._bundle = bundle
         self._contract = bundle.contract
         self._told_always = {"notice": dict(notice)} if notice else {}
@@ -74,7 +77,7 @@ class Explainer:
 
     def _answer(self, question: Question, identity: str, until: float) -> dict[str, Any]:
         contract, explained = self._contract, self._contract.explained
-        rows = named(question.rows, contract, question.history)
+        rows = named(question.rows, contract, question.history, ignore_unknown=self._ignore_unknown)
         place = _place(question.label, contract)
         told = []
         for start in range(0, rows.n, AT_ONCE):

@@ -20,15 +20,23 @@ TOLD = 20
 
 
 def openapi(
-    contract: Contract, *, version: str, max_rows: int, explained_rows: int, secured: bool, notice: dict[str, str]
+    contract: Contract,
+    *,
+    version: str,
+    max_rows: int,
+    explained_rows: int,
+    secured: bool,
+    notice: dict[str, str],
+    ignore_unknown: bool = False,
 ) -> dict[str, Any]:
     """The document that ``/openapi.json`` answers.
 
-    ``explained_rows``: most rows of ``/explain``, 0 where it is off; ``notice``: what every answer tells.
+    ``explained_rows``: most rows of ``/explain``, 0 where it is off; ``notice``: what every answer tells;
+    ``ignore_unknown``: whether a row may have other columns.
     """
     row = {
         "type": "object",
-        "additionalProperties": False,
+        "additionalProperties": ignore_unknown,
         "properties": {column.name: _column(column) for column in contract.inputs}
         | _history(contract)
         | _image(contract),

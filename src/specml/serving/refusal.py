@@ -16,6 +16,23 @@ class Refused(SpecmlError):
         self.headers = headers or {}
 
 
+KINDS = {
+    400: "the body can't be read.",
+    403: "this key is not good for this.",
+    404: "there is no such path.",
+    405: "the method is not answered here.",
+    413: "the request is too large.",
+    415: "the content type or encoding is not taken.",
+    422: "the rows do not fit the model.",
+}
+"""What an error tells where it is to tell nothing of the model; those of other statuses never do."""
+
+
+def without_detail(refusal: Refused) -> Refused:
+    """The refusal with no more than its kind."""
+    return Refused(refusal.http, KINDS.get(refusal.http, refusal.what), headers=refusal.headers)
+
+
 def did_you_mean(name: str, known: set[str]) -> str:
     """A hint with the known name closest to ``name``; its other names when none is near."""
     near = get_close_matches(name[:64], known, n=1)

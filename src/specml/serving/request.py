@@ -71,7 +71,7 @@ def most_values(contract: Contract, max_rows: int) -> int:
     return 2 * (max_rows + 16) * width + 10_000
 
 
-def read_rows(raw: bytes, contract: Contract, max_rows: int) -> Rows:
+def read_rows(raw: bytes, contract: Contract, max_rows: int, *, ignore_unknown: bool = False) -> Rows:
     """The rows of ``{"rows": [{column: value, …}, …]}``.
 
     A column left out, or null, is missing. Numbers for a category become its text. Where the contract has a history, a
@@ -81,7 +81,8 @@ def read_rows(raw: bytes, contract: Contract, max_rows: int) -> Rows:
         Refused: 400 for what is no JSON object, 413 for too many rows, 422 for rows that break the contract.
     """
     body = read_object(raw, most_values(contract, max_rows))
-    return named(rows_of(body, max_rows, others=shares(contract)), contract, body.get(KEY))
+    rows = rows_of(body, max_rows, others=shares(contract))
+    return named(rows, contract, body.get(KEY), ignore_unknown=ignore_unknown)
 
 
 def shares(contract: Contract) -> tuple[str, ...]:
@@ -108,8 +109,10 @@ def rows_of(body: dict[str, Any], max_rows: int, others: tuple[str, ...] = ()) -
     return rows
 
 
-def named(rows: list[Any], contract: Contract, shared: Any = None) -> Rows:
+def named(rows: list[Any], contract: Contract, shared: Any = None, *, ignore_unknown: bool = False) -> Rows:
     """``rows``, objects with values by column name, as columns; ``shared``: see ``history.unrolled``.
+
+    ``ignore_unknown``: columns that the model does not have are not read; those of a history are refused all the same.
 
     Raises:
         Refused: 422; the message names row and column.
@@ -119,7 +122,7 @@ def named(rows: list[Any], contract: Contract, shared: Any = None) -> Rows:
     for index, row in enumerate(rows):
         if not isinstance(row, dict):
             raise Refused(422, f"rows[{index}] is a JSON {json_type(row)}, not an object.")
-        if not row.keys() <= known:
+        if not ignore_unknown and not row.keys() <= known:
             stranger = min(row.keys() - known)
             hint = did_you_mean(stranger, known.union(only_told(contract), {picture.KEY} if contract.image else ()))
             raise Refused(422, f"rows[{index}].{short(stranger)} is no column of this model.{hint}")

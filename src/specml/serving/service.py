@@ -18,13 +18,14 @@ import orjson
 
 from specml.data import CATEGORIES_KEPT, MISSING
 from specml.serving import infer
+from specml.serving.access import Access
 from specml.serving.answer import predict_body
-from specml.serving.auth import Tokens
+from specml.serving.auth import scope
 from specml.serving.batcher import Batcher
 from specml.serving.capture import Capture, request_id
 from specml.serving.counters import Counters
 from specml.serving.openapi import openapi
-from specml.serving.refusal import Refused
+from specml.serving.refusal import Refused, without_detail
 from specml.serving.request import read_rows
 from specml.serving.session import Session
 
@@ -80,7 +81,9 @@ class Service:
 
     Args:
         gpu: whether the session may open on a GPU.
-        token_digests: see ``auth.Tokens``; none when everyone may ask.
+        access: who may ask, and how often; everybody as often as they like without it.
+        ignore_unknown: whether unknown columns of rows are left unread rather than refused.
+        error_detail: whether errors say what is wrong; else only what kind of error it is.
         revision: names the deployment (bundle and options), so that a deploy can tell whether it is live.
         capture: keeps what is asked and answered; nothing is kept without it.
         explaining: answers ``/explain``, of at most ``explained_rows`` rows; without it that is no path.
@@ -97,7 +100,9 @@ class Service:
         max_rows: int,
         max_body: int,
         gpu: bool = False,
-        token_digests: tuple[str, ...] = (),
+        access: Access | None = None,
+        ignore_unknown: bool = False,
+        error_detail: bool = True,
         revision: str = "",
         replica: str = "local",
         capture: Capture | None = None,
@@ -110,7 +115,9 @@ class Service:
         self._version = bundle.digest.removeprefix("sha256:")[:12]
         self._max_rows = max_rows
         self._max_body = max_body
-        self._tokens = Tokens(token_digests) if token_digests else None
+        self._access = access or Access()
+        self._ignore_unknown = ignore_unknown
+        self._error_detail = error_detail
         self._revision = revision
         self._replica = replica
         self.capture = capture
@@ -155,16 +162,16 @@ class Service:
         """The route that answers, from a request's head alone: its body need not be read when this raises.
 
         Raises:
-            Refused: 401, 404, 405, 413, 415 or 503.
+            Refused: 401, 403, 404, 405, 413, 415, 421, 429 or 503.
         """
-        if self._tokens is not None:
-            self._tokens.check(path, headers.get("authorization"))
+        self._access.enter(path, headers)
         route = self._routes.get(path)
         if route is None:
             raise self._unknown(path)
         if method != route.method and (method, route.method) != ("HEAD", "GET"):
             allowed = route.method
             raise Refused(405, f"{method[:20]} is not answered here; {allowed} is.", headers={"allow": allowed})
+        self._access.use(route.name, method, headers)
         if self.draining and route.name != "/v2/health/live":
             raise Refused(503, "this replica is going down; try again.", headers={"retry-after": "1"})
         if route.method == "POST":
@@ -177,7 +184,7 @@ class Service:
         try:
             reply = await route.answer(body, headers)
         except Refused as refusal:
-            reply = refused(refusal)
+            reply = self._told(refusal)
         except Exception:
             LOG.exception("A request to %s could not be answered.", route.name)
             reply = refused(Refused(500, "the server failed; its log says why."))
@@ -187,12 +194,16 @@ class Service:
     def refuse(self, refusal: Refused) -> Reply:
         """The answer to a request that was not admitted."""
         self.counters.request("refused", refusal.http, 0.0, 0)
-        return refused(refusal)
+        return self._told(refusal)
+
+    def _told(self, refusal: Refused) -> Reply:
+        return refused(refusal if self._error_detail else without_detail(refusal))
 
     # The routes
 
     async def _predict(self, body: bytes, headers: Mapping[str, str]) -> Reply:
-        rows = await self._read(body, partial(read_rows, body, self._contract, self._max_rows))
+        rows = await self._read(body, self._read_rows(body))
+        self._access.rows(headers, rows.n)
         outputs = await self._submit(rows)
         identity = request_id(headers.get(REQUEST_ID))
         answer = predict_body(outputs, self._contract, self._bundle.digest, identity, self._notice)
@@ -203,6 +214,7 @@ class Service:
     async def _infer(self, body: bytes, headers: Mapping[str, str]) -> Reply:
         header_length = headers.get(infer.HEADER_LENGTH)
         request = await self._read(body, partial(infer.read_infer, body, header_length, self._contract, self._max_rows))
+        self._access.rows(headers, request.rows.n)
         outputs = await self._submit(request.rows)
         identity = request_id(request.id, headers.get(REQUEST_ID))
         raw, told = infer.write_infer(
@@ -220,6 +232,9 @@ class Service:
     async def _explain(self, body: bytes, headers: Mapping[str, str]) -> Reply:
         assert self._explaining is not None
         return await self._explaining(body, request_id(headers.get(REQUEST_ID)))
+
+    def _read_rows(self, body: bytes) -> Callable[[], Rows]:
+        return partial(read_rows, body, self._contract, self._max_rows, ignore_unknown=self._ignore_unknown)
 
     async def _submit(self, rows: Rows) -> dict[str, np.ndarray]:
         """The graph's outputs; what no training row had is counted."""
@@ -251,6 +266,7 @@ class Service:
             waiting_rows=self._batcher.waiting_rows,
             captured=(self.capture.rows, self.capture.dropped) if self.capture is not None else None,
         )
+        told += self._access.metrics(f'model="{self._contract.name}",replica="{self._replica}"')
         return Reply(200, told.encode(), {"content-type": "text/plain; version=0.0.4; charset=utf-8"})
 
     def _table(self) -> dict[str, Route]:
@@ -280,7 +296,8 @@ class Service:
             version=self._version,
             max_rows=self._max_rows,
             explained_rows=self._explained_rows if self._explaining else 0,
-            secured=self._tokens is not None,
+            secured=self._access.keys is not None,
+            ignore_unknown=self._ignore_unknown,
             notice=self._notice,
         )
         routes = {
@@ -302,6 +319,8 @@ class Service:
             routes[model] = self._fixed("/v2/models/{model}", described)
             routes[f"{model}/ready"] = self._fixed("/v2/models/{model}/ready", {"name": name, "ready": True})
             routes[f"{model}/infer"] = Route("/v2/models/{model}/infer", "POST", self._infer, self._max_body)
+        if not self._error_detail and self._access.keys is None:
+            return {path: route for path, route in routes.items() if scope(route.name) != "describe"}
         return routes
 
     def _fixed(self, name: str, value: dict[str, Any]) -> Route:

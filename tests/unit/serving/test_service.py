@@ -219,7 +219,9 @@ def test_a_replica_that_goes_down_is_alive_but_not_ready(bundle: Path) -> None:
 
 def test_tokens_come_from_the_environment_and_are_never_kept(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CENSUS_TOKENS", "one-token-of-a-test, two-token-of-a-test")
-    service = Args.model_validate({"bundle": str(bundle), "auth": {"tokens_env": "CENSUS_TOKENS"}}).service("r1")
+    service = Args.model_validate(
+        {"bundle": str(bundle), "auth": {"keys": {"tokens": {"env": "CENSUS_TOKENS"}}}}
+    ).service("r1")
 
     def status(path: str, token: str | None) -> int:
         headers = {"authorization": f"Bearer {token}"} if token is not None else {}
@@ -239,7 +241,7 @@ def test_tokens_come_from_the_environment_and_are_never_kept(bundle: Path, monke
 
 def test_digests_of_tokens_are_enough(bundle: Path) -> None:
     digest = "salt$" + hashlib.sha256(b"salt" + b"a-token-of-a-test").hexdigest()
-    auth = {"tokens_env": "NOT_SET", "digests": [digest]}
+    auth = {"keys": {"web": {"env": "NOT_SET", "digests": [digest]}}}
     service = Args.model_validate({"bundle": str(bundle), "auth": auth}).service("r1")
     asked = asyncio.run(ask(service, "GET", "/v2", headers={"authorization": "bearer a-token-of-a-test"}))
     assert asked.status == 200
@@ -248,8 +250,10 @@ def test_digests_of_tokens_are_enough(bundle: Path) -> None:
 
 def test_without_its_tokens_the_server_does_not_start(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CENSUS_TOKENS", raising=False)
-    with pytest.raises(DeployFailed, match="CENSUS_TOKENS holds no token"):
-        Args.model_validate({"bundle": str(bundle), "auth": {"tokens_env": "CENSUS_TOKENS"}}).service("r1")
+    with pytest.raises(DeployFailed, match="CENSUS_TOKENS holds no key"):
+        Args.model_validate({"bundle": str(bundle), "auth": {"keys": {"tokens": {"env": "CENSUS_TOKENS"}}}}).service(
+            "r1"
+        )
 
 
 def test_another_bundle_than_the_deployed_one_is_not_served(bundle: Path) -> None:

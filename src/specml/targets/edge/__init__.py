@@ -110,7 +110,7 @@ class Edge(Target):
         return False
 
     def _options(self, spec: Spec) -> dict[str, Any]:
-        return {"host": "127.0.0.1", "port": self.port, "args": application.options(spec, "bundle")}
+        return {"host": "127.0.0.1", "port": self.port, "args": application.options(spec, "bundle", "127.0.0.1")}
 
     def _archive(self, spec: Spec, project: Path) -> Path:
         return (project / FOLDER / f"{spec.name}.tar.gz").resolve()

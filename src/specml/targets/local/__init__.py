@@ -100,7 +100,7 @@ class Local(Target):
         return cluster.answering()
 
     def _config(self, spec: Spec) -> dict[str, Any]:
-        args = application.ray_options(spec)
+        args = application.ray_options(spec, host="127.0.0.1")
         return application.serve_config(spec, args, host="127.0.0.1", port=self.port, proxies="HeadOnly")
 
     def _resolved(self, spec: Spec, project: Path, release: Release, live: Cluster | None) -> dict[str, Any]:
