@@ -10,6 +10,7 @@ from specml.serving import picture
 from specml.serving.announce import example, example_row
 from specml.serving.history import KEY, only_told
 from specml.serving.request import shares
+from specml.serving.tabular import ARROW, CSV
 
 if TYPE_CHECKING:
     from specml.bundle import Contract
@@ -96,7 +97,14 @@ def _predict(contract: Contract, row: dict[str, Any], most: int, notice: dict[st
         "bundle": {"type": "string", "description": "Digest of the bundle that answered."},
         "predictions": {"type": "array", "items": _prediction(contract)},
     }
-    return _operation("Predict rows of named columns.", _answer(given, notice), body=asked)
+    told = _operation("Predict rows of named columns.", _answer(given, notice), body=asked)
+    for kind, how in (
+        (CSV, "The first line names the columns; an empty field is missing. Answered so where `Accept` asks for it."),
+        (ARROW, "An IPC stream, not compressed. Answered so where `Accept` asks for it."),
+    ):
+        for content in (told["requestBody"]["content"], told["responses"]["200"]["content"]):
+            content[kind] = {"schema": {"type": "string", "description": how}}
+    return told
 
 
 def _explain(contract: Contract, row: dict[str, Any], most: int, notice: dict[str, str]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import orjson
 
 from specml.data import CATEGORIES_KEPT, MISSING
-from specml.serving import infer
+from specml.serving import infer, tabular
 from specml.serving.access import Access
 from specml.serving.answer import predict_body
 from specml.serving.auth import scope
@@ -26,7 +26,6 @@ from specml.serving.capture import Capture, request_id
 from specml.serving.counters import Counters
 from specml.serving.openapi import openapi
 from specml.serving.refusal import Refused, without_detail
-from specml.serving.request import read_rows
 from specml.serving.session import Session
 
 if TYPE_CHECKING:
@@ -47,6 +46,15 @@ LOG = logging.getLogger("ray.serve")
 JSON = {"content-type": "application/json"}
 REQUEST_ID = "x-request-id"
 """The header in which a caller may name a request; Ray Serve adds one where it is lacking, and answers it."""
+
+BUNDLE = "specml-bundle"
+"""The header that tells which bundle answered, where the body has no place for it."""
+
+TYPES = {
+    "/predict": tabular.TAKEN,
+    "/v2/models/{model}/infer": (tabular.JSON, "application/octet-stream", ""),
+}
+"""Content types of a route's bodies; of others JSON."""
 
 MOST_TO_EXPLAIN = 1_048_576
 """Bytes of a body that asks for explanations: it goes to another process."""
@@ -202,14 +210,14 @@ class Service:
     # The routes
 
     async def _predict(self, body: bytes, headers: Mapping[str, str]) -> Reply:
-        rows = await self._read(body, self._read_rows(body))
+        rows = await self._read(body, self._read_rows(body, headers))
         self._access.rows(headers, rows.n)
         outputs = await self._submit(rows)
         identity = request_id(headers.get(REQUEST_ID))
-        answer = predict_body(outputs, self._contract, self._bundle.digest, identity, self._notice)
+        answer, told = self._write_rows(outputs, identity, headers)
         if self.capture is not None:
             self.capture.offer(identity, rows, outputs)
-        return Reply(200, answer, rows=rows.n)
+        return Reply(200, answer, told, rows=rows.n)
 
     async def _infer(self, body: bytes, headers: Mapping[str, str]) -> Reply:
         header_length = headers.get(infer.HEADER_LENGTH)
@@ -233,8 +241,18 @@ class Service:
         assert self._explaining is not None
         return await self._explaining(body, request_id(headers.get(REQUEST_ID)))
 
-    def _read_rows(self, body: bytes) -> Callable[[], Rows]:
-        return partial(read_rows, body, self._contract, self._max_rows, ignore_unknown=self._ignore_unknown)
+    def _read_rows(self, body: bytes, headers: Mapping[str, str]) -> Callable[[], Rows]:
+        ignoring = {"ignore_unknown": self._ignore_unknown}
+        return partial(tabular.read, body, media_type(headers), self._contract, self._max_rows, **ignoring)
+
+    def _write_rows(
+        self, outputs: dict[str, np.ndarray], identity: str, headers: Mapping[str, str]
+    ) -> tuple[bytes, dict[str, str]]:
+        kind = tabular.answered_as(headers.get("accept"))
+        if kind == tabular.JSON:
+            return predict_body(outputs, self._contract, self._bundle.digest, identity, self._notice), JSON
+        columns = tabular.columns_of(outputs, self._contract, identity, self._notice)
+        return tabular.write(kind, columns), {"content-type": kind, BUNDLE: self._bundle.digest}
 
     async def _submit(self, rows: Rows) -> dict[str, np.ndarray]:
         """The graph's outputs; what no training row had is counted."""
@@ -343,17 +361,19 @@ class Service:
         encoding = headers.get("content-encoding", "identity")
         if encoding != "identity":
             raise Refused(415, f"the content encoding {encoding[:40]!r} is not understood; send the body as it is.")
-        allowed = (
-            ["application/json"]
-            if route.name in ("/predict", "/explain")
-            else ["application/json", "application/octet-stream", ""]
-        )
-        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+        allowed = TYPES.get(route.name, (tabular.JSON,))
+        kind = media_type(headers)
         if kind not in allowed:
-            raise Refused(415, f"the content type {kind[:80]!r} is not taken; send {allowed[0]}.")
+            told = " or ".join(filter(None, allowed))
+            raise Refused(415, f"the content type {kind[:80]!r} is not taken; send {told}.")
         length = headers.get("content-length", "")
         if length.isascii() and length.isdigit() and (len(length) > 15 or int(length) > route.most):
             raise too_large(route.most)
+
+
+def media_type(headers: Mapping[str, str]) -> str:
+    """The content type of a request, without its parameters."""
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def refused(refusal: Refused) -> Reply:
