@@ -34,7 +34,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "artifacts": ("artifacts", "metrics", "plots", "dvc_plots"),
     "state": (".specml/search", ".specml/durations.json", ".specml/dvc.lock", ".specml/bundles"),
-    "captures": (stream.CAPTURES, stream.FEEDBACK, RECORDS),
+    "captures": (stream.CAPTURES, stream.FEEDBACK, stream.INBOX, RECORDS),
     "releases": (releases.FOLDER,),
 }
 """What lies where. The ledger stays: it is evidence. So do the locks, which lie beside: others may wait for them."""

@@ -18,6 +18,7 @@ from specml.serving.access import Access
 from specml.serving.auth import SCOPES, Key, Keys, end_of, salted
 from specml.serving.capture import Capture
 from specml.serving.explanation import Explainer
+from specml.serving.feedback import INBOX, Inbox
 from specml.serving.limits import Hosts, Limiter, Rate
 from specml.serving.refusal import Refused, without_detail
 from specml.serving.service import Reply, Service, refused, too_large
@@ -174,10 +175,15 @@ class Args(_Args):
             revision=self.revision,
             replica=replica,
             capture=self._capture(bundle, replica),
+            inbox=self._inbox(replica),
             explaining=explaining,
             explained_rows=self.explain.max_rows if self.explain else 0,
             notice=self.notice,
         )
+
+    def _inbox(self, replica: str) -> Inbox | None:
+        """Beside the captures of all bundles: a label may belong to a row that another one answered."""
+        return Inbox(Path(self.capture.folder).parents[1] / INBOX, replica) if self.capture is not None else None
 
     def _access(self) -> Access:
         limiter = Limiter(Rate(**self.rate_limit.model_dump())) if self.rate_limit else None

@@ -292,9 +292,10 @@ def begun(path: Path) -> float:
 
 
 def forget(captures: Path, retention: float) -> int:
-    """Delete the segments of all bundles in ``captures`` that were begun over ``retention`` seconds ago; how many."""
+    """Delete what was begun over ``retention`` seconds ago: segments of all bundles, labels that wait; how many."""
     oldest = time.time() - retention
-    old = [path for path in captures.glob("*/*.parquet") if SEGMENT.match(path.name) and begun(path) < oldest]
+    kept = [*captures.glob("*/*.parquet"), *captures.parent.glob("labels/*")]  # labels: see serving.feedback
+    old = [path for path in kept if SEGMENT.match(path.name) and begun(path) < oldest]
     for path in old:
         path.unlink(missing_ok=True)
     return len(old)

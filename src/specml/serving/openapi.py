@@ -28,12 +28,13 @@ def openapi(
     explained_rows: int,
     secured: bool,
     notice: dict[str, str],
+    labels: bool = False,
     ignore_unknown: bool = False,
 ) -> dict[str, Any]:
     """The document that ``/openapi.json`` answers.
 
     ``explained_rows``: most rows of ``/explain``, 0 where it is off; ``notice``: what every answer tells;
-    ``ignore_unknown``: whether a row may have other columns.
+    ``labels``: whether ``/feedback`` takes them; ``ignore_unknown``: whether a row may have other columns.
     """
     row = {
         "type": "object",
@@ -47,6 +48,7 @@ def openapi(
     paths = {
         "/predict": {"post": _predict(contract, row, max_rows, notice)},
         "/explain": {"post": _explain(contract, row, explained_rows, notice)},
+        "/feedback": {"post": _feedback(contract, max_rows)},
         "/openapi.json": {"get": _operation("This document.", anything)},
         "/metrics": {"get": _operation("What this replica has done, as Prometheus text.", None)},
         "/healthz": {"get": _operation("What this replica serves.", anything, open_to_all=True)},
@@ -61,6 +63,8 @@ def openapi(
     }
     if not explained_rows:
         del paths["/explain"]
+    if not labels:
+        del paths["/feedback"]
     error = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
     asked = in_words(contract.task, contract.history)
     document: dict[str, Any] = {
@@ -136,6 +140,28 @@ def _explain(contract: Contract, row: dict[str, Any], most: int, notice: dict[st
     texts = {name: {"type": "string"} for name in ("id", "model", "bundle", "method", "space")}
     given = _answer({**texts, "explanations": {"type": "array", "items": told}}, notice)
     return _operation("Say what moves the answers to rows of named columns.", given, body=asked)
+
+
+def _feedback(contract: Contract, most: int) -> dict[str, Any]:
+    about = "The id of the answer and the row's place in it, from 0: ID-0, ID-1, …"
+    label = {"type": "number"} if contract.task == "regression" else {"enum": list(contract.classes)}
+    one = {
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["id", contract.target],
+        "properties": {"id": {"type": "string", "description": about}, contract.target: label},
+    }
+    asked = {
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["labels"],
+        "properties": {"labels": {"type": "array", "minItems": 1, "maxItems": most, "items": one}},
+        "examples": [{"labels": [{"id": "0c5a-0", contract.target: (contract.classes or (1.5,))[-1]}]}],
+    }
+    given = {"type": "object", "required": ["kept"], "properties": {"kept": {"type": "integer"}}}
+    told = _operation("Bring labels of answered rows that came late.", given, body=asked)
+    told["responses"]["202"] = told["responses"].pop("200")
+    return told
 
 
 def _answer(properties: dict[str, Any], notice: dict[str, str]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from specml.serving.auth import scope
 from specml.serving.batcher import Batcher
 from specml.serving.capture import Capture, request_id
 from specml.serving.counters import Counters
+from specml.serving.feedback import Inbox, read_labels
 from specml.serving.openapi import openapi
 from specml.serving.refusal import Refused, without_detail
 from specml.serving.session import Session
@@ -94,6 +95,7 @@ class Service:
         error_detail: whether errors say what is wrong; else only what kind of error it is.
         revision: names the deployment (bundle and options), so that a deploy can tell whether it is live.
         capture: keeps what is asked and answered; nothing is kept without it.
+        inbox: keeps late labels; ``/feedback`` is no path without it.
         explaining: answers ``/explain``, of at most ``explained_rows`` rows; without it that is no path.
         notice: what every answer tells, by name: what law obliges to.
     """
@@ -114,6 +116,7 @@ class Service:
         revision: str = "",
         replica: str = "local",
         capture: Capture | None = None,
+        inbox: Inbox | None = None,
         explaining: Explaining | None = None,
         explained_rows: int = 0,
         notice: dict[str, str] | None = None,
@@ -129,6 +132,7 @@ class Service:
         self._revision = revision
         self._replica = replica
         self.capture = capture
+        self._inbox = inbox
         self._explaining = explaining
         self._explained_rows = explained_rows
         self._notice = notice or {}
@@ -159,6 +163,8 @@ class Service:
         self.draining = True
         self._executor.shutdown(wait=False)
         self._reader.shutdown(wait=False)
+        if self._inbox is not None:
+            self._inbox.close()
         if self.capture is not None:
             self.capture.close()
 
@@ -237,6 +243,12 @@ class Service:
             self.capture.offer(identity, request.rows, outputs)
         return Reply(200, raw, told, rows=request.rows.n)
 
+    async def _feedback(self, body: bytes, headers: Mapping[str, str]) -> Reply:
+        assert self._inbox is not None
+        labels = read_labels(body, self._contract, self._max_rows)
+        await self._inbox.keep(labels)
+        return Reply(202, orjson.dumps({"kept": len(labels)}))
+
     async def _explain(self, body: bytes, headers: Mapping[str, str]) -> Reply:
         assert self._explaining is not None
         return await self._explaining(body, request_id(headers.get(REQUEST_ID)))
@@ -308,12 +320,15 @@ class Service:
         paths = ["/predict", "/openapi.json", "/metrics", "/healthz", "/v2", f"/v2/models/{name}"]
         if self._explaining is not None:
             paths.insert(1, "/explain")
+        if self._inbox is not None:
+            paths.insert(1, "/feedback")
         index = {"model": name, "bundle": self._bundle.digest, "paths": paths}
         document = openapi(
             self._contract,
             version=self._version,
             max_rows=self._max_rows,
             explained_rows=self._explained_rows if self._explaining else 0,
+            labels=self._inbox is not None,
             secured=self._access.keys is not None,
             ignore_unknown=self._ignore_unknown,
             notice=self._notice,
@@ -329,6 +344,8 @@ class Service:
             "/v2/health/live": self._fixed("/v2/health/live", {"live": True}),
             "/v2/health/ready": self._fixed("/v2/health/ready", {"ready": True}),
         }
+        if self._inbox is not None:
+            routes["/feedback"] = Route("/feedback", "POST", answer=self._feedback, most=self._max_body)
         if self._explaining is not None:
             most = min(self._max_body, MOST_TO_EXPLAIN)
             routes["/explain"] = Route("/explain", "POST", self._explain, most)

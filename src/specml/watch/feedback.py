@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import io
-from dataclasses import asdict, dataclass
+import time
+from dataclasses import asdict, astuple, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from specml import ledger
 from specml.casting import as_categories, cast
 from specml.data import MISSING, category
 from specml.errors import DataCheckFailed
 from specml.evidence import ABSTAINED
 from specml.files import digest, write_atomic
-from specml.serving.capture import NAME
+from specml.serving.capture import NAME, begun
 from specml.watch import stream
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     import polars as pl
 
     from specml.bundle import Contract
+
+UNWRITTEN = 60.0
+"""Seconds after which every captured row is written that will be."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,10 @@ class Taken:
     unlabelled: int = 0
     """Rows without a label."""
 
+    def __add__(self, other: Taken) -> Taken:
+        """Both together."""
+        return Taken(*(one + two for one, two in zip(astuple(self), astuple(other), strict=True)))
+
     def told(self) -> dict[str, int]:
         """The counts by name."""
         return asdict(self)
@@ -52,6 +62,42 @@ def feed(table: pl.DataFrame, project: Path, target: str, ids: str = "id") -> Ta
     """
     with stream.alone(project):
         return _fed(table, project, target, ids)
+
+
+def collect(project: Path, target: str, say: Callable[[str], None]) -> None:
+    """Keep the labels that were brought to the server (``POST /feedback``) and wait in ``stream.INBOX``.
+
+    A label that belongs to no captured row stays there for a while: its row may not be written yet. The caller holds
+    ``stream.alone``. ``say`` takes what a person should know.
+
+    Raises:
+        LedgerError: it can't be recorded.
+    """
+    files = sorted((project / stream.INBOX).glob("*.jsonl"))
+    if not files:
+        return
+    with ledger.recorded(project, "feedback") as facts:
+        total = Taken(0)
+        for path in files:
+            total += _collected(path, project, target, say)
+        facts.update(total.told())
+    say(f"{total.kept:,} of {total.rows:,} labels that the server was told are new and belong to captured rows.")
+
+
+def _collected(path: Path, project: Path, target: str, say: Callable[[str], None]) -> Taken:
+    import polars as pl
+
+    try:
+        table = pl.read_ndjson(path.read_bytes(), schema={"id": pl.String, "label": pl.String})
+        taken = _fed(table.rename({"label": target}), project, target, "id")
+    except (DataCheckFailed, pl.exceptions.PolarsError):
+        # One file that can't be kept must not keep all others waiting for ever.
+        path.rename(path.with_suffix(".refused"))
+        say(f"{path.name} has labels of no class of the models that answered; it is put aside as .refused.")
+        return Taken(0)
+    if not taken.unknown or begun(path) < time.time() - UNWRITTEN:
+        path.unlink(missing_ok=True)
+    return taken
 
 
 def _fed(table: pl.DataFrame, project: Path, target: str, ids: str) -> Taken:

@@ -13,6 +13,7 @@ from specml.spec import Capture
 from specml.values import Duration
 from specml.watch import stream
 from specml.watch.copies import forget_rows
+from specml.watch.feedback import collect
 from specml.watch.judge import Judged, judge, seen
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def watch(spec: Spec, project: Path, say: Callable[[str], None]) -> Iterator[Jud
     if not (project / stream.CAPTURES).exists():
         say("Nothing was captured yet." if capture else "Nothing is captured: monitoring.capture is off.")
     with stream.alone(project):
+        collect(project, spec.problem.target, say)
         for of, size in (("rows", window.rows), ("labels", window.labels)):
             if any(signal.judges == of for signal in spec.monitoring.signals.values()):
                 yield from _judged(spec, project, of, size, say)

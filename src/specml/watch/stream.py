@@ -17,6 +17,7 @@ from specml.bundle import Bundle, open_bundle
 from specml.errors import DataCheckFailed, SpecmlError
 from specml.files import canonical_json, digest, locked
 from specml.releases import FOLDER
+from specml.serving import feedback
 from specml.serving.capture import begun
 from specml.watch.judge import RECORDS
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 CAPTURES = ".specml/captures"
 FEEDBACK = ".specml/feedback"
 """In both, a folder for each bundle, called by the first 12 digits of its digest."""
+INBOX = f".specml/{feedback.INBOX}"
+"""Labels that were brought to the server, in files of JSON lines, until ``specml watch`` keeps them."""
 LOCK = f"{RECORDS}.lock"
 
 Taken = dict[str, tuple[int, int]]
@@ -116,12 +119,13 @@ def sweep(project: Path, retention: float) -> int:
     for path in [
         *project.glob(f"{CAPTURES}/*/*.parquet"),
         *project.glob(f"{FEEDBACK}/*/*.parquet"),
+        *project.glob(f"{INBOX}/*Z-*"),
         *project.glob(f"{RECORDS}/*.profile"),
     ]:
         if begun(path) < oldest:
             path.unlink(missing_ok=True)
             gone += 1
-    for name in (CAPTURES, FEEDBACK, RECORDS):
+    for name in (CAPTURES, FEEDBACK, INBOX, RECORDS):
         files.sweep(project / name)
     return gone
 
