@@ -67,6 +67,10 @@ def options(spec: Spec, bundle: str = BUNDLE, host: str = "") -> dict[str, Any]:
         "max_rows": serving.max_rows,
         "max_body": serving.max_body,
     }
+    if batching.buckets != "auto":
+        args["batching"]["buckets"] = list(batching.buckets)
+    if serving.device != "auto":
+        args["device"] = serving.device
     if serving.auth is not None:
         args["auth"] = {"keys": {name: _key(key) for name, key in serving.auth.named.items()}}
     if serving.rate_limit is not None:

@@ -503,6 +503,18 @@ def _serving(spec: Spec) -> Iterator[Disagreement]:
             key=("serving", "batching", "max_queue"),
             what=f"is {batching.max_queue} rows, less than one batch of {batching.max_batch_size}.",
         )
+    device, buckets = spec.serving.device, batching.buckets
+    if device in ("cuda", "tensorrt") and not replicas.gpus:
+        yield Disagreement(
+            key=("serving", "device"),
+            what=f"is {device}, and no replica reserves a GPU.",
+            hint="Say serving.replicas.gpus: 1, or a fraction that shares one.",
+        )
+    if buckets != "auto" and (larger := [size for size in buckets if size > batching.max_batch_size]):
+        yield Disagreement(
+            key=("serving", "batching", "buckets"),
+            what=f"has {larger[0]}, and no batch is larger than max_batch_size, {batching.max_batch_size}.",
+        )
     if replicas.max < replicas.min:
         yield Disagreement(key=("serving", "replicas", "max"), what=f"is {replicas.max}, below min ({replicas.min}).")
     yield from _access(spec.serving)
@@ -537,6 +549,12 @@ def _edge(spec: Spec) -> Iterator[Disagreement]:
             key=("serving", "replicas"),
             what="has no effect: an archive for the target edge is one replica, on the CPU.",
             hint="Leave it out, as `specml run deployment.target=edge ~serving.replicas` does.",
+        )
+    if serving.device not in ("auto", "cpu") or serving.batching.buckets != "auto":
+        yield Disagreement(
+            key=("serving", "device") if serving.device not in ("auto", "cpu") else ("serving", "batching", "buckets"),
+            what="has no effect: an archive for the target edge computes on the CPU.",
+            hint="Leave it out.",
         )
     if serving.explain not in (None, default.explain):
         yield Disagreement(

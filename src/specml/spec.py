@@ -304,6 +304,9 @@ class Selection(Block):
     """Regression: with what interval a prediction is answered, as ``{coverage: 0.9}``; unless named, with none."""
 
 
+Bucket = Annotated[int, Field(ge=1, le=65536)]
+
+
 class Batching(Block):
     """How a replica gathers rows into one call of the model; work-conserving unless told to wait."""
 
@@ -313,6 +316,10 @@ class Batching(Block):
     """How long an idle replica waits for more rows, at most 10s; 0ms: it never idles while a row waits."""
     max_queue: Annotated[int, Field(ge=1)] = 2048
     """Most rows waiting in a replica; beyond, requests get 429."""
+    buckets: Literal["auto"] | Annotated[tuple[Bucket, ...], Field(min_length=1)] = "auto"
+    """Sizes in rows to which batches are padded, ``max_batch_size`` among them unasked. Each is bound to fixed memory
+    and, on CUDA, recorded as one CUDA graph. ``auto``: powers of two on a GPU, where a call costs what its start does;
+    none on the CPU, where it costs what its rows do."""
 
 
 class Replicas(Block):
@@ -391,6 +398,10 @@ class Serving(Block):
 
     batching: Batching = Batching()
     replicas: Replicas = Replicas()
+    device: Literal["auto", "cpu", "cuda", "tensorrt"] = "auto"
+    """What computes the model. ``auto``: CUDA where replicas reserve a GPU, it opens and was measured faster (by
+    ``specml bench``, or by the replica as it starts), else the CPU, and `/v2` says why. ``cuda`` and ``tensorrt`` start
+    on nothing else."""
     max_rows: Annotated[int, Field(ge=1)] = 10_000
     """Most rows in one request; beyond: 413."""
     max_body: Annotated[int, Field(ge=1024)] = 16_777_216

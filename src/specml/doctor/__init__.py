@@ -30,11 +30,12 @@ def findings(folder: Path, spec: Spec | None, switches: Mapping[str, str]) -> It
         switches: environment variables that turn telemetry off, with the value that does.
     """
     gpus = spec.serving.replicas.gpus if spec is not None else 0.0
+    device = spec.serving.device if spec is not None else "auto"
     checks: dict[str, Callable[[], Iterable[Finding]]] = {
         "python": lambda: [installed.python()],
         "versions": installed.versions,
         "onnxruntime": lambda: [installed.one_onnxruntime()],
-        "providers": lambda: devices.providers(gpus),
+        "providers": lambda: devices.providers(gpus, device),
         "gpu": devices.gpus,
         "writing": lambda: project.writable(folder),
         "disk": lambda: machine.disk(folder, _bytes(folder, spec)),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -11,12 +10,14 @@ from typing import TYPE_CHECKING
 from specml.doctor.finding import Finding, ok, told, wrong
 from specml.doctor.installed import AGAIN
 from specml.doctor.probe import Tried, tried
+from specml.serving.device import CPU, CUDA, PROVIDERS, TENSORRT, gpu_visible, reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 CUDA_LIBRARIES = "Install CUDA's libraries: pip install 'onnxruntime-gpu[cuda,cudnn]'"
+TENSORRT_LIBRARIES = "Install TensorRT beside CUDA's libraries: pip install tensorrt-cu13"
+DRIVER = "Install a driver of NVIDIA's that is new enough: 580 for CUDA 13, 525 for CUDA 12."
 ASKED = ("index", "name", "driver_version", "memory.total", "memory.used")
 
 
@@ -43,39 +44,48 @@ def gpus() -> Iterator[Finding]:
         yield ok("gpu", f"{index}: {name}, driver {driver}, {used} of {total} in use")
 
 
-def providers(gpus_wanted: float) -> Iterator[Finding]:
-    """What onnxruntime opens, asked of a session that has run; ``gpus_wanted``: what each replica is to reserve."""
+def providers(gpus_wanted: float, device: str = "auto") -> Iterator[Finding]:
+    """What onnxruntime opens, asked of a session that has run.
+
+    ``gpus_wanted``: what each replica is to reserve; ``device``: on what it is to run.
+    """
     compiled = tried(["providers:"])["providers:"]
     if compiled.error:
         yield wrong("onnxruntime", compiled.error, "Nothing can be packaged or served.", AGAIN)
         return
     names = [name for name in compiled.fact("compiled").split(",") if name != "AzureExecutionProvider"]
     for trial, end in tried([f"open:{name}" for name in names]).items():
-        yield _provider(trial.partition(":")[2], end, gpus_wanted)
+        yield _provider(trial.partition(":")[2], end, gpus_wanted, device)
 
 
-def _provider(name: str, end: Tried, gpus_wanted: float) -> Finding:
+def _provider(name: str, end: Tried, gpus_wanted: float, device: str) -> Finding:
     short = name.removesuffix("ExecutionProvider")
     check = f"onnxruntime {short}"
     if not end.error and end.fact("opened") == name:
         return ok(check, "opens, and computes")
-    refused = f"does not open: {_why(end)}"
+    why = _why(end)
+    refused, mend = f"does not open: {why}", _mend(name, why)
     if name == CPU:
         return wrong(check, refused, "Nothing can be packaged or served.", AGAIN)
-    if name == CUDA and gpus_wanted:
+    if PROVIDERS.get(device, "") == name:  # type: ignore[call-overload]
+        return wrong(check, refused, f"serving.device is {device}: replicas would not start.", mend)
+    if name == CUDA and gpus_wanted and device == "auto":
         why = f"serving.replicas.gpus is {gpus_wanted:g}: replicas would answer on the CPU."
-        return wrong(check, refused, why, CUDA_LIBRARIES)
-    if name == CUDA and any(Path("/dev").glob("nvidia[0-9]*")):
-        return told(check, refused, "This machine has a GPU; no replica can use it.", CUDA_LIBRARIES)
+        return wrong(check, refused, why, mend)
+    if name == CUDA and gpu_visible():
+        return told(check, refused, "This machine has a GPU; no replica can use it.", mend)
     return ok(check, refused)
+
+
+def _mend(name: str, why: str) -> str:
+    """What makes a provider open that was refused for this reason."""
+    if "driver version is insufficient" in why or "no CUDA-capable device" in why:
+        return DRIVER
+    return TENSORRT_LIBRARIES if name == TENSORRT else CUDA_LIBRARIES
 
 
 def _why(end: Tried) -> str:
     """The reason that stands in what onnxruntime said."""
     if end.error:
         return end.error
-    said = re.sub(r"\x1b\[[\d;]*m", "", end.fact("said"))
-    library = re.search(r"with error: (.+?)\s*(?:$|\d{4}-\d\d-\d\d)", said)
-    failure = re.search(r"(?:CUDA failure|FAIL) ?\S* ?:?\s*(.{1,160})", said)
-    found = library or failure
-    return found[1].strip() if found else f"the session runs on {end.fact('opened') or 'nothing'}"
+    return reason(end.fact("said")) or f"the session runs on {end.fact('opened') or 'nothing'}"

@@ -8,7 +8,7 @@ import secrets
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -51,6 +51,8 @@ class BatchingArgs(_Args):
     max_batch_size: Annotated[int, Field(ge=1)] = 256
     max_wait: Annotated[float, Field(ge=0)] = 0.0
     max_queue: Annotated[int, Field(ge=1)] = 2048
+    buckets: tuple[Annotated[int, Field(ge=1)], ...] | None = None
+    """Sizes to which batches are padded; None: those that suit the device."""
 
 
 class KeyArgs(_Args):
@@ -134,7 +136,10 @@ class Args(_Args):
     max_rows: Annotated[int, Field(ge=1)] = 10_000
     max_body: Annotated[int, Field(ge=1)] = 16_777_216
     gpus: Annotated[float, Field(ge=0)] = 0.0
-    """GPUs that a replica reserves; 0 keeps the session on the CPU."""
+    """GPUs that a replica reserves; with 0, ``auto`` is the CPU."""
+    device: Literal["auto", "cpu", "cuda", "tensorrt"] = "auto"
+    costs: dict[Literal["cpu", "cuda", "tensorrt"], dict[int, float]] = {}
+    """Measured seconds of a call by its rows, for ``auto`` to decide by; empty: the replica measures."""
     auth: AuthArgs | None = None
     rate_limit: RateArgs | None = None
     hosts: tuple[str, ...] = ()
@@ -169,6 +174,8 @@ class Args(_Args):
             max_rows=self.max_rows,
             max_body=self.max_body,
             gpu=self.gpus > 0,
+            device=self.device,
+            costs=self.costs,
             access=self._access(),
             ignore_unknown=self.ignore_unknown,
             error_detail=self.error_detail,

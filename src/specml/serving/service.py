@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from specml.bundle import Bundle
+    from specml.serving.device import Asked, Costs
     from specml.serving.request import Rows
 
     Explaining = Callable[[bytes, str], Awaitable["Reply"]]
@@ -89,7 +90,7 @@ class Service:
     """One replica's model behind its routes.
 
     Args:
-        gpu: whether the session may open on a GPU.
+        gpu, device, buckets, costs: see ``Session``.
         access: who may ask, and how often; everybody as often as they like without it.
         ignore_unknown: whether unknown columns of rows are left unread rather than refused.
         error_detail: whether errors say what is wrong; else only what kind of error it is.
@@ -109,7 +110,10 @@ class Service:
         max_queue: int,
         max_rows: int,
         max_body: int,
+        buckets: tuple[int, ...] | None = None,
         gpu: bool = False,
+        device: Asked = "auto",
+        costs: Costs | None = None,
         access: Access | None = None,
         ignore_unknown: bool = False,
         error_detail: bool = True,
@@ -136,7 +140,9 @@ class Service:
         self._explaining = explaining
         self._explained_rows = explained_rows
         self._notice = notice or {}
-        self.session = Session(bundle, gpu=gpu)
+        self.session = Session(
+            bundle, gpu=gpu, device=device, max_batch_size=max_batch_size, buckets=buckets, costs=costs
+        )
         self.session.warm_up((1, max_batch_size))
         self.counters = Counters()
         self._seen = {
@@ -144,11 +150,10 @@ class Service:
             for column in bundle.contract.inputs
             if 0 < len(column.categories) < CATEGORIES_KEPT  # a longer list is cut
         }
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="reader")
         self._batcher = Batcher(
             self.session.run,
-            self._executor,
+            self.session.executor,
             self.counters,
             max_batch_size=max_batch_size,
             max_wait=max_wait,
@@ -161,7 +166,7 @@ class Service:
     def close(self) -> None:
         """Let what runs finish, and take no more."""
         self.draining = True
-        self._executor.shutdown(wait=False)
+        self.session.close()
         self._reader.shutdown(wait=False)
         if self._inbox is not None:
             self._inbox.close()
