@@ -38,6 +38,7 @@ VERBS = {
     "feedback": "Bring the labels that came late.",
     "retrain": "Train a challenger on the new data; it is released if it is not worse than what is live.",
     "stop": "Stop what is live.",
+    "bench": "Measure what a call of the model takes here, by device and rows.",
     "doctor": "Look for what would break a run, and say how to mend it.",
     "audit": "Check and show the record of what was run, decided and served.",
     "clean": "Remove what crashes left, and what can be made again.",

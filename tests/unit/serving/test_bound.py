@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +25,6 @@ from tests.bundles import binary_bundle, regression_bundle, trained_bundle
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from specml.bundle import Bundle
 
@@ -84,7 +84,7 @@ def test_requests_gathered_into_one_batch_keep_their_order(
 ) -> None:
     session, rows = sessions["categories"], drawn(bundles["categories"].contract, 16)
     ends = np.cumsum([0, *parts])
-    staged = session.stage([part(rows, start, stop) for start, stop in zip(ends, ends[1:], strict=False)])
+    staged = session.stage([part(rows, start, stop) for start, stop in pairwise(ends)])
     same(session.run_staged(staged), predict(bundles["categories"].session(), part(rows, 0, sum(parts))))
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 from typing_extensions import override
 
-from specml import application, values
+from specml import application, measurements, values
 from specml.errors import DeployFailed
 from specml.kinds import Deployment, Target
 from specml.targets.local.cluster import Cluster, alone, refuse_taken
@@ -48,7 +48,7 @@ class Local(Target):
             live = Cluster.read(state)
             config = self._resolved(spec, project, release, live)
             answering = live.deployment() if live is not None else None
-            if live is not None and live.config == config and answering is not None:
+            if live is not None and _asked(live.config) == _asked(config) and answering is not None:
                 say(f"{spec.name} is live already with this bundle and these options: nothing to do.")
                 return answering
             # Whatever can be found wrong is found before what is live is touched.
@@ -109,7 +109,16 @@ class Local(Target):
         bundle, captures = str(release.bundle), str(project.resolve() / application.CAPTURES)
         known = live.args if live is not None else {}
         application.settle(spec, config, release, bundle=bundle, captures=captures, known=known)
+        if costs := measurements.known(project, release.entry.bundle):
+            config["applications"][0]["args"]["costs"] = costs  # after the revision: they are no other deployment
         return config
+
+
+def _asked(config: dict[str, Any]) -> list[Any]:
+    """What of a config somebody asked for, not what was measured."""
+    applications = config.get("applications", [])
+    kept = [{**one, "args": {k: v for k, v in one["args"].items() if k != "costs"}} for one in applications]
+    return [{**config, "applications": kept}]
 
 
 def _logical_cpus(spec: Spec) -> int:
