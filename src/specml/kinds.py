@@ -510,8 +510,21 @@ class Target(Component):
 
 
 @dataclass(frozen=True)
+class ScoredFiles:
+    """What a release has answered where no server is up."""
+
+    folder: str
+    rows: int
+    """With an answer."""
+    files: int
+    """Of which every row has been looked at."""
+    unfinished: int
+    """Files of which only some have."""
+
+
+@dataclass(frozen=True)
 class Deployment:
-    """A live server."""
+    """A live server, or what stands in its place."""
 
     url: str
     bundle: str
@@ -523,3 +536,5 @@ class Deployment:
     """Listening sockets that are not bound to loopback, each with what protects it."""
     archive: str = ""
     """Path of the archive that answers at the URL of whatever machine it is started on; empty where a server is up."""
+    scored: ScoredFiles | None = None
+    """The answers to files of rows, where nobody can be asked; None elsewhere."""

@@ -101,36 +101,26 @@ def read_rows(
     ``texts``: columns to be read as they are written: ``02139`` stays so.
     ``times``: columns that the model takes as times; any other date is passed through as it is written.
     """
-    from specml.kinds import Source
     from specml.reading.images import ENDS
-    from specml.sources.arrow import Arrow
     from specml.sources.csv import Csv
-    from specml.sources.excel import Excel
     from specml.sources.image_folder import ImageFolder
     from specml.sources.jsonl import Jsonl
-    from specml.sources.parquet import Parquet
+    from specml.tables.rows import TYPES, ending, source_of
 
-    here, path, ends = Path.cwd(), str(file.resolve()), file.name.lower().removesuffix(".gz").rpartition(".")[2]
-    kinds: dict[str, type[Source]] = {
-        "csv": Csv, "tsv": Csv, "parquet": Parquet, "jsonl": Jsonl, "ndjson": Jsonl, "arrow": Arrow, "xlsx": Excel,
-    }  # fmt: skip
-    kinds |= {end.removeprefix("."): ImageFolder for end in (*ENDS, ".zip")}
-    if ends not in kinds:
-        known = ", ".join(f".{one}" for one in kinds)
-        raise click.UsageError(f"{file.name}: rows are read from files that end in {known}.")
-    declared: dict[str, Any] = {"path": path, "allow_outside": True}
-    like = (
-        next((one for one in loaded.spec.data.sources.values() if type(one) is kinds[ends]), None) if loaded else None
-    )
-    if kinds[ends] is ImageFolder and like is None:
-        what = f"{file.name}: images are read as the spec's image_folder reads them; there is none."
-        raise click.UsageError(what)
-    if isinstance(like, Csv):
-        declared["dates"] = {name: form for name, form in like.dates.items() if name in times}
-    if like is not None and ends != "tsv":
-        source = like.model_copy(update=declared)
+    here, ends = Path.cwd(), ending(file)
+    images = {end.removeprefix(".") for end in (*ENDS, ".zip")}
+    known = list(loaded.spec.data.sources.values()) if loaded else []
+    if ends in TYPES:
+        source = source_of(file, known, times)
+    elif ends in images:
+        like = next((one for one in known if type(one) is ImageFolder), None)
+        if like is None:
+            what = f"{file.name}: images are read as the spec's image_folder reads them; there is none."
+            raise click.UsageError(what)
+        source = like.model_copy(update={"path": str(file.resolve()), "allow_outside": True})
     else:
-        source = kinds[ends].model_validate({**declared, **({"separator": "\t"} if ends == "tsv" else {})})
+        told = ", ".join(f".{one}" for one in (*TYPES, *sorted(images)))
+        raise click.UsageError(f"{file.name}: rows are read from files that end in {told}.")
     table = source.read(here, texts)
     others = frozenset(name for name, kind in table.schema.items() if kind.is_temporal()) - times
     return source.read(here, texts | others) if others and isinstance(source, Csv | Jsonl) else table
@@ -203,6 +193,8 @@ def client(loaded: Loaded) -> Client:
         raise SpecmlError(
             f"{spec.name} is not live.", hint="Start it with `specml deploy`, or say --bundle artifacts/bundle."
         )
+    if live.scored:
+        raise SpecmlError(f"{spec.name} scores files, and nobody can ask it.", hint="Say --bundle artifacts/bundle.")
     token = ""
     if spec.serving.auth is not None:
         token = (

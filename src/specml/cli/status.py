@@ -48,7 +48,11 @@ def command(arguments: tuple[str, ...], as_json: bool) -> None:
 
 
 def _show(name: str, live: Deployment, release: dict[str, Any] | None) -> None:
-    if live.archive:
+    from specml.serving.announce import in_words
+
+    if live.scored:
+        print(f"{name}: {in_words(live.scored)}")
+    elif live.archive:
         print(f"{name}: packed, to be started on devices: {live.archive}")
     else:
         print(f"{name}: live at {live.url}")
@@ -58,7 +62,7 @@ def _show(name: str, live: Deployment, release: dict[str, Any] | None) -> None:
         if release["rolled_back"]:
             print("            It was to be rolled back from, which was interrupted: `specml rollback` does it.")
     print(f"  bundle    {live.bundle}")
-    if live.archive:
+    if live.archive or live.scored:
         return
     devices = ", ".join(sorted({device.removesuffix("ExecutionProvider") for device in live.devices}))
     print(f"  replicas  {live.replicas} on {devices}")

@@ -15,7 +15,7 @@ from specml.serving.history import KEY, before_by
 if TYPE_CHECKING:
     from specml.bundle import Contract
     from specml.data import Column
-    from specml.kinds import Deployment
+    from specml.kinds import Deployment, ScoredFiles
 
 
 SOME_TIME = "2026-01-01T00:00:00Z"
@@ -74,10 +74,18 @@ def curl_line(url: str, contract: Contract, *, token_variable: str = "") -> str:
     return f"curl -sS {url}/predict -H 'Content-Type: application/json'{bearer} -d {body}"
 
 
+def in_words(scored: ScoredFiles) -> str:
+    """How far the answers to files are."""
+    parts = f"; {scored.unfinished} more begun, `specml deploy` goes on" if scored.unfinished else ""
+    return f"{scored.rows:,} rows of {scored.files} files{parts} → {scored.folder}"
+
+
 def announcement(
     live: Deployment, contract: Contract, *, release: int, token_variable: str = "", stop: str = "specml stop"
 ) -> str:
     """What is live or packed, how to ask it and how to stop or start it: some lines for a terminal."""
+    if live.scored:
+        return f"{contract.name}: {in_words(live.scored)} (release {release}, bundle {live.bundle[7:19]})"
     ask = curl_line(live.url, contract, token_variable=token_variable)
     if live.archive:
         path = Path(live.archive)

@@ -1,0 +1,122 @@
+"""Tables, scored where they lie."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+from typing_extensions import override
+
+from specml.component import Disagreement
+from specml.errors import SpecmlError
+from specml.files import canonical_json, inside, locked, read_json, write_atomic
+from specml.kinds import Deployment, Target
+from specml.releases import Release, named
+from specml.targets.batch.parts import Scoring, scored
+from specml.values import FilePath
+
+if TYPE_CHECKING:
+    from specml.releases import Release
+    from specml.spec import Spec
+
+STATE = ".specml/batch"
+RECORD = f"{STATE}/live.json"
+LIVE = "live"
+"""The link in the folder of answers that leads to those of the release that is live."""
+
+
+class Batch(Target):
+    """Files of rows, scored where they lie: by each release every row once, also when it is killed in between."""
+
+    type: Literal["batch"] = "batch"
+    input: FilePath
+    """A file of rows, or a folder of such, relative to the project: ``.csv``, ``.tsv``, ``.parquet``, ``.jsonl``,
+    ``.arrow`` or ``.xlsx``. Each ``specml deploy`` scores the files that the release has not scored yet."""
+    output: FilePath = "scored"
+    """The folder of the answers: in it one of each release, in that one of each file."""
+    format: Literal["parquet", "csv"] = "parquet"
+    """Of the files of answers."""
+    keep: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """The columns of the input that stand beside the answers, as ``[customer_id]``; all unless given."""
+    bad_rows: Literal["refuse", "quarantine"] = "refuse"
+    """What becomes of a row that the model can't answer (a value that its column does not take): ``refuse``, nothing
+    more of the file is scored; ``quarantine``, the row is put aside with its number and the reason."""
+    part_rows: Annotated[int, Field(ge=1)] = 100_000
+    """Rows of the input in a file of answers: what is lost when a run is killed, and, times two for each worker, what
+    memory holds at once."""
+    workers: Annotated[int, Field(ge=1)] | None = None
+    """Processes that score, one thread each; one for each core unless given, and never more than that."""
+
+    @override
+    def emit(self, spec: Spec) -> dict[str, str]:
+        return {}
+
+    @override
+    def deploy(self, spec: Spec, project: Path, release: Release, say: Callable[[str], None]) -> Deployment:
+        release.open()
+        with locked(project / f"{STATE}.lock"):
+            record = project / RECORD
+            before = record.read_bytes() if record.exists() else None
+            # From now on the answers of this release are what is being made; killed here, the next run goes on.
+            write_atomic(record, canonical_json({"bundle": release.entry.bundle, "release": release.entry.number}))
+            folder = self._folder(project, release.entry.bundle)
+            try:
+                Scoring(self, spec, project, release, folder, say).run()
+            except SpecmlError:
+                record.unlink() if before is None else write_atomic(record, before)
+                raise
+            _point(folder)
+        return self._deployment(project, release.entry.bundle)
+
+    @override
+    def status(self, spec: Spec, project: Path) -> Deployment | None:
+        """What the last run scored by; how much of it there is."""
+        try:
+            bundle = str(read_json(project / RECORD)["bundle"])
+        except (OSError, ValueError, LookupError, TypeError):
+            return None
+        return self._deployment(project, bundle)
+
+    @override
+    def stop(self, project: Path) -> bool:
+        """Nothing runs once a run has ended."""
+        return False
+
+    @override
+    def disagreements(self, spec: Spec) -> Iterable[Disagreement]:
+        serving, default = spec.serving, type(spec.serving)()
+        idle: dict[tuple[str, ...], bool] = {
+            ("serving", name): getattr(serving, name) not in (None, getattr(default, name))
+            for name in ("replicas", "explain", "auth", "max_rows", "max_body")
+        }
+        idle |= {
+            ("serving", "batching", name): getattr(serving.batching, name) != getattr(default.batching, name)
+            for name in ("max_wait", "max_queue")
+        }
+        idle[("monitoring", "capture")] = spec.monitoring.capture is not None
+        for key, said in idle.items():
+            if said:
+                what = "has no effect: the target batch scores files, and nobody asks it."
+                yield Disagreement(key=key, what=what, hint="Leave it out.", from_root=True)
+        if Path(self.output) == Path(self.input) or Path(self.input) in Path(self.output).parents:
+            what = f"lies in {self.input}, and would be scored itself."
+            yield Disagreement(key=("output",), what=what, hint="Name a folder beside it.")
+
+    def _folder(self, project: Path, bundle: str) -> Path:
+        return inside(project, self.output) / named(bundle)
+
+    def _deployment(self, project: Path, bundle: str) -> Deployment:
+        return Deployment("", bundle, 0, (), scored=scored(self._folder(project, bundle)))
+
+
+def _point(folder: Path) -> None:
+    """Have ``live`` beside the folders of the releases lead to this one."""
+    link = folder.parent / LIVE
+    if link.is_symlink() and link.readlink() == Path(folder.name):
+        return
+    new = folder.parent / f".{LIVE}.new"
+    new.unlink(missing_ok=True)
+    new.symlink_to(folder.name)
+    new.replace(link)
