@@ -269,6 +269,7 @@ def test_a_bad_row_refuses_the_run_and_what_is_live_stays(tmp_path: Path) -> Non
         ({"serving": {"explain": {"max_rows": 7}}}, "serving.explain"),
         ({"serving": {"auth": {"tokens": "${secret:TOKENS}"}}}, "serving.auth"),
         ({"serving": {"batching": {"max_wait": "5ms"}}}, "serving.batching.max_wait"),
+        ({"serving": {"hosts": ["a.example"]}}, "serving.hosts"),
         ({"monitoring": {"capture": {}}}, "monitoring.capture"),
         ({"deployment": {"target": {"type": "batch", "input": "a", "output": "a/b"}}}, "deployment.target.output"),
     ],

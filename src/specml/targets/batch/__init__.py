@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 from typing_extensions import override
 
-from specml.component import Disagreement
+from specml.component import Block, Disagreement
 from specml.errors import SpecmlError
 from specml.files import canonical_json, inside, locked, read_json, write_atomic
 from specml.kinds import Deployment, Target
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 STATE = ".specml/batch"
 RECORD = f"{STATE}/live.json"
+OF_USE = ("batching", "trees")
+"""Keys of ``serving`` that say how a graph is made or run; others are of requests."""
 LIVE = "live"
 """The link in the folder of answers that leads to those of the release that is live."""
 
@@ -80,24 +82,19 @@ class Batch(Target):
         return self._deployment(project, bundle)
 
     @override
-    def stop(self, project: Path) -> bool:
+    def stop(self, spec: Spec, project: Path) -> bool:
         """Nothing runs once a run has ended."""
         return False
 
     @override
     def disagreements(self, spec: Spec) -> Iterable[Disagreement]:
-        serving, default = spec.serving, type(spec.serving)()
-        idle: dict[tuple[str, ...], bool] = {
-            ("serving", name): getattr(serving, name) not in (None, getattr(default, name))
-            for name in ("replicas", "explain", "auth", "max_rows", "max_body")
-        }
-        idle |= {
-            ("serving", "batching", name): getattr(serving.batching, name) != getattr(default.batching, name)
-            for name in ("max_wait", "max_queue")
-        }
-        idle[("monitoring", "capture")] = spec.monitoring.capture is not None
-        for key, said in idle.items():
-            if said:
+        serving, batching = spec.serving, spec.serving.batching
+        of_requests = [(serving, ("serving", name)) for name in type(serving).model_fields if name not in OF_USE]
+        batches = [(batching, ("serving", "batching", name)) for name in type(batching).model_fields]
+        monitored = (spec.monitoring, ("monitoring", "capture"))
+        told: list[tuple[Block, tuple[str, ...]]] = [*of_requests, *batches, monitored]
+        for block, key in told:
+            if key[-1] != "max_batch_size" and _said(block, key[-1]):
                 what = "has no effect: the target batch scores files, and nobody asks it."
                 yield Disagreement(key=key, what=what, hint="Leave it out.", from_root=True)
         if Path(self.output) == Path(self.input) or Path(self.input) in Path(self.output).parents:
@@ -109,6 +106,11 @@ class Batch(Target):
 
     def _deployment(self, project: Path, bundle: str) -> Deployment:
         return Deployment("", bundle, 0, (), scored=scored(self._folder(project, bundle)))
+
+
+def _said(block: Block, name: str) -> bool:
+    """Whether something else than the default is wanted."""
+    return getattr(block, name) not in (None, type(block).model_fields[name].get_default(call_default_factory=True))
 
 
 def _point(folder: Path) -> None:
