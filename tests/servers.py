@@ -1,10 +1,11 @@
-"""Real servers on loopback, as the tests of the sources need them."""
+"""Real servers on loopback, as tests need them."""
 
 from __future__ import annotations
 
 import base64
 import contextlib
 import hashlib
+import json
 import os
 import pwd
 import shutil
@@ -12,6 +13,7 @@ import socket
 import socketserver
 import ssl
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -23,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
+import psutil
 import pytest
 from typing_extensions import override
 
@@ -35,6 +38,19 @@ def free_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return int(one.getsockname()[1])
+
+
+@contextlib.contextmanager
+def alone(bundle: Path, **args: Any) -> Iterator[tuple[int, psutil.Process]]:
+    """One replica of a bundle without Ray, with these ``Args``; yields its port and process."""
+    command = [sys.executable, "-m", "specml.serving.alone"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(json.dumps({"bundle": str(bundle), **args}) + "\n")
+        process.stdin.flush()
+        yield json.loads(process.stdout.readline())["port"], psutil.Process(process.pid)
+        process.stdin.close()
 
 
 def _postgres() -> Path | None:

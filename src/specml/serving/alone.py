@@ -25,8 +25,10 @@ async def serve(args: Args) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen(128)  # before the port is told
-        application = Http(args.service("alone"))
-        config = uvicorn.Config(application, log_level="error", access_log=False, timeout_keep_alive=IDLE)
+        service = args.service("alone")
+        config = uvicorn.Config(
+            Http(service, args.rpc(service)), log_level="error", access_log=False, timeout_keep_alive=IDLE
+        )
         server = uvicorn.Server(config)
         answering = asyncio.create_task(server.serve([listening]))
         sys.stdout.write(json.dumps({"port": listening.getsockname()[1]}) + "\n")

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ray.serve.handle import DeploymentHandle
 
     from specml.bundle import Bundle
+    from specml.serving.rpc import Rpc
     from specml.serving.service import Explaining
 
     Message = MutableMapping[str, Any]
@@ -114,6 +115,14 @@ class CaptureArgs(_Args):
     """Seconds after which the server deletes captured rows; it leaves that to ``specml watch`` where none is named."""
 
 
+class GrpcArgs(_Args):
+    """Where gRPC is answered."""
+
+    port: Annotated[int, Field(ge=0, le=65535)]
+    """0: any free one. All replicas on a machine listen at one."""
+    host: str = "127.0.0.1"
+
+
 class ExplainArgs(_Args):
     """What a request for explanations may ask."""
 
@@ -148,6 +157,7 @@ class Args(_Args):
     """Whether a row's unknown columns are left unread rather than refused."""
     error_detail: bool = True
     """Whether errors tell what is wrong, and everybody may read what describes the model."""
+    grpc: GrpcArgs | None = None
     capture: CaptureArgs | None = None
     explain: ExplainArgs | None = None
     notice: dict[str, str] = {}
@@ -188,6 +198,16 @@ class Args(_Args):
             notice=self.notice,
         )
 
+    def rpc(self, service: Service) -> Rpc | None:
+        """The gRPC server in front of a service, if there is to be one."""
+        if self.grpc is None:
+            return None
+        from specml.serving.rpc import Rpc
+
+        # As many calls as there may be rows on their way: more are told by the queue to come back.
+        calls = self.batching.max_queue + self.batching.max_batch_size
+        return Rpc(service, **self.grpc.model_dump(), calls=calls, max_rows=self.max_rows, max_body=self.max_body)
+
     def _inbox(self, replica: str) -> Inbox | None:
         """Beside the captures of all bundles: a label may belong to a row that another one answered."""
         return Inbox(Path(self.capture.folder).parents[1] / INBOX, replica) if self.capture is not None else None
@@ -205,10 +225,11 @@ class Args(_Args):
 
 
 class Http:
-    """A service as an ASGI application."""
+    """A service as an ASGI application; the server ``rpc`` beside it starts and stops with it."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, rpc: Rpc | None = None) -> None:
         self._service = service
+        self._rpc = rpc
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -231,7 +252,11 @@ class Http:
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:
             message = await receive()
+            if message["type"] == "lifespan.startup" and self._rpc is not None:
+                await self._rpc.start()
             if message["type"] == "lifespan.shutdown":
+                if self._rpc is not None:
+                    await self._rpc.stop()
                 self._service.close()
             await send({"type": f"{message['type']}.complete"})
             if message["type"] == "lifespan.shutdown":
@@ -287,10 +312,11 @@ class Replica:
         checked, replica = Args.model_validate(args), serve.get_replica_context().replica_id.unique_id
         explaining = _handed_on(explain, checked.explain.seconds) if explain and checked.explain else None
         self._service = checked.service(replica, explaining)
+        self._rpc = checked.rpc(self._service)
 
     def __serve_build_asgi_app__(self) -> Http:
         """What answers HTTP; Ray Serve asks for it once this object stands."""
-        return Http(self._service)
+        return Http(self._service, self._rpc)
 
     def check_health(self) -> None:
         """Ray Serve replaces the replica when this raises."""

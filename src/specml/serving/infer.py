@@ -95,7 +95,7 @@ def write_infer(
         array = outputs[name]
         tensor: dict[str, Any] = {"name": name, "datatype": datatype(array), "shape": list(array.shape)}
         if as_binary:
-            parts.append(_to_bytes(array))
+            parts.append(to_bytes(array))
             tensor["parameters"] = {"binary_data_size": len(parts[-1])}
         else:
             tensor["data"] = array.ravel().tolist() if array.dtype == object else np.ascontiguousarray(array).ravel()
@@ -358,7 +358,8 @@ def _flag(parameters: dict[str, Any], name: str, *, default: bool) -> bool:
     return value
 
 
-def _to_bytes(array: np.ndarray) -> bytes:
+def to_bytes(array: np.ndarray) -> bytes:
+    """An output's values as the protocol has them in bytes; before each text stands its length."""
     if array.dtype != object:
         return np.ascontiguousarray(array).tobytes()
     texts = [value.encode() for value in array.ravel()]

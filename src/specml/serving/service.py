@@ -34,12 +34,17 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from specml.bundle import Bundle
+    from specml.bundle import Bundle, Contract
     from specml.serving.device import Asked, Costs
     from specml.serving.request import Rows
 
     Explaining = Callable[[bytes, str], Awaitable["Reply"]]
     """Answers a body that asks for explanations, in the request of that id."""
+
+    ReadInfer = Callable[[bytes, Mapping[str, str]], infer.Infer]
+    """What a body with its headers asks for."""
+    WriteInfer = Callable[..., tuple[bytes, dict[str, str]]]
+    """Body and headers of an answer, of what ``infer.write_infer`` takes."""
 
 T = TypeVar("T")
 
@@ -163,6 +168,11 @@ class Service:
         self._routes = self._table()
         LOG.info("Serving %s on %s: %s.", bundle.digest, self.session.provider, self.session.why)
 
+    @property
+    def contract(self) -> Contract:
+        """What the model takes and gives."""
+        return self._contract
+
     def close(self) -> None:
         """Let what runs finish, and take no more."""
         self.draining = True
@@ -184,9 +194,7 @@ class Service:
             Refused: 401, 403, 404, 405, 413, 415, 421, 429 or 503.
         """
         self._access.enter(path, headers)
-        route = self._routes.get(path)
-        if route is None:
-            raise self._unknown(path)
+        route = self.route(path)
         if method != route.method and (method, route.method) != ("HEAD", "GET"):
             allowed = route.method
             raise Refused(405, f"{method[:20]} is not answered here; {allowed} is.", headers={"allow": allowed})
@@ -196,6 +204,21 @@ class Service:
         if route.method == "POST":
             self._check_body(route, headers)
         return route
+
+    def route(self, path: str) -> Route:
+        """What answers a path.
+
+        Raises:
+            Refused: 404.
+        """
+        route = self._routes.get(path)
+        if route is None:
+            raise self._unknown(path)
+        return route
+
+    def inferring(self, name: str, read: ReadInfer, write: WriteInfer) -> Route:
+        """A route that answers tensors in another form: ``read`` and ``write`` as those of ``infer``."""
+        return Route(name, "POST", partial(self._inferred, read, write), self._max_body)
 
     async def answer(self, route: Route, body: bytes, headers: Mapping[str, str]) -> Reply:
         """The answer to an admitted request; never raises for what a client sent."""
@@ -230,13 +253,12 @@ class Service:
             self.capture.offer(identity, rows, outputs)
         return Reply(200, answer, told, rows=rows.n)
 
-    async def _infer(self, body: bytes, headers: Mapping[str, str]) -> Reply:
-        header_length = headers.get(infer.HEADER_LENGTH)
-        request = await self._read(body, partial(infer.read_infer, body, header_length, self._contract, self._max_rows))
+    async def _inferred(self, read: ReadInfer, write: WriteInfer, body: bytes, headers: Mapping[str, str]) -> Reply:
+        request = await self._read(body, partial(read, body, headers))
         self._access.rows(headers, request.rows.n)
         outputs = await self._submit(request.rows)
         identity = request_id(request.id, headers.get(REQUEST_ID))
-        raw, told = infer.write_infer(
+        raw, told = write(
             request,
             outputs,
             model=self._contract.name,
@@ -247,6 +269,9 @@ class Service:
         if self.capture is not None:
             self.capture.offer(identity, request.rows, outputs)
         return Reply(200, raw, told, rows=request.rows.n)
+
+    def _read_infer(self, body: bytes, headers: Mapping[str, str]) -> infer.Infer:
+        return infer.read_infer(body, headers.get(infer.HEADER_LENGTH), self._contract, self._max_rows)
 
     async def _feedback(self, body: bytes, headers: Mapping[str, str]) -> Reply:
         assert self._inbox is not None
@@ -358,7 +383,7 @@ class Service:
         for model in (f"/v2/models/{name}", f"/v2/models/{name}/versions/{self._version}"):
             routes[model] = self._fixed("/v2/models/{model}", described)
             routes[f"{model}/ready"] = self._fixed("/v2/models/{model}/ready", {"name": name, "ready": True})
-            routes[f"{model}/infer"] = Route("/v2/models/{model}/infer", "POST", self._infer, self._max_body)
+            routes[f"{model}/infer"] = self.inferring("/v2/models/{model}/infer", self._read_infer, infer.write_infer)
         if not self._error_detail and self._access.keys is None:
             return {path: route for path, route in routes.items() if scope(route.name) != "describe"}
         return routes

@@ -2,36 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import subprocess
-import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import psutil
 import pytest
 
 from tests import malformed
+from tests.servers import alone
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    import psutil
+
 GROWTH = 100_000_000
 """Bytes that a server may grow by."""
-
-
-@contextlib.contextmanager
-def alone(bundle: Path, **args: Any) -> Iterator[tuple[int, psutil.Process]]:
-    """One replica; yields its port and process."""
-    command = [sys.executable, "-m", "specml.serving.alone"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(json.dumps({"bundle": str(bundle), **args}) + "\n")
-        process.stdin.flush()
-        yield json.loads(process.stdout.readline())["port"], psutil.Process(process.pid)
-        process.stdin.close()
 
 
 @pytest.fixture(scope="module")
