@@ -99,9 +99,11 @@ def _key(key: Key) -> dict[str, Any]:
 
 
 def ray_options(spec: Spec, bundle: str = BUNDLE, captures: str = CAPTURES, *, host: str = "") -> dict[str, Any]:
-    """``options`` and what only servers on Ray do: GPUs, explanations, captured rows (kept in ``captures``)."""
+    """``options`` and what only servers on Ray do: GPUs, gRPC, explanations, captured rows (kept in ``captures``)."""
     args = options(spec, bundle, host)
     args["gpus"] = spec.serving.replicas.gpus
+    if (grpc := spec.serving.grpc) is not None:
+        args["grpc"] = {"port": grpc.port, "host": host}
     if (explain := spec.serving.explain) is not None:
         args["explain"] = {"max_rows": explain.max_rows, "seconds": float(explain.timeout)}
     if (capture := spec.monitoring.capture) is not None:

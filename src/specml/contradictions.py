@@ -14,6 +14,7 @@ from specml.metrics import known
 from specml.plan import Plan, Stage
 from specml.tables import forecast, history, joins, labels, splits
 from specml.targets.edge import Edge
+from specml.targets.local import Local
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,6 +50,7 @@ def all_of(spec: Spec) -> Iterator[Disagreement]:
         _approval,
         _rules,
         _serving,
+        _grpc,
         _edge,
         _monitoring,
     ):
@@ -537,6 +539,17 @@ def _access(serving: Serving) -> Iterator[Disagreement]:
     if rate is not None and rate.requests is None and rate.rows is None:
         hint = "Say requests or rows: how many a second."
         yield Disagreement(key=("serving", "rate_limit"), what="limits nothing.", hint=hint)
+
+
+def _grpc(spec: Spec) -> Iterator[Disagreement]:
+    grpc, target = spec.serving.grpc, spec.deployment.target
+    if grpc is None:
+        return
+    if not isinstance(target, Local):
+        what = "has no effect: only the target local answers gRPC."
+        yield Disagreement(key=("serving", "grpc"), what=what, hint="Leave it out.")
+    elif grpc.port == target.port:
+        yield Disagreement(key=("serving", "grpc", "port"), what=f"is {grpc.port}, where HTTP is answered.")
 
 
 def _edge(spec: Spec) -> Iterator[Disagreement]:

@@ -393,6 +393,13 @@ class Explain(Block):
     """How long a request may take, at most 50s; beyond: 413, with how many rows were explained in time."""
 
 
+class Grpc(Block):
+    """The Open Inference Protocol over gRPC, beside HTTP."""
+
+    port: Annotated[int, Field(ge=1, le=65535)] = 8001
+    """Where it is answered, at the address of HTTP; 8001 is where clients of the protocol ask unless they are told."""
+
+
 class Serving(Block):
     """How requests are answered."""
 
@@ -414,6 +421,8 @@ class Serving(Block):
     ``auto``: ``tensors`` where replicas reserve GPUs. Every row ends in the same leaves."""
     auth: BearerAuth | None = None
     """Without it anyone who can reach the port may ask: then only this machine can."""
+    grpc: Grpc | None = None
+    """Unless it is named (``grpc: {}``), HTTP alone is answered. The target ``local`` knows it."""
     rate_limit: RateLimit | None = None
     """Unless it is named, only a full queue refuses."""
     hosts: tuple[Annotated[str, Field(pattern=r"^(\*|[A-Za-z0-9.-]+|[0-9A-Fa-f:.]+)$")], ...] = ()

@@ -54,6 +54,8 @@ class Live:
     port: int
     told: str
     """What `specml deploy` printed."""
+    grpc: int = 0
+    """The port of gRPC, where it is answered."""
 
     @property
     def record(self) -> dict[str, Any]:
@@ -101,7 +103,10 @@ def marked(mark: str) -> list[psutil.Process]:
 
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    made = project(tmp_path_factory.mktemp("live") / "census")
+    grpc = free_port()
+    serving = f"{{max_rows: 50, max_body: 10000, grpc: {{port: {grpc}}}}}"
+    made = project(tmp_path_factory.mktemp("live") / "census", serving)
+    made.grpc = grpc
     try:
         made.told = specml("deploy", folder=made.folder).stdout
         yield made
@@ -165,6 +170,44 @@ def test_tritonclient_reads_the_metadata_and_infers(live: Live) -> None:
             "1",
         ]
     client.close()
+
+
+def test_grpc_is_answered_by_every_replica(live: Live) -> None:
+    before = {name: series["specml_rows_total"] for name, series in metrics(live).items()}
+    for _ in range(64):  # a connection stays with the replica that took it
+        with Calls(live) as calls:
+            assert calls.infer() == pytest.approx(probability(GOOD), rel=1e-5)
+    after = {name: series["specml_rows_total"] for name, series in metrics(live).items()}
+    assert sum(after.values()) - sum(before.values()) == 64
+    assert all(after[name] > before[name] for name in after)
+
+
+class Calls:
+    """Triton's client on a connection of its own."""
+
+    def __init__(self, live: Live) -> None:
+        from tritonclient import grpc
+
+        # Clients share the connections of equal channels unless they are told not to.
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        self._client = grpc.InferenceServerClient(f"127.0.0.1:{live.grpc}", channel_args=options)
+        self._inputs = []
+        for name, kind, value in (("age", "FP64", 50.0), ("hours", "FP64", 10.5), ("member", "BOOL", False)):
+            tensor = grpc.InferInput(name, [1, 1], kind)
+            tensor.set_data_from_numpy(np.array([[value]], dtype=np.float64 if kind == "FP64" else bool))
+            self._inputs.append(tensor)
+        tensor = grpc.InferInput("workclass", [1, 1], "BYTES")
+        tensor.set_data_from_numpy(np.array([["Private"]], dtype=object))
+        self._inputs.append(tensor)
+
+    def __enter__(self) -> Calls:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+
+    def infer(self) -> float:
+        return float(self._client.infer("census", self._inputs).as_numpy("probabilities")[0, 1])
 
 
 def test_the_printed_curl_line_works_as_pasted(live: Live) -> None:
@@ -461,7 +504,7 @@ class Load:
     """Clients that ask without pause and remember every answer that is not right."""
 
     def __init__(self, live: Live, clients: int = 4) -> None:
-        self._live, self._stopped = live, threading.Event()
+        self._live, self.stopped = live, threading.Event()
         self.answers: list[tuple[str, float]] = []
         self.failures: list[object] = []
         self._threads = [threading.Thread(target=self._run) for _ in range(clients)]
@@ -472,12 +515,12 @@ class Load:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stopped.set()
+        self.stopped.set()
         for thread in self._threads:
             thread.join()
 
     def _run(self) -> None:
-        while not self._stopped.is_set():
+        while not self.stopped.is_set():
             try:
                 status, answer, _ = self._live.ask("POST", "/predict", rows())
             except (OSError, http.client.HTTPException) as error:
@@ -489,15 +532,29 @@ class Load:
                 self.failures.append((status, answer))
 
 
+def called(live: Live, stopped: threading.Event) -> list[float]:
+    """The answers of calls over one connection until it is stopped; a failed one raises."""
+    answers = []
+    with Calls(live) as calls:
+        while not stopped.is_set():
+            answers.append(calls.infer())
+            time.sleep(0.002)
+    return answers
+
+
 def test_a_new_bundle_takes_over_without_a_failed_request(live: Live) -> None:
     old = json.loads(specml("status", "--json", folder=live.folder).stdout)["live"]["bundle"]
     new = binary_bundle(live.folder / "artifacts/bundle", weight=-0.05, looks_back=True)
     release(live.folder)
-    with Load(live) as load:
+    with Load(live) as load, ThreadPoolExecutor(2) as pool:
+        calling = [pool.submit(called, live, load.stopped) for _ in range(2)]
         done = specml("deploy", folder=live.folder)
         time.sleep(1)
+        load.stopped.set()
     assert "replica by replica" in done.stderr
     assert load.failures == []
+    answered = [round(found, 4) for one in calling for found in one.result()]
+    assert set(answered) == {round(probability(GOOD, weight=weight), 4) for weight in (0.05, -0.05)}
     assert {bundle for bundle, _ in load.answers} == {old, new}
     for bundle, found in load.answers:
         assert found == pytest.approx(probability(GOOD, weight=0.05 if bundle == old else -0.05), rel=1e-5)

@@ -13,8 +13,9 @@ from ruamel.yaml import YAML
 
 from specml import liveness, rollout
 from specml.bundle import RELEASE
+from specml.contradictions import all_of
 from specml.errors import DeployFailed, GateRefused
-from specml.targets.local import Local
+from specml.targets.local import Local, _refuse_taken_grpc
 from specml.targets.local.cluster import MARK, Cluster
 from tests.bundles import binary_bundle, release
 from tests.conftest import spec_of
@@ -52,6 +53,33 @@ def test_its_args_are_what_the_application_takes() -> None:
 
     config = YAML(typ="safe").load(Local().emit(served(auth={"tokens": "${secret:TOKENS}"}))["serve.yaml"])
     Args.model_validate(config["applications"][0]["args"])
+
+
+def test_grpc_is_answered_where_the_spec_says() -> None:
+    args = YAML(typ="safe").load(Local().emit(served(grpc={"port": 9001}))["serve.yaml"])["applications"][0]["args"]
+    assert args["grpc"] == {"port": 9001, "host": "127.0.0.1"}
+    assert "grpc" not in YAML(typ="safe").load(Local().emit(served())["serve.yaml"])["applications"][0]["args"]
+
+
+def test_a_grpc_port_that_somebody_listens_at_is_refused() -> None:
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        spec = served(grpc={"port": taken.getsockname()[1]})
+        with pytest.raises(DeployFailed, match="taken by another process") as caught:
+            _refuse_taken_grpc(spec, None)
+    assert caught.value.where == "serving.grpc.port"
+
+
+@pytest.mark.parametrize(
+    ("grpc", "target", "what"),
+    [({"port": 8000}, "local", "is 8000, where HTTP is answered."), ({}, "edge", "only the target local answers gRPC")],
+)
+def test_grpc_where_it_can_t_be_answered_is_a_contradiction(grpc: dict[str, Any], target: str, what: str) -> None:
+    (found,) = all_of(spec_of(serving={"grpc": grpc}, deployment={"target": target}))
+    assert found.key[:2] == ("serving", "grpc")
+    assert what in found.what
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,7 @@ class Local(Target):
             _refuse_missing_gpus(spec)
             release.open()
             cpus = _logical_cpus(spec)
+            _refuse_taken_grpc(spec, live)
             if live is not None and answering is not None and live.port == self.port and live.cpus >= cpus:
                 say(f"Changing what {spec.name} serves, replica by replica; it goes on answering.")
                 return self._bring_up(live, spec, project, config, say)
@@ -97,6 +98,8 @@ class Local(Target):
         state = project / STATE
         cluster.launch(config, state, say, secrets={secret.name for _, secret in values.secrets(spec)})
         cluster.write(state)
+        if spec.serving.grpc is not None:
+            say(f"gRPC is answered at 127.0.0.1:{spec.serving.grpc.port}.")
         return cluster.answering()
 
     def _config(self, spec: Spec) -> dict[str, Any]:
@@ -124,6 +127,13 @@ def _asked(config: dict[str, Any]) -> list[Any]:
 def _logical_cpus(spec: Spec) -> int:
     """What the cluster offers: while replicas are exchanged, the old ones still hold theirs."""
     return max(64, 2 * math.ceil(application.cpus(spec)))
+
+
+def _refuse_taken_grpc(spec: Spec, live: Cluster | None) -> None:
+    """Replicas share a port among them; that another server has it, they would not notice."""
+    grpc = spec.serving.grpc
+    if grpc is not None and (live is None or live.args.get("grpc", {}).get("port") != grpc.port):
+        refuse_taken(grpc.port, "serving.grpc.port")
 
 
 def _refuse_missing_gpus(spec: Spec) -> None:

@@ -295,8 +295,8 @@ def alone(state: Path) -> contextlib.AbstractContextManager[None]:
     return locked(state / "serving.lock")
 
 
-def refuse_taken(port: int) -> None:
-    """Make sure that the port can be bound.
+def refuse_taken(port: int, where: str = "deployment.target.port") -> None:
+    """Make sure that the port can be bound; ``where``: the key that says it.
 
     Raises:
         DeployFailed: another process listens there.
@@ -304,8 +304,8 @@ def refuse_taken(port: int) -> None:
     if not free(port):
         raise DeployFailed(
             f"port {port} of 127.0.0.1 is taken by another process.",
-            where="deployment.target.port",
-            hint=f"Choose another: specml deploy deployment.target.port={port + 1 if port < 65535 else port - 1}",
+            where=where,
+            hint=f"Choose another: specml deploy {where}={port + 1 if port < 65535 else port - 1}",
         )
 
 
