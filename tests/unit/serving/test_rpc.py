@@ -67,8 +67,8 @@ def served(bundle: Path) -> Iterator[Served]:
 @pytest.fixture(scope="module")
 def guarded(bundle: Path) -> Iterator[Served]:
     digest = f"salt${salted('a-token-of-a-test', 'salt')}"
-    port = free_port()
-    with alone(bundle, grpc={"port": port}, auth={"tokens_env": "NOT_SET", "digests": [digest]}) as (_, process):
+    port, auth = free_port(), {"keys": {"web": {"env": "NOT_SET", "digests": [digest]}}}
+    with alone(bundle, grpc={"port": port}, auth=auth) as (_, process):
         yield Served(port, process)
 
 
