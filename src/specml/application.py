@@ -36,6 +36,14 @@ RAY_SETTINGS = {
     "RAY_SERVE_HAPROXY_NBTHREAD": "1",
     "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "60",
     "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "1s",
+    # What was asked of a replica that dies, or says 503, is asked of another one: all that is asked can be asked twice.
+    # Two of a few replicas may die at once: a third try and more find one that was started since.
+    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response 503",
+    "RAY_SERVE_HAPROXY_RETRIES": "10",
+    # Bytes of a request, head and body, that HAProxy can keep to ask again; a larger one is asked once.
+    "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "65536",
+    # Ray starts HAProxy anew after three checks that failed.
+    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
     # A replica that goes is out of HAProxy's list within a second or two; 30 s is Ray's default.
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "3",
     # Ray runs its workers at niceness 15 otherwise: anything else on the machine would come first.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import secrets
 import time
@@ -354,17 +355,21 @@ def _handed_on(explain: DeploymentHandle, seconds: float) -> Explaining:
 
     async def ask(body: bytes, identity: str) -> Reply:
         try:
-            return await asyncio.wait_for(_answer(explain, body, identity), seconds + 5)
+            async with asyncio.timeout(seconds + 5):
+                while True:
+                    # One that is killed has done nothing that may not be done again.
+                    with contextlib.suppress(RayActorError):
+                        return await _answer(explain, body, identity)
         except BackPressureError:
             raise Refused(
                 429, "many requests for explanations wait already; try again.", headers={"retry-after": "1"}
             ) from None
-        except (RayActorError, DeploymentUnavailableError):
+        except DeploymentUnavailableError:
             raise Refused(
                 503, "what explains is being started anew; try again.", headers={"retry-after": "5"}
             ) from None
         except TimeoutError:
-            raise Refused(503, f"no explanation came within {seconds:g} s; try again, or send fewer rows.") from None
+            raise Refused(504, f"no explanation came within {seconds:g} s; try again, or send fewer rows.") from None
 
     return ask
 

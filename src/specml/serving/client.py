@@ -68,7 +68,7 @@ class Client:
                 self._connection.close()
                 time.sleep(0.5)
                 continue
-            if answer.status in (429, 503):
+            if answer.status in (429, 503, 504):
                 time.sleep(min(10.0, float(answer.headers.get("retry-after", "1"))))
                 continue
             found = _read(raw)

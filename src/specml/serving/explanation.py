@@ -84,7 +84,7 @@ class Explainer:
             if time.monotonic() > until:
                 if start == 0:  # it waited for others all the time
                     raise Refused(
-                        503, "others' explanations took all the time; try again.", headers={"retry-after": "1"}
+                        504, "others' explanations took all the time; try again.", headers={"retry-after": "1"}
                     )
                 raise Refused(413, f"only {start} of {rows.n} rows were explained in time. Send them in parts.")
             part = {name: values[start : start + AT_ONCE] for name, values in rows.columns.items()}

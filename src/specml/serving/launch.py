@@ -34,17 +34,72 @@ OBJECT_STORE = 80_000_000
 """Bytes; Ray wants at least 75 MiB, and requests never go through it."""
 
 HAPROXY = r"""#!/bin/sh
-# Ray writes HAProxy's configuration with its metrics and stats ports open to every interface, and has
-# no option for their host.
+# Ray writes HAProxy's configuration; what it has no option for is written here.
+folder=$(dirname "$0")
 for file; do
   case "$file" in
     */haproxy.cfg)
-      sed 's/^\( *bind \)[:*]*:\([0-9][0-9]*\)$/\1127.0.0.1:\2/' "$file" > "$file.loopback" &&
-      cat "$file.loopback" > "$file" ;;
+      # One that was started anew knows of no application for a moment: it goes on with what was known last.
+      if grep -q '^ *use_backend' "$file"; then
+        sed -f "$folder/haproxy.sed" "$file" > "$folder/last.cfg.new" && mv "$folder/last.cfg.new" "$folder/last.cfg" &&
+        cat "$folder/last.cfg" > "$file"
+      elif [ -s "$folder/last.cfg" ]; then
+        cat "$folder/last.cfg" > "$file"
+      else
+        sed -f "$folder/haproxy.sed" "$file" > "$file.new" && cat "$file.new" > "$file"
+      fi ;;
   esac
 done
+# Where it is killed, its stand-in answers until Ray has noticed, and then gives back the port.
+pid=$(cat "$folder/standin.pid" 2>/dev/null)
+if [ -n "$pid" ] && grep -q standin.cfg "/proc/$pid/cmdline" 2>/dev/null; then
+  set -- "$@" -sf "$pid" -x "$folder/standin.sock"
+fi
+if mkfifo "$folder/alive.$$"; then
+  exec 9<> "$folder/alive.$$"
+  setsid "$folder/standin" "$folder/alive.$$" 9>&- &
+fi
 exec '@' "$@"
 """
+
+STANDIN = r"""#!/bin/sh
+# Waits for the end of the HAProxy that holds the other end of the pipe, and answers in its place if nobody else does.
+folder=$(dirname "$0")
+exec < "$1" > /dev/null 2>&1
+rm "$1"
+read -r _
+echo $$ > "$folder/standin.pid"
+standin=$folder/standin.cfg
+sed 's|^\( *stats socket \)[^ ]*|\1'"$folder"'/standin.sock|; /server-state/d' "$folder/last.cfg" > "$standin"
+exec '@' -db -dR -f "$standin"
+"""
+
+EDITS = r"""# Nobody reads a log of who asked for what, and each line of it takes time.
+/^ *log [0-9.]*:514 /d
+# The ports of metrics and statistics are open to every interface.
+s/^\( *bind \)[:*]*:\([0-9][0-9]*\)$/\1127.0.0.1:\2/
+/^defaults$/a\
+    timeout http-request 30s\
+    errorfile 400 @/400.http\
+    errorfile 408 @/408.http
+# It keeps its name when it is asked again.
+/^frontend http_frontend$/a\
+    http-request set-header x-request-id %[uuid()] unless { req.hdr(x-request-id) -m found }\
+    # Read before a replica is chosen, it can be asked again; and what trickles in holds up none.\
+    http-request wait-for-body time 30s if { req.hdr_val(content-length) lt 48000 }\
+    # Room for large bodies is room for large heads as well.\
+    http-request deny errorfile @/431.http if { req.hdrs,length -m int gt 16384 }
+s|^\( *errorfile 50[234] \).*|\1@/503.http|
+"""
+"""For ``sed``: what HAProxy does otherwise than Ray has it."""
+
+ERRORS = {
+    "400 Bad Request": "this is no HTTP request.",
+    "408 Request Timeout": "the request did not come within 30 s.",
+    "431 Request Header Fields Too Large": "the headers are larger than 16384 bytes.",
+    "503 Service Unavailable": "no replica answers; try again.",
+}
+"""What HAProxy itself answers."""
 
 
 class Wanted(BaseModel):
@@ -135,9 +190,16 @@ def environment(wanted: Wanted) -> dict[str, str]:
     """What Ray and Ray Serve read from the environment before any of their processes starts."""
     folder = wanted.folder
     haproxy = folder / "haproxy"
-    if not haproxy.exists() and _haproxy() is not None:
-        haproxy.write_text(HAPROXY.replace("'@'", shlex.quote(str(_haproxy()))))
-        haproxy.chmod(0o700)
+    if not haproxy.exists() and (binary := _haproxy()) is not None:
+        for status, what in ERRORS.items():
+            body = json.dumps({"error": what})
+            again = "Retry-After: 1\r\n" if status.startswith("503") else ""
+            head = f"Content-Type: application/json\r\n{again}Content-Length: {len(body)}\r\n"
+            (folder / f"{status[:3]}.http").write_text(f"HTTP/1.1 {status}\r\n{head}\r\n{body}", newline="")
+        (folder / "haproxy.sed").write_text(EDITS.replace("@", str(folder)))
+        for script, text in ((folder / "standin", STANDIN), (haproxy, HAPROXY)):
+            script.write_text(text.replace("'@'", shlex.quote(binary)))
+            script.chmod(0o700)
     ingress = "1" if haproxy.exists() else "0"
     return {
         **application.RAY_SETTINGS,

@@ -7,6 +7,7 @@ and calls ``answer``. Everything else is here and below.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -157,7 +158,7 @@ class Service:
         }
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="reader")
         self._batcher = Batcher(
-            self.session.run,
+            self._run,
             self.session.executor,
             self.counters,
             max_batch_size=max_batch_size,
@@ -165,6 +166,8 @@ class Service:
             max_queue=max_queue,
         )
         self.draining = False
+        self.broken = False
+        """Whether the session fails on what it has answered before: Ray Serve replaces the replica."""
         self._routes = self._table()
         LOG.info("Serving %s on %s: %s.", bundle.digest, self.session.provider, self.session.why)
 
@@ -185,7 +188,29 @@ class Service:
 
     def check_health(self) -> None:
         """Run one row; whatever the session raises, Ray Serve replaces the replica."""
-        self.session.warm_up((1,))
+        try:
+            self.session.warm_up((1,))
+        except Exception:
+            self.broken = True
+            raise
+        self.broken = False
+
+    def _run(self, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The session's outputs. Where it fails, is it the rows, or is it the session? That is found out at once.
+
+        Raises:
+            Refused: 503, it is the session: HAProxy asks another replica.
+        """
+        if not self.broken:
+            try:
+                return self.session.run(columns)
+            except Exception:
+                with contextlib.suppress(Exception):
+                    self.check_health()
+                if not self.broken:
+                    raise
+                LOG.exception("The session fails on every row.")
+        raise Refused(503, "this replica fails; try again.", headers={"retry-after": "1"})
 
     def admit(self, method: str, path: str, headers: Mapping[str, str]) -> Route:
         """The route that answers, from a request's head alone: its body need not be read when this raises.

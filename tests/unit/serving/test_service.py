@@ -208,6 +208,28 @@ def test_one_poisoned_request_of_many_fails_alone(bundle: Path, monkeypatch: pyt
             assert found == pytest.approx(probability({**GOOD, "age": i}), rel=1e-6)
 
 
+def test_a_session_that_fails_on_every_row_is_told_from_a_row_that_it_fails_on(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """HAProxy asks another replica after 503, and Ray Serve replaces the one whose check raises."""
+    service = Args(bundle=str(bundle)).service("r1")
+
+    def broken(self: Session, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        raise RuntimeError("out of memory")
+
+    with monkeypatch.context() as during:
+        during.setattr(Session, "run", broken)
+        for _ in range(2):
+            answer = asyncio.run(ask(service, "POST", "/predict", rows()))
+            assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+        with pytest.raises(RuntimeError, match="out of memory"):
+            service.check_health()
+    assert asyncio.run(ask(service, "POST", "/predict", rows())).status == 503
+    service.check_health()  # it answers again
+    assert asyncio.run(ask(service, "POST", "/predict", rows())).status == 200
+    service.close()
+
+
 def test_a_replica_that_goes_down_is_alive_but_not_ready(bundle: Path) -> None:
     service = Args(bundle=str(bundle)).service("r1")
     service.close()
