@@ -121,7 +121,7 @@ class Connection:
             self.close()
             self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
         try:
-            head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n{headers}\r\n"
+            head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n{headers}\r\n"
             self._writer.write(head.encode() + body)
             lines = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
             told = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])}
