@@ -154,12 +154,20 @@ def config_text(config: dict[str, Any], told: str) -> str:
 
 
 def settle(
-    spec: Spec, config: dict[str, Any], release: Release, *, bundle: str, captures: str, known: dict[str, Any]
+    spec: Spec,
+    config: dict[str, Any],
+    release: Release,
+    *,
+    bundle: str,
+    captures: str,
+    known: dict[str, Any],
+    tokens: bool = True,
 ) -> None:
     """Complete the config with what only a deploy knows: the release, digests of the tokens, the revision.
 
     ``bundle``: where the servers find the release's bundle; ``captures``: the folder of all releases' captured rows;
-    ``known``: the ``args`` that are live, empty where nothing is.
+    ``known``: the ``args`` that are live, empty where nothing is; ``tokens``: whether servers are given digests, rather
+    than the variable itself.
 
     Raises:
         DeployFailed: a token is missing or easily guessed.
@@ -169,7 +177,7 @@ def settle(
     args["bundle"] = bundle
     if "capture" in args:
         args["capture"]["folder"] = f"{captures}/{release.folder.name}"
-    if spec.serving.auth is not None:
+    if spec.serving.auth is not None and tokens:
         args["auth"]["keys"] = _settled(args["auth"]["keys"], known.get("auth", {}).get("keys", {}))
     args["revision"] = digest(canonical_json([version("specml"), config])).removeprefix("sha256:")[:16]
 

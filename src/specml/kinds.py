@@ -538,3 +538,5 @@ class Deployment:
     """Path of the archive that answers at the URL of whatever machine it is started on; empty where a server is up."""
     scored: ScoredFiles | None = None
     """The answers to files of rows, where nobody can be asked; None elsewhere."""
+    commands: tuple[str, ...] = ()
+    """What a person types to start it from there, in order; empty where the archive tells itself."""

@@ -37,6 +37,17 @@ def test_compiled_files(name: str) -> None:
         assert found[file] == golden.read_text(), f"{golden}: `make golden` rewrites it"
 
 
+def test_manifests() -> None:
+    options = ("deployment.target={type: kubernetes, image: registry.example/models/census}",)
+    spec = load(PROJECTS["default"], (*options, "serving.auth={tokens: '${secret:API_TOKENS}'}")).spec
+    for name, text in spec.deployment.target.emit(spec).items():
+        golden = FILES / "kubernetes" / Path(name).name
+        if os.environ.get("SPECML_GOLDEN") == "write":
+            golden.parent.mkdir(exist_ok=True)
+            golden.write_text(text)
+        assert text == golden.read_text(), f"{golden}: `make golden` rewrites it"
+
+
 def test_what_the_rule_gdpr_changes() -> None:
     spec = load(PROJECTS["gdpr"]).spec
     bare = spec.model_copy(update={"compliance": spec.compliance.model_copy(update={"rules": {}})})

@@ -97,14 +97,17 @@ def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[There]:
     # One machine: its processes keep to 127.0.0.1.
     started |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_worker_niceness": "0"}
     started["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    with subprocess.Popen(
-        [sys.executable, "-c", NODES, folder, str(dashboard)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-        env={**os.environ, **started},
-    ) as nodes:  # fmt: skip
+    with (
+        (Path(folder) / "nodes.log").open("w") as log,
+        subprocess.Popen(
+            [sys.executable, "-c", NODES, folder, str(dashboard)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
+            env={**os.environ, **started},
+        ) as nodes,
+    ):  # fmt: skip
         try:
             assert nodes.stdout is not None
-            assert nodes.stdout.readline() == "up\n"
+            assert nodes.stdout.readline() == "up\n", (Path(folder) / "nodes.log").read_text()[-2000:]
             project = tmp_path_factory.mktemp("census")
             (project / "spec.yaml").write_text(SPEC.format(dashboard=dashboard, port=port))
             yield There(project, port, Dashboard(f"http://127.0.0.1:{dashboard}", token))

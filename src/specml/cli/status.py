@@ -53,7 +53,8 @@ def _show(name: str, live: Deployment, release: dict[str, Any] | None) -> None:
     if live.scored:
         print(f"{name}: {in_words(live.scored)}")
     elif live.archive:
-        print(f"{name}: packed, to be started on devices: {live.archive}")
+        how = "by kubectl" if live.commands else "on devices"
+        print(f"{name}: packed, to be started {how}: {live.archive}")
     else:
         print(f"{name}: live at {live.url}")
     if release:
@@ -65,7 +66,7 @@ def _show(name: str, live: Deployment, release: dict[str, Any] | None) -> None:
     if live.archive or live.scored:
         return
     devices = ", ".join(sorted({device.removesuffix("ExecutionProvider") for device in live.devices}))
-    print(f"  replicas  {live.replicas} on {devices}")
+    print(f"  replicas  {live.replicas}{f' on {devices}' if devices else ''}")
     for socket in live.unguarded:
         print(f"  open      {socket}")
 

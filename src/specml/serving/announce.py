@@ -87,6 +87,9 @@ def announcement(
     if live.scored:
         return f"{contract.name}: {in_words(live.scored)} (release {release}, bundle {live.bundle[7:19]})"
     ask = curl_line(live.url, contract, token_variable=token_variable)
+    if live.commands:
+        lines = [f"{contract.name} is packed: {live.archive} (release {release}, bundle {live.bundle[7:19]})", ""]
+        return "\n".join([*lines, "To serve it:", *(f"  {one}" for one in live.commands), "Ask it there:", f"  {ask}"])
     if live.archive:
         path = Path(live.archive)
         return "\n".join(
@@ -103,8 +106,9 @@ def announcement(
     replicas = f"{live.replicas} replica{'s' if live.replicas != 1 else ''}"
     devices = ", ".join(sorted({device.removesuffix("ExecutionProvider") for device in live.devices}))
     what = f"release {release}, bundle {live.bundle[7:19]}"
+    on = f" on {devices}" if devices else ""
     lines = [
-        f"{contract.name} is live at {live.url} ({replicas} on {devices}, {what})",
+        f"{contract.name} is live at {live.url} ({replicas}{on}, {what})",
         "",
         "Ask it:",
         f"  {ask}",

@@ -1,5 +1,5 @@
 """Targets, one a file."""
 
-from specml.targets import batch, edge, local, ray
+from specml.targets import batch, edge, kubernetes, local, ray
 
-__all__ = ["batch", "edge", "local", "ray"]
+__all__ = ["batch", "edge", "kubernetes", "local", "ray"]
