@@ -87,7 +87,7 @@ def test_the_config_inside_is_what_ray_serve_takes() -> None:
     args = Args.model_validate(config["applications"][0]["args"])
     assert args.bundle == "/srv/bundle"
     assert args.auth is not None
-    assert (args.auth.tokens_env, args.auth.digests) == ("TOKENS", ())
+    assert {name: (key.env, key.digests) for name, key in args.auth.keys.items()} == {"tokens": ("TOKENS", ())}
 
 
 @pytest.mark.parametrize(
@@ -110,6 +110,13 @@ def test_replicas_that_share_a_gpu_share_a_pod(replicas: dict[str, Any], pods: m
     limits = model["template"]["spec"]["containers"][0]["resources"]["limits"]
     assert limits.get("nvidia.com/gpu") == (str(pods.gpus) if pods.gpus else None)
     assert cluster.get("enableInTreeAutoscaling", False) == (pods.least != pods.most)
+
+
+def test_every_key_is_read_from_the_secret() -> None:
+    keys = {"shop": {"token": "${secret:SHOP_KEY}"}, "audit": {"token": "${secret:AUDIT_KEY}", "scopes": ["explain"]}}
+    model = emitted(served({"auth": {"keys": keys}}))["RayService"]["spec"]["rayClusterConfig"]["workerGroupSpecs"][0]
+    told = {one["name"] for one in model["template"]["spec"]["containers"][0]["env"] if "valueFrom" in one}
+    assert told == {"SHOP_KEY", "AUDIT_KEY"}
 
 
 def test_pods_are_confined_and_hold_no_secret() -> None:
@@ -185,7 +192,7 @@ def test_a_release_is_packed_and_the_commands_are_told(project: Path) -> None:
     assert live.deployment.bundle in texts["rayservice.yaml"]
     (found,) = documents(texts["rayservice.yaml"])
     args = YAML(typ="safe").load(found["spec"]["serveConfigV2"])["applications"][0]["args"]
-    assert (args["digest"], args["auth"]) == (live.deployment.bundle, {"tokens_env": "TOKENS"})
+    assert (args["digest"], args["auth"]) == (live.deployment.bundle, {"keys": {"tokens": {"env": "TOKENS"}}})
     dockerfile = (folder / "image/Dockerfile").read_text()
     assert f"FROM python:{sys.version_info.major}.{sys.version_info.minor}-slim-bookworm\n" in dockerfile
     assert "USER 10001" in dockerfile

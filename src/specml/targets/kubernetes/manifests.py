@@ -230,9 +230,9 @@ def _container(spec: Spec, target: Kubernetes, part: str, image: str) -> dict[st
 def _environment(spec: Spec, target: Kubernetes, part: str) -> list[dict[str, Any]]:
     plain = {**application.RAY_SETTINGS, "HOME": "/tmp", "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0"}  # noqa: S108
     names: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in sorted(plain.items())]
-    if part == "model" and spec.serving.auth is not None:
-        variable = spec.serving.auth.tokens.name
-        names.append({"name": variable, "valueFrom": {"secretKeyRef": {"name": secret(spec, target), "key": variable}}})
+    kept = secret(spec, target)
+    for variable in variables(spec) if part == "model" else ():
+        names.append({"name": variable, "valueFrom": {"secretKeyRef": {"name": kept, "key": variable}}})
     return names
 
 

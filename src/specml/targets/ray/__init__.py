@@ -167,7 +167,7 @@ class Ray(Target):
 
     def _config(self, spec: Spec) -> dict[str, Any]:
         proxies = {"every": "EveryNode", "head": "HeadOnly"}[self.nodes]
-        args = application.ray_options(spec)
+        args = application.ray_options(spec, host=urlsplit(self._url).hostname or "")
         return application.serve_config(spec, args, host=self.host, port=self.port, proxies=proxies)
 
     def _settled(self, spec: Spec, project: Path, release: Release, live: dict[str, Any]) -> tuple[dict[str, Any], str]:
