@@ -56,6 +56,10 @@ class Batch(Target):
         return {}
 
     @override
+    def in_words(self, spec: Spec) -> str:
+        return f"A release scores the files of {self.input} into {self.output}, each row once; nothing is served."
+
+    @override
     def deploy(self, spec: Spec, project: Path, release: Release, say: Callable[[str], None]) -> Deployment:
         release.open()
         with locked(project / f"{STATE}.lock"):
