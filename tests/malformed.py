@@ -313,18 +313,18 @@ def _texts(n: int, rows: int = 1) -> tuple[bytes, dict[str, str]]:
     return header + raw[length:], {**OCTETS, "inference-header-content-length": str(len(header))}
 
 
-POST = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+POST = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 
 RAW: dict[str, bytes] = {
     "no HTTP": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\0" * 200,
     "words": b"how do you do\r\n\r\n",
-    "HTTP/x": b"GET /v2 HTTP/x\r\nHost: x\r\n\r\n",
-    "lower case method": b"get /v2 HTTP/1.1\r\nHost: x\r\n\r\n",
-    "NUL in the path": b"GET /v2\0 HTTP/1.1\r\nHost: x\r\n\r\n",
-    "space in the path": b"GET /v2 /x HTTP/1.1\r\nHost: x\r\n\r\n",
-    "header without a colon": b"GET /v2 HTTP/1.1\r\nHost: x\r\nnonsense\r\n\r\n",
-    "NUL in a header": b"GET /v2 HTTP/1.1\r\nHost: x\r\nX-A: a\0b\r\n\r\n",
-    "space before the colon": b"GET /v2 HTTP/1.1\r\nHost: x\r\nX-A : b\r\n\r\n",
+    "HTTP/x": b"GET /v2 HTTP/x\r\nHost: localhost\r\n\r\n",
+    "lower case method": b"get /v2 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "NUL in the path": b"GET /v2\0 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "space in the path": b"GET /v2 /x HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "header without a colon": b"GET /v2 HTTP/1.1\r\nHost: localhost\r\nnonsense\r\n\r\n",
+    "NUL in a header": b"GET /v2 HTTP/1.1\r\nHost: localhost\r\nX-A: a\0b\r\n\r\n",
+    "space before the colon": b"GET /v2 HTTP/1.1\r\nHost: localhost\r\nX-A : b\r\n\r\n",
     "length no number": POST + b"Content-Length: x\r\n\r\n",
     "length negative": POST + b"Content-Length: -5\r\n\r\n",
     "length of 40 digits": POST + b"Content-Length: " + b"9" * 40 + b"\r\n\r\n",
@@ -453,7 +453,7 @@ def _gone(port: int) -> None:
 
 def _deaf(port: int) -> None:
     """Clients that ask much and never read."""
-    ask = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
+    ask = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n"
     crowd = [_begun(port) for _ in range(20)]
     for one in crowd:
         one.setblocking(False)
@@ -468,5 +468,5 @@ def _deaf(port: int) -> None:
 NUISANCES: dict[str, Callable[[int], None]] = {"slow": _slow, "gone": _gone, "deaf": _deaf}
 """What is done to a server besides asking it, by name."""
 
-ENDLESS = b"GET /v2 HTTP/1.1\r\nHost: x\r\nX-Long: " + b"x" * 65536
+ENDLESS = b"GET /v2 HTTP/1.1\r\nHost: localhost\r\nX-Long: " + b"x" * 65536
 """A header of 64 KiB; of what is in front depends whether a 4xx or a closed connection says that it is too long."""

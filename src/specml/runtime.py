@@ -37,7 +37,7 @@ def modules(name: str) -> list[Path]:
         found.add(file)
         imported = [one for one in _imported(ast.parse(file.read_bytes())) if one.partition(".")[0] == "specml"]
         waiting += [*imported, module.rpartition(".")[0] or "specml"]
-    return sorted(found)
+    return sorted(found | {page for file in found if (page := file.with_suffix(".html")).exists()})
 
 
 def _imported(node: ast.AST) -> Iterator[str]:

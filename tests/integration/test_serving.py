@@ -267,7 +267,9 @@ def test_nothing_malformed_hurts(live: Live) -> None:
 
 def test_a_body_that_never_comes_holds_up_nobody(live: Live) -> None:
     slow = socket.create_connection(("127.0.0.1", live.port))
-    slow.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{")
+    slow.sendall(
+        b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+    )
     assert live.ask("POST", "/predict", rows())[0] == 200
     slow.close()
     assert live.ask("POST", "/predict", rows())[0] == 200

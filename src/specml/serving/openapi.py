@@ -25,6 +25,7 @@ def openapi(
     *,
     version: str,
     max_rows: int,
+    max_body: int,
     explained_rows: int,
     secured: bool,
     notice: dict[str, str],
@@ -49,6 +50,7 @@ def openapi(
         "/predict": {"post": _predict(contract, row, max_rows, notice)},
         "/explain": {"post": _explain(contract, row, explained_rows, notice)},
         "/feedback": {"post": _feedback(contract, max_rows)},
+        "/docs": {"get": _operation("This document as a page, with a form.", None, open_to_all=True, kind="text/html")},
         "/openapi.json": {"get": _operation("This document.", anything)},
         "/metrics": {"get": _operation("What this replica has done, as Prometheus text.", None)},
         "/healthz": {"get": _operation("What this replica serves.", anything, open_to_all=True)},
@@ -76,11 +78,18 @@ def openapi(
         },
         "paths": paths,
         "components": {"schemas": {"Error": error}},
+        "x-limits": _limits(max_rows, max_body, explained_rows),
     }
     if secured:
         document["components"]["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
         document["security"] = [{"bearer": []}]
     return document
+
+
+def _limits(max_rows: int, max_body: int, explained_rows: int) -> list[str]:
+    """What a request may hold, in words."""
+    told = [f"{max_rows:,} rows in one request, and {max_body:,} bytes."]
+    return told + ([f"{explained_rows:,} rows in one request for explanations."] if explained_rows else [])
 
 
 def _predict(contract: Contract, row: dict[str, Any], most: int, notice: dict[str, str]) -> dict[str, Any]:
@@ -173,9 +182,14 @@ def _answer(properties: dict[str, Any], notice: dict[str, str]) -> dict[str, Any
 
 
 def _operation(
-    summary: str, answer: dict[str, Any] | None, *, body: dict[str, Any] | None = None, open_to_all: bool = False
+    summary: str,
+    answer: dict[str, Any] | None,
+    *,
+    body: dict[str, Any] | None = None,
+    open_to_all: bool = False,
+    kind: str = "text/plain",
 ) -> dict[str, Any]:
-    content = {"application/json": {"schema": answer}} if answer is not None else {"text/plain": {}}
+    content: dict[str, Any] = {"application/json": {"schema": answer}} if answer is not None else {kind: {}}
     error = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
     operation: dict[str, Any] = {
         "summary": summary,
@@ -285,6 +299,7 @@ def _column(column: Column) -> dict[str, Any]:
         types.append("null")
         about.append("May be left out or null when missing.")
     schema: dict[str, Any] = {"type": types[0] if len(types) == 1 else types, "examples": [example(column)]}
+    schema["examples"] += [one for one in column.categories[:TOLD] if one not in schema["examples"]]
     if column.kind == "datetime":
         schema["format"] = "date-time"
     if about:

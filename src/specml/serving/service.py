@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import orjson
 
 from specml.data import CATEGORIES_KEPT, MISSING
-from specml.serving import infer, tabular
+from specml.serving import infer, page, tabular
 from specml.serving.access import Access
 from specml.serving.answer import predict_body
 from specml.serving.auth import scope
@@ -298,6 +298,9 @@ class Service:
     def _read_infer(self, body: bytes, headers: Mapping[str, str]) -> infer.Infer:
         return infer.read_infer(body, headers.get(infer.HEADER_LENGTH), self._contract, self._max_rows)
 
+    async def _page(self, body: bytes, headers: Mapping[str, str]) -> Reply:
+        return Reply(200, page.PAGE, page.HEADERS)
+
     async def _feedback(self, body: bytes, headers: Mapping[str, str]) -> Reply:
         assert self._inbox is not None
         labels = read_labels(body, self._contract, self._max_rows)
@@ -372,7 +375,7 @@ class Service:
             "replica": self._replica,
             "device": self.session.provider,
         }
-        paths = ["/predict", "/openapi.json", "/metrics", "/healthz", "/v2", f"/v2/models/{name}"]
+        paths = ["/predict", "/docs", "/openapi.json", "/metrics", "/healthz", "/v2", f"/v2/models/{name}"]
         if self._explaining is not None:
             paths.insert(1, "/explain")
         if self._inbox is not None:
@@ -382,6 +385,7 @@ class Service:
             self._contract,
             version=self._version,
             max_rows=self._max_rows,
+            max_body=self._max_body,
             explained_rows=self._explained_rows if self._explaining else 0,
             labels=self._inbox is not None,
             secured=self._access.keys is not None,
@@ -399,6 +403,7 @@ class Service:
             "/v2/health/live": self._fixed("/v2/health/live", {"live": True}),
             "/v2/health/ready": self._fixed("/v2/health/ready", {"ready": True}),
         }
+        routes["/docs"] = Route("/docs", "GET", answer=self._page, most=0)
         if self._inbox is not None:
             routes["/feedback"] = Route("/feedback", "POST", answer=self._feedback, most=self._max_body)
         if self._explaining is not None:
