@@ -54,6 +54,8 @@ RAY_SETTINGS = {
 """What Ray and Ray Serve read from the environment before any of their processes starts, on every machine. Whoever
 starts a cluster sets it; of a running one it can only be told. The target ``local`` adds paths and ports of its own."""
 
+MOST_WAITING = 65_536
+"""Rows that may wait in a replica where nothing else is said; ``serving.batcher.QUEUE_MOST``."""
 SHORTEST_TOKEN = 16
 """Characters: a token is guessed offline from its digest unless it is long."""
 
@@ -70,8 +72,11 @@ def options(spec: Spec, bundle: str = BUNDLE, host: str = "") -> dict[str, Any]:
         "batching": {
             "max_batch_size": batching.max_batch_size,
             "max_wait": float(batching.max_wait),
-            "max_queue": batching.max_queue,
+            "max_queue": None if batching.max_queue == "auto" else batching.max_queue,
         },
+        "slo": None if serving.slo is None else float(serving.slo),
+        "timeout": float(serving.timeout),
+        "fast_path": serving.fast_path == "auto",
         "max_rows": serving.max_rows,
         "max_body": serving.max_body,
     }
@@ -243,8 +248,9 @@ def _model(spec: Spec) -> dict[str, Any]:
             "max_replicas": replicas.max,
             "target_ongoing_requests": max(1, batching.max_batch_size // 8),
         }
-    # A replica's own queue says no at max_queue rows; Ray must let in enough requests to be told so.
-    model["max_ongoing_requests"] = 2 * (batching.max_queue + batching.max_batch_size)
+    # A replica's own queue says no; Ray must let in enough requests to be told so.
+    waiting = MOST_WAITING if batching.max_queue == "auto" else batching.max_queue
+    model["max_ongoing_requests"] = 2 * (waiting + batching.max_batch_size)
     model["ray_actor_options"] = {"num_cpus": replicas.cpus, "num_gpus": replicas.gpus}
     model["health_check_period_s"] = 5
     model["health_check_timeout_s"] = 15

@@ -500,7 +500,7 @@ def _is_owner(name: str, compliance: Compliance) -> bool:
 
 def _serving(spec: Spec) -> Iterator[Disagreement]:
     batching, replicas = spec.serving.batching, spec.serving.replicas
-    if batching.max_queue < batching.max_batch_size:
+    if batching.max_queue != "auto" and batching.max_queue < batching.max_batch_size:
         yield Disagreement(
             key=("serving", "batching", "max_queue"),
             what=f"is {batching.max_queue} rows, less than one batch of {batching.max_batch_size}.",
@@ -516,6 +516,11 @@ def _serving(spec: Spec) -> Iterator[Disagreement]:
         yield Disagreement(
             key=("serving", "batching", "buckets"),
             what=f"has {larger[0]}, and no batch is larger than max_batch_size, {batching.max_batch_size}.",
+        )
+    slo, timeout = spec.serving.slo, spec.serving.timeout
+    if slo is not None and slo > timeout:
+        yield Disagreement(
+            key=("serving", "slo"), what=f"is {slo}, longer than serving.timeout ({timeout}): nobody would wait for it."
         )
     if replicas.max < replicas.min:
         yield Disagreement(key=("serving", "replicas", "max"), what=f"is {replicas.max}, below min ({replicas.min}).")

@@ -314,8 +314,9 @@ class Batching(Block):
     """Most rows in one call."""
     max_wait: Annotated[Duration, at_most("10s")] = Duration(0.0)
     """How long an idle replica waits for more rows, at most 10s; 0ms: it never idles while a row waits."""
-    max_queue: Annotated[int, Field(ge=1)] = 2048
-    """Most rows waiting in a replica; beyond, requests get 429."""
+    max_queue: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Most rows waiting in a replica; beyond, requests get 429. ``auto``: as many as the model can be run on within
+    ``slo``, by what its calls take; at least one batch, at most 65536, for they are held in memory."""
     buckets: Literal["auto"] | Annotated[tuple[Bucket, ...], Field(min_length=1)] = "auto"
     """Sizes in rows to which batches are padded, ``max_batch_size`` among them unasked. Each is bound to fixed memory
     and, on CUDA, recorded as one CUDA graph. ``auto``: powers of two on a GPU, where a call costs what its start does;
@@ -409,6 +410,17 @@ class Serving(Block):
     """What computes the model. ``auto``: CUDA where replicas reserve a GPU, it opens and was measured faster (by
     ``specml bench``, or by the replica as it starts), else the CPU, and `/v2` says why. ``cuda`` and ``tensorrt`` start
     on nothing else."""
+    slo: Annotated[Duration, Field(gt=0)] | None = Duration(1.0)
+    """The objective: who would have to wait for longer, by what the model's calls take, gets 429 at once, with
+    ``Retry-After``. So those who are let in are answered in time when more is asked than can be answered; a person
+    waits for a second without a doubt. No call of the model takes more than half of it. ``null``: all wait, for as
+    long as ``timeout`` and ``max_queue`` let them."""
+    timeout: Annotated[Duration, at_most("50s"), Field(gt=0)] = Duration(30.0)
+    """How long a request may take, at most 50s; beyond: 504, or 408 where its body has not come by then. The header
+    ``x-request-timeout-seconds`` of a request may say less. HAProxy gives up after a minute."""
+    fast_path: Literal["auto", "off"] = "auto"
+    """``auto``: requests for the model are answered in the replica's HTTP protocol itself, everything else by the ASGI
+    application behind it; ``off``: everything is. The answers are the same, several times later."""
     max_rows: Annotated[int, Field(ge=1)] = 10_000
     """Most rows in one request; beyond: 413."""
     max_body: Annotated[int, Field(ge=1024)] = 16_777_216

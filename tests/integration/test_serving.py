@@ -29,6 +29,8 @@ from tests import faults, malformed
 from tests.bundles import binary_bundle, probability, release
 from tests.conftest import ROOT, specml
 from tests.malformed import GOOD, rows
+from tests.transports import Running, request, running
+from tests.unit.serving.test_transports import CASES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -263,6 +265,33 @@ def test_nothing_malformed_hurts(live: Live) -> None:
     malformed.survives(live.port)
     # HAProxy answers that one: 431, or 400 where it is larger than all that it keeps of a request.
     assert live.ask("GET", "/v2", headers={"x-long": "x" * 40_000})[0] == 431
+
+
+def direct(live: Live) -> list[int]:
+    """The ports at which the replicas answer HTTP themselves."""
+    first = live.record["ports"]
+    found = {port for name, _, port in listening(live) if "haproxy" not in name}
+    return sorted(port for port in found if first + 10 <= port < first + 256)
+
+
+def test_rays_replicas_speak_the_fast_path_and_answer_as_the_application_does(live: Live, tmp_path: Path) -> None:
+    """Should this fail with a new Ray: its replicas' servers no longer take what uvicorn calls ``auto``."""
+    binary_bundle(tmp_path / "bundle")
+    status, told, _ = live.ask("GET", "/healthz")
+    assert (status, told["fast_path"]) == (200, True)
+    ports = direct(live)
+    assert len(ports) == 2
+    with running(tmp_path / "bundle", "asgi", max_rows=50, max_body=10_000) as plain:
+        for port in ports:
+            replica = Running(port, plain.service, plain.server)
+            assert replica.ask(request("GET", "/healthz"))[0].body["fast_path"]
+            for name, (raw, _) in CASES.items():
+                assert replica.ask(raw) == plain.ask(raw), name
+        proxy = Running(live.port, plain.service, plain.server)
+        for name, (raw, expected) in CASES.items():
+            if name not in ("not HTTP", "two lengths", "length and chunks", "upgrade", "HTTP/1.0 keep-alive"):
+                found, same = proxy.ask(raw)[0], plain.ask(raw)[0]
+                assert (found.status, found.body) == (expected, same.body), name
 
 
 def test_a_body_that_never_comes_holds_up_nobody(live: Live) -> None:

@@ -13,10 +13,12 @@ import sys
 
 import uvicorn
 
-from specml.serving.app import Args, Http
+from specml.serving.app import Args, config, run
 
 IDLE = 3600
 """Seconds that a connection may be idle."""
+BACKLOG = 1024
+"""Connections that wait to be taken."""
 
 
 async def serve(args: Args) -> None:
@@ -24,12 +26,9 @@ async def serve(args: Args) -> None:
     # Named TCP, asyncio sends what it has at once; of any other socket, answers would wait for acknowledgements.
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listening:
         listening.bind(("127.0.0.1", 0))
-        listening.listen(128)  # before the port is told
+        listening.listen(BACKLOG)  # before the port is told
         service = args.service("alone")
-        config = uvicorn.Config(
-            Http(service, args.rpc(service)), log_level="error", access_log=False, timeout_keep_alive=IDLE
-        )
-        server = uvicorn.Server(config)
+        server = uvicorn.Server(config(service, args, idle=IDLE, log_level="error", rpc=args.rpc(service)))
         answering = asyncio.create_task(server.serve([listening]))
         sys.stdout.write(json.dumps({"port": listening.getsockname()[1]}) + "\n")
         sys.stdout.flush()
@@ -39,4 +38,4 @@ async def serve(args: Args) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(Args.model_validate_json(sys.stdin.readline())))
+    run(serve(Args.model_validate_json(sys.stdin.readline())))

@@ -30,9 +30,12 @@ def predictions(outputs: dict[str, np.ndarray], contract: Contract) -> list[dict
     undecided: dict[str, Any] = {"": None}  # no class is called so: an empty label is a missing one
     labels = undecided | labels
     answers = []
-    for label, row in zip(outputs["label"].ravel().tolist(), outputs["probabilities"], strict=True):
+    binary, width = contract.task == "binary", len(names)
+    numbers = list(outputs["probabilities"].ravel())
+    for place, label in enumerate(outputs["label"].ravel().tolist()):
+        row = numbers[place * width : (place + 1) * width]
         answer: dict[str, Any] = {"label": labels.get(label, label)}
-        if contract.task == "binary":
+        if binary:
             answer["probability"] = row[-1]
         answer["probabilities"] = dict(zip(names, row, strict=True))
         answers.append(answer)

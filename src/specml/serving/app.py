@@ -9,23 +9,26 @@ import secrets
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
+import uvicorn
+import uvicorn.config
 from pydantic import BaseModel, ConfigDict, Field
 
 from specml.bundle import open_bundle
 from specml.errors import DeployFailed
 from specml.serving.access import Access
 from specml.serving.auth import SCOPES, Key, Keys, end_of, salted
-from specml.serving.capture import Capture
+from specml.serving.batcher import QUEUE_MOST
+from specml.serving.capture import Capture, request_id
 from specml.serving.explanation import Explainer
 from specml.serving.feedback import INBOX, Inbox
 from specml.serving.limits import Hosts, Limiter, Rate
 from specml.serving.refusal import Refused, without_detail
-from specml.serving.service import Reply, Service, refused, too_large
+from specml.serving.service import REQUEST_ID, Reply, Service, refused, too_large
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, MutableMapping
+    from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 
     from ray.serve import Application
     from ray.serve.handle import DeploymentHandle
@@ -52,7 +55,8 @@ class BatchingArgs(_Args):
 
     max_batch_size: Annotated[int, Field(ge=1)] = 256
     max_wait: Annotated[float, Field(ge=0)] = 0.0
-    max_queue: Annotated[int, Field(ge=1)] = 2048
+    max_queue: Annotated[int, Field(ge=1)] | None = None
+    """None: what can be run within the objective."""
     buckets: tuple[Annotated[int, Field(ge=1)], ...] | None = None
     """Sizes to which batches are padded; None: those that suit the device."""
 
@@ -143,6 +147,12 @@ class Args(_Args):
     revision: str = ""
     """Names bundle and options, so that a deploy can tell whether it is live."""
     batching: BatchingArgs = BatchingArgs()
+    slo: Annotated[float, Field(gt=0)] | None = None
+    """Seconds that nobody shall wait for longer; None: no such promise."""
+    timeout: Annotated[float, Field(gt=0)] = 30.0
+    """Seconds after which a request that is not answered is refused."""
+    fast_path: bool = True
+    """Whether requests for the model are answered in the HTTP protocol itself, where that can be."""
     max_rows: Annotated[int, Field(ge=1)] = 10_000
     max_body: Annotated[int, Field(ge=1)] = 16_777_216
     gpus: Annotated[float, Field(ge=0)] = 0.0
@@ -182,6 +192,8 @@ class Args(_Args):
         return Service(
             bundle,
             **self.batching.model_dump(),
+            slo=self.slo,
+            timeout=self.timeout,
             max_rows=self.max_rows,
             max_body=self.max_body,
             gpu=self.gpus > 0,
@@ -206,7 +218,7 @@ class Args(_Args):
         from specml.serving.rpc import Rpc
 
         # As many calls as there may be rows on their way: more are told by the queue to come back.
-        calls = self.batching.max_queue + self.batching.max_batch_size
+        calls = (self.batching.max_queue or QUEUE_MOST) + self.batching.max_batch_size
         return Rpc(service, **self.grpc.model_dump(), calls=calls, max_rows=self.max_rows, max_body=self.max_body)
 
     def _inbox(self, replica: str) -> Inbox | None:
@@ -225,12 +237,46 @@ class Args(_Args):
         return Capture(folder, bundle.contract, bundle.digest, replica=replica, **options)
 
 
-class Http:
-    """A service as an ASGI application; the server ``rpc`` beside it starts and stops with it."""
+def config(service: Service, args: Args, *, idle: int, log_level: str, rpc: Rpc | None = None) -> uvicorn.Config:
+    """How uvicorn answers for a service by itself, without Ray; ``idle``: seconds that a connection may be idle."""
+    return uvicorn.Config(
+        Http(service, rpc),
+        http=cast("Any", protocol(service, args)),
+        log_level=log_level,
+        access_log=False,
+        timeout_keep_alive=idle,
+    )
 
-    def __init__(self, service: Service, rpc: Rpc | None = None) -> None:
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    """Run on the event loop that uvicorn would choose: uvloop where it is installed."""
+    with asyncio.Runner(loop_factory=uvicorn.Config("").get_loop_factory()) as runner:
+        runner.run(main)
+
+
+def protocol(service: Service, args: Args) -> type[asyncio.Protocol] | str:
+    """What uvicorn takes as ``http``, or calls ``auto``: the protocol that answers for the model, or its own."""
+    theirs = "uvicorn.protocols.http.auto:AutoHTTPProtocol"
+    if not args.fast_path:
+        return theirs
+    try:
+        from specml.serving.hot import HotProtocol
+    except ImportError:  # httptools is not on every machine
+        return theirs
+    return HotProtocol.of(service)
+
+
+class Http:
+    """A service as an ASGI application; the server ``rpc`` beside it starts and stops with it.
+
+    Args:
+        bare: whether nothing of Ray Serve's stands around it, which names requests and tells when a client goes.
+    """
+
+    def __init__(self, service: Service, rpc: Rpc | None = None, *, bare: bool = True) -> None:
         self._service = service
         self._rpc = rpc
+        self._bare = bare
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -239,16 +285,37 @@ class Http:
         elif scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         else:
-            await _send(scope, send, await self._reply(scope, receive))
+            await self._http(scope, receive, send)
 
-    async def _reply(self, scope: Message, receive: Receive) -> Reply:
+    async def _http(self, scope: Message, receive: Receive, send: Send) -> None:
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        if self._bare:
+            headers[REQUEST_ID] = request_id(headers.get(REQUEST_ID))
+        reply = await self._reply(scope, receive, headers)
+        if reply is not None:
+            await _send(scope, send, reply, {REQUEST_ID: headers[REQUEST_ID]} if self._bare else {})
+
+    async def _reply(self, scope: Message, receive: Receive, headers: dict[str, str]) -> Reply | None:
+        """The answer; None when nobody is there to take it."""
+        service = self._service
         try:
-            route = self._service.admit(scope["method"], scope["path"], headers)
-            body = await _body(receive, route.most) if route.method == "POST" else b""
+            route = service.admit(scope["method"], scope["path"], headers)
+            body = await _body(receive, route.most, service.timeout) if route.method == "POST" else b""
         except Refused as refusal:
-            return self._service.refuse(refusal)
-        return await self._service.answer(route, body, headers)
+            return service.refuse(refusal)
+        if route.read is None or not self._bare:
+            return await service.answer(route, body, headers)
+        answering, going = (
+            asyncio.ensure_future(service.answer(route, body, headers)),
+            asyncio.ensure_future(_gone(receive)),
+        )
+        try:
+            await asyncio.wait((answering, going), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            going.cancel()
+            if not answering.done():
+                answering.cancel()
+        return answering.result() if answering.done() else None
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:
@@ -264,12 +331,23 @@ class Http:
                 return
 
 
-async def _body(receive: Receive, most: int) -> bytes:
-    """The body, or the refusal of it as soon as it is too large."""
+async def _gone(receive: Receive) -> None:
+    """Wait until the client is gone."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _body(receive: Receive, most: int, seconds: float) -> bytes:
+    """The body, or the refusal of it as soon as it is too large or too slow."""
     parts: list[bytes] = []
     size = 0
+    until = time.monotonic() + seconds
     while True:
-        message = await receive()
+        try:
+            message = await asyncio.wait_for(receive(), until - time.monotonic())
+        except TimeoutError:
+            close = {"connection": "close"}
+            raise Refused(408, f"the rest of the request did not come within {seconds:g} s.", headers=close) from None
         if message["type"] == "http.disconnect":
             raise Refused(400, "the client went away inside its body.")
         part = message.get("body", b"")
@@ -281,10 +359,11 @@ async def _body(receive: Receive, most: int) -> bytes:
             return b"".join(parts)
 
 
-async def _send(scope: Message, send: Send, reply: Reply) -> None:
+async def _send(scope: Message, send: Send, reply: Reply, more: dict[str, str]) -> None:
     headers = [
         *((name.encode(), value.encode("latin-1", "replace")) for name, value in reply.headers.items()),
         (b"content-length", str(len(reply.body)).encode()),
+        *((name.encode(), value.encode("latin-1")) for name, value in more.items()),
     ]
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     body = b"" if scope["method"] == "HEAD" else reply.body
@@ -314,10 +393,12 @@ class Replica:
         explaining = _handed_on(explain, checked.explain.seconds) if explain and checked.explain else None
         self._service = checked.service(replica, explaining)
         self._rpc = checked.rpc(self._service)
+        # Ray Serve starts its server when this object stands, with the protocol that uvicorn calls ``auto``.
+        cast("dict[str, Any]", uvicorn.config.HTTP_PROTOCOLS)["auto"] = protocol(self._service, checked)
 
     def __serve_build_asgi_app__(self) -> Http:
         """What answers HTTP; Ray Serve asks for it once this object stands."""
-        return Http(self._service, self._rpc)
+        return Http(self._service, self._rpc, bare=False)
 
     def check_health(self) -> None:
         """Ray Serve replaces the replica when this raises."""

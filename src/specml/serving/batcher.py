@@ -1,23 +1,24 @@
 """Rows of many requests in one call of the model.
 
-Work-conserving: an idle model runs at once what waits; rows that arrive meanwhile form the next
-batch, so batches grow with the load and nothing waits for a clock (unless ``max_wait`` is set).
-Counted in rows, first in first out; a request larger than a batch is split.
+Work-conserving: an idle model runs what has come in one turn of the event loop; rows that arrive while it runs form the
+next batch, so batches grow with the load and nothing waits for a clock (unless ``max_wait`` is set).
+Counted in rows, first in first out; a request larger than a batch is split. What is predicted to wait for longer than
+the objective is refused, and what has waited for too long is taken out.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from specml.serving.pace import Pace
 from specml.serving.refusal import Refused
 
 if TYPE_CHECKING:
@@ -27,44 +28,66 @@ if TYPE_CHECKING:
     from specml.serving.counters import Counters
     from specml.serving.request import Rows
 
-    Run = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
+    Outputs = dict[str, np.ndarray]
+    Run = Callable[[dict[str, np.ndarray]], Outputs]
+    Done = Callable[[Outputs | Refused], None]
 
 LOG = logging.getLogger("ray.serve")
 """Ray Serve's log: it goes to the replica's own file."""
 
-
-@dataclass(eq=False)
-class _Waiting:
-    rows: Rows
-    answer: asyncio.Future[dict[str, np.ndarray]]
-    taken: int = 0
-    """Rows that went into a batch."""
-    done: int = 0
-    """Rows that came out of one."""
-    parts: list[dict[str, np.ndarray]] = field(default_factory=list)
+INLINE = 0.0003
+"""Seconds that a batch may keep the event loop; to hand it to a thread and back takes a third of that."""
+QUEUE_MOST = 65_536
+"""Most rows that wait where the pace is to tell how many: their columns are memory."""
+FAIR = 0.5
+"""Share of the objective that one call of the model may take: the next batch has to wait for all of it."""
 
 
-@dataclass(frozen=True)
+class Waiting:
+    """A request's rows on their way through the model."""
+
+    __slots__ = ("done", "out", "over", "parts", "rows", "since", "taken", "until")
+
+    def __init__(self, rows: Rows, done: Done, since: float, until: float) -> None:
+        self.rows, self.done, self.since, self.until = rows, done, since, until
+        self.taken = 0
+        """Rows that went into a batch."""
+        self.out = 0
+        """Rows that came out of one."""
+        self.parts: list[Outputs] = []
+        self.over = False
+        """Whether it was answered, or nobody wants the answer any more."""
+
+
 class _Part:
     """Rows ``start`` to ``stop`` of a request, in one batch."""
 
-    of: _Waiting
-    start: int
-    stop: int
+    __slots__ = ("of", "start", "stop")
 
-    def columns(self) -> dict[str, np.ndarray]:
-        return {name: array[self.start : self.stop] for name, array in self.of.rows.columns.items()}
+    def __init__(self, of: Waiting, start: int, stop: int) -> None:
+        self.of, self.start, self.stop = of, start, stop
+
+    def block(self) -> np.ndarray:
+        block = self.of.rows.block
+        assert block is not None
+        return block if self.stop - self.start == self.of.rows.n else block[:, self.start : self.stop]
+
+    def column(self, name: str) -> np.ndarray:
+        return self.of.rows.columns[name][self.start : self.stop]
 
 
 class Batcher:
-    """Gathers rows and runs them, one batch at a time.
+    """Gathers rows and runs them, one batch at a time, on the event loop that offers them.
 
     Args:
-        run: the model: outputs [n, …] by name for columns [n] by name. Called in ``executor``.
-        executor: where it runs; the event loop goes on reading requests meanwhile.
+        run: the model: outputs [n, …] by name for columns [n] by name.
+        executor: where a batch runs that takes longer than ``INLINE``; the event loop goes on reading meanwhile.
+        pace: of ``run``; kept up to date.
+        inline: whether ``run`` may be called by the event loop, and not by ``executor`` alone.
         max_batch_size: most rows in one call.
         max_wait: seconds that an idle model waits for a full batch.
-        max_queue: most rows waiting; one request alone may be larger.
+        max_queue: most rows waiting, one request alone may be larger; None: what can be run within the objective.
+        slo: seconds, the objective: who would wait for longer is refused. None: nobody is for that.
     """
 
     def __init__(
@@ -73,103 +96,211 @@ class Batcher:
         executor: Executor,
         counters: Counters,
         *,
+        pace: Pace | None = None,
+        inline: bool = True,
         max_batch_size: int,
         max_wait: float = 0.0,
-        max_queue: int,
+        max_queue: int | None = None,
+        slo: float | None = None,
     ) -> None:
         self._run = run
         self._executor = executor
         self._counters = counters
+        self.pace = pace or Pace(fixed=1.0)
+        self._inline = inline
         self._max_batch_size = max_batch_size
         self._max_wait = max_wait
         self._max_queue = max_queue
-        self._queue: deque[_Waiting] = deque()
+        self._slo = math.inf if slo is None else slo
+        self._queue: deque[Waiting] = deque()
         self._waiting_rows = 0
-        self._seconds_per_row = 0.0
-        self._full = asyncio.Event()
-        self._work: asyncio.Task[None] | None = None
+        self._running: list[_Part] = []
+        self._ends = 0.0
+        """When the batch in the executor is predicted to end."""
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._flushing: asyncio.Handle | None = None
+        self._reaps = math.inf
+        self._reaping: asyncio.TimerHandle | None = None
 
     @property
     def waiting_rows(self) -> int:
         """Rows that no batch has taken yet."""
         return self._waiting_rows
 
-    async def submit(self, rows: Rows) -> dict[str, np.ndarray]:
-        """The model's outputs for ``rows``, in their order.
+    @property
+    def max_queue(self) -> int:
+        """Most rows that may wait now."""
+        if self._max_queue is not None:
+            return self._max_queue
+        return int(max(self._max_batch_size, min(self.pace.rows_within(self._slo), QUEUE_MOST)))
+
+    def predicted_wait(self) -> float:
+        """Seconds until a row that came now would be in a batch."""
+        seconds = 0.0
+        if self._waiting_rows:
+            seconds = self.pace.seconds(self._waiting_rows, math.ceil(self._waiting_rows / self._batch_rows()))
+        if self._running:
+            # Of a call that is overdue nothing is known but that: as much again is the best guess.
+            seconds += abs(self._ends - time.perf_counter())
+        return seconds
+
+    def refuse_late(self, rows: int = 1) -> None:
+        """Make sure that so many rows more would be answered in time.
 
         Raises:
-            Refused: 429 when the queue is full, 422 when the model can't be run on these rows.
+            Refused: 429, when they would wait for too long, or too many wait already.
         """
-        if self._waiting_rows and self._waiting_rows + rows.n > self._max_queue:
-            seconds = max(1, math.ceil(self._waiting_rows * self._seconds_per_row))
-            raise Refused(
-                429,
-                f"{self._waiting_rows} rows wait already; at most {self._max_queue} may. Try again in {seconds} s.",
-                headers={"retry-after": str(seconds)},
-            )
-        waiting = _Waiting(rows, asyncio.get_running_loop().create_future())
+        if not self._waiting_rows and not self._running:
+            return
+        wait = self.predicted_wait()
+        if wait > self._slo:
+            what = f"an answer would take some {wait:.3g} s, more than the {self._slo:g} s that this server promises."
+        elif self._waiting_rows and self._waiting_rows + rows > self.max_queue:
+            what = f"{self._waiting_rows} rows wait already; at most {self.max_queue} may."
+        else:
+            return
+        seconds = max(1, math.ceil(wait))
+        raise Refused(429, f"{what} Try again in {seconds} s.", headers={"retry-after": str(seconds)})
+
+    def offer(self, rows: Rows, done: Done, *, seconds: float = math.inf) -> Waiting:
+        """Run ``rows``; ``done`` is told the outputs in their order, or why there are none.
+
+        It is told within ``seconds``: 504 when the model has not come to them by then; 422 when it can't be run on
+        them.
+
+        Raises:
+            Refused: 429, see ``refuse_late``.
+        """
+        self.refuse_late(rows.n)
+        now = time.perf_counter()
+        waiting = Waiting(rows, done, now, now + seconds)
         self._queue.append(waiting)
         self._waiting_rows += rows.n
-        if self._waiting_rows >= self._max_batch_size:
-            self._full.set()
-        if self._work is None or self._work.done():
-            self._work = asyncio.create_task(self._run_all())
-        try:
-            return await waiting.answer
-        except asyncio.CancelledError:
-            self._forget(waiting)
-            raise
-
-    def _forget(self, waiting: _Waiting) -> None:
-        """Drop what no batch has taken of a request whose client has gone."""
-        if waiting in self._queue:
-            self._queue.remove(waiting)
-            self._waiting_rows -= waiting.rows.n - waiting.taken
-
-    async def _run_all(self) -> None:
         loop = asyncio.get_running_loop()
-        if self._max_wait and self._waiting_rows < self._max_batch_size:
-            self._full.clear()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._full.wait(), self._max_wait)
-        while self._queue:
-            batch = self._take()
-            began = time.perf_counter()
-            results: list[dict[str, np.ndarray] | Exception]
-            try:
-                results = await loop.run_in_executor(self._executor, self._outputs, batch)
-            except RuntimeError:  # the executor is shut down: the replica is going
-                results = [Refused(503, "the server is going down.")] * len(batch)
-            seconds = time.perf_counter() - began
-            size = sum(part.stop - part.start for part in batch)
-            self._seconds_per_row = 0.8 * self._seconds_per_row + 0.2 * seconds / size
-            self._counters.batch(size, len(batch), seconds)
-            for part, result in zip(batch, results, strict=True):
-                self._answer(part.of, part.stop - part.start, result)
+        if loop is not self._loop:
+            self._loop, self._flushing, self._reaping = loop, None, None
+        if not self._running:
+            self._schedule(loop)
+        if seconds != math.inf:
+            self._reap_at(loop, waiting.until)
+        return waiting
 
-    def _take(self) -> list[_Part]:
+    async def submit(self, rows: Rows, *, seconds: float = math.inf) -> Outputs:
+        """As ``offer``, to be waited for."""
+        answer: asyncio.Future[Outputs | Refused] = asyncio.get_running_loop().create_future()
+
+        def done(result: Outputs | Refused) -> None:
+            if not answer.done():
+                answer.set_result(result)
+
+        waiting = self.offer(rows, done, seconds=seconds)
+        try:
+            result = await answer
+        except asyncio.CancelledError:
+            self.forget(waiting)
+            raise
+        if isinstance(result, Refused):
+            raise result
+        return result
+
+    def forget(self, waiting: Waiting) -> None:
+        """Drop what no batch has taken of a request that nobody waits for any more; it is told nothing."""
+        if waiting.over:
+            return
+        waiting.over = True
+        if waiting.taken < waiting.rows.n:
+            self._waiting_rows -= waiting.rows.n - waiting.taken
+            self._queue.remove(waiting)
+
+    def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
+        """See to it that a batch is run: of all that is read in this turn, or what comes within ``max_wait``."""
+        full = self._waiting_rows >= self._max_batch_size
+        if self._flushing is not None:
+            if not full or not self._max_wait or not isinstance(self._flushing, asyncio.TimerHandle):
+                return
+            self._flushing.cancel()
+        if self._max_wait and not full:
+            self._flushing = loop.call_later(self._max_wait, self._flush)
+        else:
+            self._flushing = loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        """Run a batch, here or in the executor, and the next one after it."""
+        self._flushing = None
+        if self._running:
+            return
+        batch, rows = self._take()
+        if not batch:
+            return
+        loop = self._loop
+        assert loop is not None
+        began = time.perf_counter()
+        for part in batch:
+            if part.start == 0:
+                self._counters.waited(began - part.of.since)
+        predicted = self.pace.seconds(rows)
+        if self._inline and predicted < INLINE:
+            self._finish(batch, rows, self._outputs(batch), time.perf_counter() - began)
+            return
+        self._running, self._ends = batch, began + predicted
+        try:
+            running = loop.run_in_executor(self._executor, self._outputs, batch)
+        except RuntimeError:  # the executor is shut down: the replica is going
+            self._finish(batch, rows, [Refused(503, "the server is going down.")] * len(batch), 0.0)
+            return
+        running.add_done_callback(partial(self._ran, batch, rows, began))
+
+    def _ran(
+        self, batch: list[_Part], rows: int, began: float, running: asyncio.Future[list[Outputs | Exception]]
+    ) -> None:
+        if running.cancelled():
+            results: list[Outputs | Exception] = [Refused(503, "the server is going down.")] * len(batch)
+        else:
+            results = running.result()
+        self._finish(batch, rows, results, time.perf_counter() - began)
+
+    def _finish(self, batch: list[_Part], rows: int, results: list[Outputs | Exception], seconds: float) -> None:
+        self._running = []
+        if seconds:
+            self.pace.seen(rows, seconds)
+            self._counters.batch(rows, len(batch), seconds)
+        if self._queue and self._loop is not None:  # before the answers: they may be long
+            self._flushing = self._loop.call_soon(self._flush)
+        for part, result in zip(batch, results, strict=True):
+            self._answer(part, result)
+
+    def _batch_rows(self) -> int:
+        """Most rows of the next batch: no call takes more than its share of the objective."""
+        return int(max(1, min(self._max_batch_size, self.pace.rows_within(FAIR * self._slo))))
+
+    def _take(self) -> tuple[list[_Part], int]:
+        """The next batch, and its rows."""
         batch: list[_Part] = []
-        room = self._max_batch_size
-        while self._queue and room:
-            first = self._queue[0]
-            size = min(room, first.rows.n - first.taken)
-            batch.append(_Part(first, first.taken, first.taken + size))
-            first.taken += size
-            room -= size
-            self._waiting_rows -= size
-            if first.taken == first.rows.n:
-                self._queue.popleft()
-        return batch
+        most = room = self._batch_rows()
+        queue = self._queue
+        while queue and room:
+            first = queue[0]
+            start, n = first.taken, first.rows.n
+            stop = min(n, start + room)
+            batch.append(_Part(first, start, stop))
+            first.taken = stop
+            room -= stop - start
+            if stop == n:
+                queue.popleft()
+        self._waiting_rows -= most - room
+        return batch, most - room
 
-    def _outputs(self, batch: list[_Part]) -> list[dict[str, np.ndarray] | Exception]:
+    def _outputs(self, batch: list[_Part]) -> list[Outputs | Exception]:
         """What each part gets. Where the batch fails, each part is run by itself: one bad request fails alone."""
         try:
-            outputs = self._run(_stacked([part.columns() for part in batch]))
+            outputs = self._run(_columns(batch))
         except Exception as error:
             if len(batch) == 1:
                 return [error]
             return [result for part in batch for result in self._outputs([part])]
-        results: list[dict[str, np.ndarray] | Exception] = []
+        if len(batch) == 1:
+            return [outputs]
+        results: list[Outputs | Exception] = []
         start = 0
         for part in batch:
             stop = start + part.stop - part.start
@@ -177,21 +308,61 @@ class Batcher:
             start = stop
         return results
 
-    def _answer(self, waiting: _Waiting, rows: int, result: dict[str, np.ndarray] | Exception) -> None:
-        if waiting.answer.done():
+    def _answer(self, part: _Part, result: Outputs | Exception) -> None:
+        waiting = part.of
+        if waiting.over:
             return
         if isinstance(result, Exception):
             self._counters.failures += 1
-            self._forget(waiting)
             if not isinstance(result, Refused):
                 LOG.error("The model failed on a request of %s rows.", waiting.rows.n, exc_info=result)
                 result = Refused(422, "the model can't be run on these rows.")
-            waiting.answer.set_exception(result)
+            self.forget(waiting)
+            waiting.done(result)
             return
-        waiting.parts.append(result)
-        waiting.done += rows
-        if waiting.done == waiting.rows.n:
-            waiting.answer.set_result(_stacked(waiting.parts))
+        waiting.out += part.stop - part.start
+        if waiting.out < waiting.rows.n:
+            waiting.parts.append(result)
+            return
+        waiting.over = True
+        waiting.done(_stacked([*waiting.parts, result]) if waiting.parts else result)
+
+    # One timer, set only while something waits, sees to what has waited for too long.
+
+    def _reap_at(self, loop: asyncio.AbstractEventLoop, when: float) -> None:
+        if self._reaping is not None:
+            if self._reaps <= when:
+                return
+            self._reaping.cancel()
+        self._reaps = when
+        self._reaping = loop.call_later(when - time.perf_counter(), self._reap)
+
+    def _reap(self) -> None:
+        self._reaping = None
+        now = time.perf_counter()
+        waiting = {id(part.of): part.of for part in self._running} | {id(one): one for one in self._queue}
+        for one in waiting.values():
+            if one.until <= now and not one.over:
+                self._counters.expired += 1
+                self.forget(one)
+                one.done(Refused(504, f"the model has not answered within {one.until - one.since:.2g} s."))
+        left = [one.until for one in waiting.values() if not one.over]
+        if left and self._loop is not None:
+            self._reap_at(self._loop, min(left))
+
+
+def _columns(batch: list[_Part]) -> dict[str, np.ndarray]:
+    """The columns of a batch: one array of each, blocks in one piece."""
+    rows = batch[0].of.rows
+    if len(batch) == 1 and batch[0].stop - batch[0].start == rows.n:
+        return rows.columns
+    blocked = rows.blocked
+    columns: dict[str, np.ndarray] = {}
+    if blocked and all(part.of.rows.blocked == blocked for part in batch):
+        columns.update(zip(blocked, np.concatenate([part.block() for part in batch], axis=1), strict=True))
+    for name in rows.columns.keys() - columns.keys():
+        columns[name] = np.concatenate([part.column(name) for part in batch])
+    return columns
 
 
 def _stacked(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16384, 65536)
+STAGES = (1e-05, 2.5e-05, 5e-05, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0, 5.0)
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
@@ -50,9 +51,17 @@ class Counters:
         """Requests on which the model could not be run."""
         self.shared = 0
         """Batches with rows of more than one request."""
+        self.expired = 0
+        """Requests that waited for too long."""
+        self.gone = 0
+        """Requests whose clients went away before their answers."""
         self.latency = Histogram(SECONDS)
+        self.parse_seconds = Histogram(STAGES)
+        self.wait_seconds = Histogram(STAGES)
+        self.write_seconds = Histogram(STAGES)
         self.batch_rows = Histogram(SIZES)
-        self.batch_seconds = Histogram(SECONDS)
+        self.batch_seconds = Histogram(STAGES)
+        self.waited = self.wait_seconds.add
 
     def request(self, route: str, status: int, seconds: float, rows: int) -> None:
         """Count one answer."""
@@ -74,6 +83,7 @@ class Counters:
         bundle: str,
         provider: str,
         waiting_rows: int,
+        ongoing: int = 0,
         captured: tuple[int, int] | None = None,
     ) -> str:
         """All of it in the text format of Prometheus, labelled with the replica.
@@ -97,8 +107,11 @@ class Counters:
         singles = [
             ("rows_total", "counter", "Rows answered.", self.rows),
             ("model_failures_total", "counter", "Requests on which the model could not be run.", self.failures),
+            ("expired_requests_total", "counter", "Requests that waited for too long.", self.expired),
+            ("gone_clients_total", "counter", "Requests whose clients went away before their answers.", self.gone),
             ("shared_batches_total", "counter", "Batches with rows of more than one request.", self.shared),
             ("waiting_rows", "gauge", "Rows that wait for a batch.", waiting_rows),
+            ("ongoing_requests", "gauge", "Requests for the model that are not answered yet.", ongoing),
         ]
         if captured is not None:
             written, dropped = captured
@@ -113,7 +126,10 @@ class Counters:
                 f"specml_{name}{{{own}}} {value}",
             ]
         histograms = [
-            ("request_seconds", "From the request's head to its answer.", self.latency),
+            ("request_seconds", "From the request's body to its answer.", self.latency),
+            ("parse_seconds", "Reading the rows of a body.", self.parse_seconds),
+            ("wait_seconds", "From there to the request's first batch.", self.wait_seconds),
+            ("write_seconds", "Making an answer of the model's outputs.", self.write_seconds),
             ("batch_rows", "Rows in one call of the model.", self.batch_rows),
             ("batch_seconds", "Duration of one call of the model.", self.batch_seconds),
         ]

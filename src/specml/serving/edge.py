@@ -20,7 +20,7 @@ import uvicorn
 
 from specml.errors import DeployFailed, SpecmlError
 from specml.serving.announce import example_row
-from specml.serving.app import Args, Http
+from specml.serving.app import Args, config, run
 from specml.serving.refusal import Refused
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 IDLE = 75
 """Seconds that a connection may be idle."""
+BACKLOG = 1024
+"""Connections that wait to be taken."""
 SHORTEST_TOKEN = 16
 """Characters, where others than this machine may try tokens."""
 CLOSE, NEAR_NOTHING = 1e-4, 1e-6
@@ -53,7 +55,7 @@ def main(folder: Path, arguments: list[str]) -> int:
             _self_test(args, json.loads((folder / "known.json").read_bytes()))
         else:
             _refuse_open(asked.host, args)
-            asyncio.run(_serve(args, asked.host, asked.port))
+            run(_serve(args, asked.host, asked.port))
     except SpecmlError as error:
         sys.stderr.write(f"{error}\n")
         return error.status
@@ -91,12 +93,11 @@ async def _serve(args: Args, host: str, port: int) -> None:
             listening.bind((host, port))
         except OSError as error:
             raise DeployFailed(f"{host}:{port} can't be listened at: {error.strerror}.", where="--port") from None
-        listening.listen(128)
+        listening.listen(BACKLOG)
         at = f"[{host}]" if family == socket.AF_INET6 else host
         sys.stdout.write(f"Answering at http://{at}:{listening.getsockname()[1]}\n")
         sys.stdout.flush()
-        config = uvicorn.Config(Http(service), log_level="warning", access_log=False, timeout_keep_alive=IDLE)
-        await uvicorn.Server(config).serve([listening])
+        await uvicorn.Server(config(service, args, idle=IDLE, log_level="warning")).serve([listening])
 
 
 def _self_test(args: Args, known: list[dict[str, Any]]) -> None:

@@ -75,7 +75,7 @@ def requested(body: dict[str, Any], binary: memoryview, contract: Contract, max_
     if identity is not None and not isinstance(identity, str):
         raise Refused(400, "id is no string.")
     rows = _columns(body.get("inputs"), binary, contract, max_rows)
-    return Infer(rows, identity, _wanted(body, contract))
+    return Infer(rows, identity, wanted(body, contract))
 
 
 def write_infer(
@@ -151,6 +151,17 @@ def datatype(array: np.ndarray) -> str:
     return (
         "BYTES" if array.dtype == object else {"float32": "FP32", "float64": "FP64", "int64": "INT64"}[array.dtype.name]
     )
+
+
+def column_of(tensor: dict[str, Any], column: Column, n: int) -> np.ndarray:
+    """The values of one tensor of ``n`` rows, in JSON.
+
+    Raises:
+        Refused: 400.
+    """
+    if _rows(tensor, column.name) != n:
+        raise Refused(400, f"the input {column.name!r} has not {n} rows, as others have.")
+    return _tensor(tensor, column, n, memoryview(b""))[0]
 
 
 def _columns(tensors: Any, binary: memoryview, contract: Contract, max_rows: int) -> Rows:
@@ -328,7 +339,12 @@ def _all_missing(column: Column, n: int) -> np.ndarray:
     return np.full(n, np.nan)
 
 
-def _wanted(body: dict[str, Any], contract: Contract) -> tuple[tuple[str, bool], ...]:
+def wanted(body: dict[str, Any], contract: Contract) -> tuple[tuple[str, bool], ...]:
+    """The outputs that a body asks for, each with whether its data goes in the binary part; unless told, all.
+
+    Raises:
+        Refused: 400.
+    """
     known = list(contract.outputs())
     parameters = body.get("parameters") or {}
     if not isinstance(parameters, dict):

@@ -27,6 +27,9 @@ class Rows:
 
     n: int
     columns: dict[str, np.ndarray]
+    block: np.ndarray | None = None
+    """[k, n]: where they were read together, the columns ``blocked``; ``columns`` holds its rows."""
+    blocked: tuple[str, ...] = ()
 
 
 def read_object(raw: bytes, most: int) -> dict[str, Any]:
@@ -36,7 +39,7 @@ def read_object(raw: bytes, most: int) -> dict[str, Any]:
         Refused: 400; it is no JSON object, or says one key twice. 413; it holds too many values.
     """
     # Millions of empty arrays fit into an allowed body; to parse them would stop the replica for seconds.
-    if sum(map(raw.count, (b",", b"[", b"{"))) > most and _values(raw) > most:
+    if len(raw) > most and sum(map(raw.count, (b",", b"[", b"{"))) > most and _values(raw) > most:
         raise Refused(413, f"the body holds more than {most} values. Send the rows in parts.")
     value, wrong = None, ""
     try:
@@ -47,14 +50,20 @@ def read_object(raw: bytes, most: int) -> dict[str, Any]:
         raise Refused(400, f"the body is no valid JSON: {wrong}.")
     if not isinstance(value, dict):
         raise Refused(400, f"the body is a JSON {json_type(value)}, not an object.")
-    # orjson keeps the last of two equal keys. Every key has a colon: as many colons as keys means that
-    # none was lost; colons inside texts only lead to the slower, exact check.
     try:
-        if raw.count(b":") != _keys(value):
+        if not keys_stand_once(raw, keys(value)):
             _refuse_duplicates(raw)
     except RecursionError:
         raise Refused(400, "the body is nested too deep.") from None
     return value
+
+
+def keys_stand_once(raw: bytes, kept: int) -> bool:
+    """Whether no key was lost where ``kept`` are left of the valid JSON ``raw``: of two equal ones, the last is kept.
+
+    Every key has a colon; a text may hold more.
+    """
+    return raw.count(b":") == kept or _outside(raw, b":") == kept
 
 
 def most_values(contract: Contract, max_rows: int) -> int:
@@ -130,7 +139,7 @@ def named(rows: list[Any], contract: Contract, shared: Any = None, *, ignore_unk
     for column in contract.inputs:
         name = column.name
         try:
-            columns[name] = _READ[column.kind](column, [row.get(name) for row in rows])
+            columns[name] = READ[column.kind](column, [row.get(name) for row in rows])
         except _Unfit as unfit:
             by_steps = contract.history is not None and contract.history.steps is not None
             raise Refused(422, f"{_at(column, unfit.row, sent, by_steps=by_steps)} {unfit.what}") from None
@@ -226,7 +235,7 @@ def text_array(values: list[str | None]) -> np.ndarray:
     return array
 
 
-_READ: dict[str, Callable[[Column, list[Any]], np.ndarray]] = {
+READ: dict[str, Callable[[Column, list[Any]], np.ndarray]] = {
     "numeric": _numbers,
     "boolean": _booleans,
     "categorical": _categories,
@@ -260,17 +269,22 @@ def _wrong(values: list[Any], allowed: tuple[type, ...], wanted: str) -> _Unfit:
 
 def _values(raw: bytes) -> int:
     """At least as many as the values, arrays and objects in JSON: commas and brackets outside its texts."""
+    return _outside(raw, b",[{")
+
+
+def _outside(raw: bytes, signs: bytes) -> int:
+    """How many of some signs stand outside the texts of JSON."""
     plain = np.frombuffer(raw.replace(b"\\\\", b"").replace(b'\\"', b""), dtype=np.uint8)
     outside = np.bitwise_xor.accumulate((plain == ord('"')).view(np.uint8)) == 0
-    return sum(int(np.count_nonzero(outside & (plain == sign))) for sign in b",[{")
+    return sum(int(np.count_nonzero(outside & (plain == sign))) for sign in signs)
 
 
-def _keys(value: Any) -> int:
+def keys(value: Any) -> int:
     """How many keys the objects in a JSON value have."""
     if isinstance(value, dict):
-        return len(value) + sum(_keys(part) for part in value.values() if isinstance(part, (dict, list)))
+        return len(value) + sum(keys(part) for part in value.values() if isinstance(part, (dict, list)))
     if isinstance(value, list):
-        return sum(_keys(part) for part in value if isinstance(part, (dict, list)))
+        return sum(keys(part) for part in value if isinstance(part, (dict, list)))
     return 0
 
 

@@ -1,7 +1,8 @@
 """What the server answers, without any HTTP library: a request's parts in, status and body out.
 
 Whatever carries HTTP calls ``admit`` with a request's head, reads the body within ``Route.most`` bytes,
-and calls ``answer``. Everything else is here and below.
+and calls ``answer``, or ``begin`` for what only the model answers: the same without a task to wait in. Everything else
+is here and below.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
@@ -26,17 +27,19 @@ from specml.serving.batcher import Batcher
 from specml.serving.capture import Capture, request_id
 from specml.serving.counters import Counters
 from specml.serving.feedback import Inbox, read_labels
+from specml.serving.lean import Reader
 from specml.serving.openapi import openapi
+from specml.serving.pace import Pace
 from specml.serving.refusal import Refused, without_detail
 from specml.serving.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    import numpy as np
-
     from specml.bundle import Bundle, Contract
-    from specml.serving.device import Asked, Costs
+    from specml.serving.batcher import Outputs, Waiting
+    from specml.serving.device import Asked as Device
+    from specml.serving.device import Costs
     from specml.serving.request import Rows
 
     Explaining = Callable[[bytes, str], Awaitable["Reply"]]
@@ -46,8 +49,6 @@ if TYPE_CHECKING:
     """What a body with its headers asks for."""
     WriteInfer = Callable[..., tuple[bytes, dict[str, str]]]
     """Body and headers of an answer, of what ``infer.write_infer`` takes."""
-
-T = TypeVar("T")
 
 LOG = logging.getLogger("ray.serve")
 
@@ -63,6 +64,8 @@ TYPES = {
     "/v2/models/{model}/infer": (tabular.JSON, "application/octet-stream", ""),
 }
 """Content types of a route's bodies; of others JSON."""
+TIMEOUT = "x-request-timeout-seconds"
+"""The header in which a caller may say that it waits for less than ``serving.timeout``; Ray Serve's name for it."""
 
 MOST_TO_EXPLAIN = 1_048_576
 """Bytes of a body that asks for explanations: it goes to another process."""
@@ -71,7 +74,7 @@ LARGE = 262_144
 """Bytes from which a body is read beside the event loop; smaller ones take a millisecond or two."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Reply:
     """An answer to a request."""
 
@@ -81,21 +84,50 @@ class Reply:
     rows: int = 0
 
 
+class Asked(NamedTuple):
+    """A request for the model that was read."""
+
+    rows: Rows
+    identity: str
+    """What the request is called."""
+    write: Callable[[Outputs], tuple[bytes, dict[str, str]]]
+    """Body and headers of the answer; may raise ``Refused``."""
+
+
 class Route(NamedTuple):
-    """What answers a path."""
+    """What answers a path: the model, between ``read`` and what that says, or ``answer`` by itself."""
 
     name: str
     """The path with its variable parts named: a label in the metrics."""
     method: str
-    answer: Callable[[bytes, Mapping[str, str]], Awaitable[Reply]]
-    most: int
+    most: int = 0
     """Largest body in bytes."""
+    read: Callable[[bytes, Mapping[str, str]], Asked] | None = None
+    answer: Callable[[bytes, Mapping[str, str]], Awaitable[Reply]] | None = None
+
+
+class Going:
+    """A request for the model on its way."""
+
+    __slots__ = ("asked", "began", "done", "headers", "over", "route", "seconds", "waiting")
+
+    def __init__(self, route: Route, headers: Mapping[str, str], seconds: float, done: Callable[[Reply], None]) -> None:
+        self.route, self.headers, self.done = route, headers, done
+        self.seconds = seconds
+        """After which nobody waits for it any more."""
+        self.began = time.perf_counter()
+        self.asked: Asked | None = None
+        self.waiting: Waiting | None = None
+        self.over = False
+        """Whether it was answered, or its client is gone."""
 
 
 class Service:
     """One replica's model behind its routes.
 
     Args:
+        max_batch_size, max_wait, max_queue, slo: see ``Batcher``.
+        timeout: seconds after which a request that the model has not come to is refused.
         gpu, device, buckets, costs: see ``Session``.
         access: who may ask, and how often; everybody as often as they like without it.
         ignore_unknown: whether unknown columns of rows are left unread rather than refused.
@@ -113,12 +145,14 @@ class Service:
         *,
         max_batch_size: int,
         max_wait: float,
-        max_queue: int,
+        max_queue: int | None = None,
+        slo: float | None = None,
+        timeout: float = 30.0,
         max_rows: int,
         max_body: int,
         buckets: tuple[int, ...] | None = None,
         gpu: bool = False,
-        device: Asked = "auto",
+        device: Device = "auto",
         costs: Costs | None = None,
         access: Access | None = None,
         ignore_unknown: bool = False,
@@ -139,6 +173,7 @@ class Service:
         self._access = access or Access()
         self._ignore_unknown = ignore_unknown
         self._error_detail = error_detail
+        self.timeout = timeout
         self._revision = revision
         self._replica = replica
         self.capture = capture
@@ -150,26 +185,43 @@ class Service:
             bundle, gpu=gpu, device=device, max_batch_size=max_batch_size, buckets=buckets, costs=costs
         )
         self.session.warm_up((1, max_batch_size))
+        pace = Pace.timed(self.session.call(max_batch_size), max_batch_size)
         self.counters = Counters()
         self._seen = {
             column.name: {*column.categories, MISSING}
             for column in bundle.contract.inputs
             if 0 < len(column.categories) < CATEGORIES_KEPT  # a longer list is cut
         }
+        self._reads = Reader(bundle.contract, max_rows, ignore_unknown=ignore_unknown)
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="reader")
         self._batcher = Batcher(
             self._run,
             self.session.executor,
             self.counters,
+            pace=pace,
+            inline=self.session.anywhere,
             max_batch_size=max_batch_size,
             max_wait=max_wait,
             max_queue=max_queue,
+            slo=slo,
         )
+        self.ongoing = 0
+        """Requests for the model that are not answered yet."""
+        self.fast = False
+        """Whether connections speak the protocol of ``serving.hot``; that says so."""
         self.draining = False
         self.broken = False
         """Whether the session fails on what it has answered before: Ray Serve replaces the replica."""
         self._routes = self._table()
-        LOG.info("Serving %s on %s: %s.", bundle.digest, self.session.provider, self.session.why)
+        LOG.info(
+            "Serving %s on %s: %s. A call takes %.3g s, and %.3g s for each row.",
+            *(bundle.digest, self.session.provider, self.session.why, pace.fixed, pace.per_row),
+        )
+
+    @property
+    def model_paths(self) -> tuple[str, ...]:
+        """The paths that the model answers."""
+        return tuple(path for path, route in self._routes.items() if route.read is not None)
 
     @property
     def contract(self) -> Contract:
@@ -225,7 +277,8 @@ class Service:
             raise Refused(405, f"{method[:20]} is not answered here; {allowed} is.", headers={"allow": allowed})
         self._access.use(route.name, method, headers)
         if self.draining and route.name != "/v2/health/live":
-            raise Refused(503, "this replica is going down; try again.", headers={"retry-after": "1"})
+            going = {"retry-after": "1", "connection": "close"}
+            raise Refused(503, "this replica is going down; try again.", headers=going)
         if route.method == "POST":
             self._check_body(route, headers)
         return route
@@ -243,60 +296,152 @@ class Service:
 
     def inferring(self, name: str, read: ReadInfer, write: WriteInfer) -> Route:
         """A route that answers tensors in another form: ``read`` and ``write`` as those of ``infer``."""
-        return Route(name, "POST", partial(self._inferred, read, write), self._max_body)
+        return Route(name, "POST", self._max_body, partial(self._inferred, read, write))
 
     async def answer(self, route: Route, body: bytes, headers: Mapping[str, str]) -> Reply:
         """The answer to an admitted request; never raises for what a client sent."""
-        began = time.perf_counter()
+        if route.answer is not None:
+            return await self._by_itself(route, route.answer(body, headers))
+        answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        going = self.begin(route, body, headers, partial(_tell, answer))
         try:
-            reply = await route.answer(body, headers)
-        except Refused as refusal:
-            reply = self._told(refusal)
-        except Exception:
-            LOG.exception("A request to %s could not be answered.", route.name)
-            reply = refused(Refused(500, "the server failed; its log says why."))
-        self.counters.request(route.name, reply.status, time.perf_counter() - began, reply.rows)
-        return reply
+            return await answer
+        except asyncio.CancelledError:
+            self.leave(going)
+            raise
+
+    def begin(self, route: Route, body: bytes, headers: Mapping[str, str], done: Callable[[Reply], None]) -> Going:
+        """Answer an admitted request for the model: ``done`` is told the reply, once, perhaps before this returns.
+
+        Never raises for what a client sent; ``leave`` says that the client is gone.
+        """
+        going = Going(route, headers, _shorter(self.timeout, headers.get(TIMEOUT)), done)
+        self.ongoing += 1
+        assert route.read is not None
+        try:
+            self._batcher.refuse_late()
+            if len(body) >= LARGE or self._contract.image is not None:
+                self._read_aside(going, body, headers)
+            else:
+                self._offer(going, route.read(body, headers))
+        except Exception as error:
+            self._end(going, error)
+        return going
+
+    def leave(self, going: Going) -> None:
+        """The client is gone: the model need not come to what no batch has taken."""
+        if not going.over:
+            going.over = True
+            self.ongoing -= 1
+            self.counters.gone += 1
+            if going.waiting is not None:
+                self._batcher.forget(going.waiting)
 
     def refuse(self, refusal: Refused) -> Reply:
         """The answer to a request that was not admitted."""
         self.counters.request("refused", refusal.http, 0.0, 0)
         return self._told(refusal)
 
+    def _failed(self, route: Route, error: BaseException) -> Reply:
+        if isinstance(error, Refused):
+            return self._told(error)
+        LOG.error("A request to %s could not be answered.", route.name, exc_info=error)
+        return refused(Refused(500, "the server failed; its log says why."))
+
     def _told(self, refusal: Refused) -> Reply:
         return refused(refusal if self._error_detail else without_detail(refusal))
 
+    # What becomes of a request for the model
+
+    def _read_aside(self, going: Going, body: bytes, headers: Mapping[str, str]) -> None:
+        """Read a large body, or images, while other requests go on."""
+        assert going.route.read is not None
+        loop = asyncio.get_running_loop()
+        try:
+            reading = loop.run_in_executor(self._reader, going.route.read, body, headers)
+        except RuntimeError:  # the executor is shut down: the replica is going
+            raise Refused(503, "the server is going down.") from None
+        reading.add_done_callback(partial(self._was_read, going))
+
+    def _was_read(self, going: Going, reading: asyncio.Future[Asked]) -> None:
+        if reading.cancelled():
+            self._end(going, Refused(503, "the server is going down."))
+        elif (wrong := reading.exception()) is not None:  # raised here, it would be in a ring with the body
+            self._end(going, wrong)
+        else:
+            try:
+                self._offer(going, reading.result())
+            except Refused as refusal:
+                self._end(going, refusal)
+
+    def _offer(self, going: Going, asked: Asked) -> None:
+        if going.over:
+            return
+        spent = time.perf_counter() - going.began
+        self.counters.parse_seconds.add(spent)
+        going.asked = asked
+        self._access.rows(going.headers, asked.rows.n)
+        going.waiting = self._batcher.offer(asked.rows, partial(self._end, going), seconds=going.seconds - spent)
+
+    def _end(self, going: Going, result: Outputs | BaseException) -> None:
+        """Answer: with the model's outputs, or with what went wrong."""
+        if going.over:
+            return
+        going.over = True
+        self.ongoing -= 1
+        began = time.perf_counter()
+        try:
+            if isinstance(result, BaseException):
+                reply = self._failed(going.route, result)
+            else:
+                reply = self._written(going, result)
+        except Exception as error:
+            reply = self._failed(going.route, error)
+        now = time.perf_counter()
+        self.counters.write_seconds.add(now - began)
+        self.counters.request(going.route.name, reply.status, now - going.began, reply.rows)
+        going.done(reply)
+
+    def _written(self, going: Going, outputs: Outputs) -> Reply:
+        asked = going.asked
+        assert asked is not None
+        body, headers = asked.write(outputs)
+        self._count_unseen(asked.rows)
+        if self.capture is not None:
+            self.capture.offer(asked.identity, asked.rows, outputs)
+        return Reply(200, body, headers, asked.rows.n)
+
+    def _count_unseen(self, rows: Rows) -> None:
+        """What no training row had is counted."""
+        for name, seen in self._seen.items():
+            if unseen := rows.n - sum(map(seen.__contains__, rows.columns[name])):
+                self.counters.unseen[name] += unseen
+
+    async def _by_itself(self, route: Route, answer: Awaitable[Reply]) -> Reply:
+        began = time.perf_counter()
+        try:
+            reply = await answer
+        except Exception as error:
+            reply = self._failed(route, error)
+        self.counters.request(route.name, reply.status, time.perf_counter() - began, reply.rows)
+        return reply
+
     # The routes
 
-    async def _predict(self, body: bytes, headers: Mapping[str, str]) -> Reply:
-        rows = await self._read(body, self._read_rows(body, headers))
-        self._access.rows(headers, rows.n)
-        outputs = await self._submit(rows)
-        identity = request_id(headers.get(REQUEST_ID))
-        answer, told = self._write_rows(outputs, identity, headers)
-        if self.capture is not None:
-            self.capture.offer(identity, rows, outputs)
-        return Reply(200, answer, told, rows=rows.n)
+    def _predict(self, body: bytes, headers: Mapping[str, str]) -> Asked:
+        kind, identity = media_type(headers), request_id(headers.get(REQUEST_ID))
+        if kind == tabular.JSON:
+            rows = self._reads.rows(body)
+        else:
+            ignoring = {"ignore_unknown": self._ignore_unknown}
+            rows = tabular.read(body, kind, self._contract, self._max_rows, **ignoring)
+        return Asked(rows, identity, partial(self._write_rows, identity, headers.get("accept")))
 
-    async def _inferred(self, read: ReadInfer, write: WriteInfer, body: bytes, headers: Mapping[str, str]) -> Reply:
-        request = await self._read(body, partial(read, body, headers))
-        self._access.rows(headers, request.rows.n)
-        outputs = await self._submit(request.rows)
+    def _inferred(self, read: ReadInfer, write: WriteInfer, body: bytes, headers: Mapping[str, str]) -> Asked:
+        request = read(body, headers)
         identity = request_id(request.id, headers.get(REQUEST_ID))
-        raw, told = write(
-            request,
-            outputs,
-            model=self._contract.name,
-            version=self._version,
-            identity=identity,
-            notice=self._notice,
-        )
-        if self.capture is not None:
-            self.capture.offer(identity, request.rows, outputs)
-        return Reply(200, raw, told, rows=request.rows.n)
-
-    def _read_infer(self, body: bytes, headers: Mapping[str, str]) -> infer.Infer:
-        return infer.read_infer(body, headers.get(infer.HEADER_LENGTH), self._contract, self._max_rows)
+        told = {"model": self._contract.name, "version": self._version, "identity": identity, "notice": self._notice}
+        return Asked(request.rows, identity, partial(write, request, **told))
 
     async def _page(self, body: bytes, headers: Mapping[str, str]) -> Reply:
         return Reply(200, page.PAGE, page.HEADERS)
@@ -311,39 +456,15 @@ class Service:
         assert self._explaining is not None
         return await self._explaining(body, request_id(headers.get(REQUEST_ID)))
 
-    def _read_rows(self, body: bytes, headers: Mapping[str, str]) -> Callable[[], Rows]:
-        ignoring = {"ignore_unknown": self._ignore_unknown}
-        return partial(tabular.read, body, media_type(headers), self._contract, self._max_rows, **ignoring)
-
-    def _write_rows(
-        self, outputs: dict[str, np.ndarray], identity: str, headers: Mapping[str, str]
-    ) -> tuple[bytes, dict[str, str]]:
-        kind = tabular.answered_as(headers.get("accept"))
+    def _write_rows(self, identity: str, accept: str | None, outputs: Outputs) -> tuple[bytes, dict[str, str]]:
+        kind = tabular.answered_as(accept)
         if kind == tabular.JSON:
             return predict_body(outputs, self._contract, self._bundle.digest, identity, self._notice), JSON
         columns = tabular.columns_of(outputs, self._contract, identity, self._notice)
         return tabular.write(kind, columns), {"content-type": kind, BUNDLE: self._bundle.digest}
 
-    async def _submit(self, rows: Rows) -> dict[str, np.ndarray]:
-        """The graph's outputs; what no training row had is counted."""
-        outputs = await self._batcher.submit(rows)
-        for name, seen in self._seen.items():
-            if unseen := rows.n - sum(map(seen.__contains__, rows.columns[name])):
-                self.counters.unseen[name] += unseen
-        return outputs
-
-    async def _read(self, body: bytes, read: Callable[[], T]) -> T:
-        """What ``read`` makes of the body; other requests go on while it reads a large one, or images."""
-        if len(body) < LARGE and self._contract.image is None:
-            return read()
-        try:
-            reading = asyncio.get_running_loop().run_in_executor(self._reader, read)
-        except RuntimeError:  # the executor is shut down: the replica is going
-            raise Refused(503, "the server is going down.") from None
-        try:
-            return await reading
-        finally:
-            del reading  # with what it raised it is a ring, which would hold the body until garbage is collected
+    async def _health(self, body: bytes, headers: Mapping[str, str]) -> Reply:
+        return Reply(200, orjson.dumps({**self._healthy, "fast_path": self.fast}))
 
     async def _metrics(self, body: bytes, headers: Mapping[str, str]) -> Reply:
         told = self.counters.text(
@@ -352,6 +473,7 @@ class Service:
             bundle=self._bundle.digest,
             provider=self.session.provider,
             waiting_rows=self._batcher.waiting_rows,
+            ongoing=self.ongoing,
             captured=(self.capture.rows, self.capture.dropped) if self.capture is not None else None,
         )
         told += self._access.metrics(f'model="{self._contract.name}",replica="{self._replica}"')
@@ -367,7 +489,7 @@ class Service:
             "device": self.session.provider,
             "device_reason": self.session.why,
         }
-        health = {
+        self._healthy = {
             "ready": True,
             "model": name,
             "bundle": self._bundle.digest,
@@ -394,10 +516,10 @@ class Service:
         )
         routes = {
             "/": self._fixed("/", index),
-            "/healthz": self._fixed("/healthz", health),
+            "/healthz": Route("/healthz", "GET", answer=self._health),
             "/openapi.json": self._fixed("/openapi.json", document),
-            "/metrics": Route("/metrics", "GET", self._metrics, 0),
-            "/predict": Route("/predict", "POST", self._predict, self._max_body),
+            "/metrics": Route("/metrics", "GET", answer=self._metrics),
+            "/predict": Route("/predict", "POST", self._max_body, self._predict),
             "/v2": self._fixed("/v2", server),
             "/v2/": self._fixed("/v2", server),  # the protocol's own OpenAPI file writes it so
             "/v2/health/live": self._fixed("/v2/health/live", {"live": True}),
@@ -408,12 +530,12 @@ class Service:
             routes["/feedback"] = Route("/feedback", "POST", answer=self._feedback, most=self._max_body)
         if self._explaining is not None:
             most = min(self._max_body, MOST_TO_EXPLAIN)
-            routes["/explain"] = Route("/explain", "POST", self._explain, most)
+            routes["/explain"] = Route("/explain", "POST", most, answer=self._explain)
         described = infer.metadata(self._contract, self._version)
         for model in (f"/v2/models/{name}", f"/v2/models/{name}/versions/{self._version}"):
             routes[model] = self._fixed("/v2/models/{model}", described)
             routes[f"{model}/ready"] = self._fixed("/v2/models/{model}/ready", {"name": name, "ready": True})
-            routes[f"{model}/infer"] = self.inferring("/v2/models/{model}/infer", self._read_infer, infer.write_infer)
+            routes[f"{model}/infer"] = self.inferring("/v2/models/{model}/infer", self._reads.infer, infer.write_infer)
         if not self._error_detail and self._access.keys is None:
             return {path: route for path, route in routes.items() if scope(route.name) != "describe"}
         return routes
@@ -424,7 +546,7 @@ class Service:
         async def same(body: bytes, headers: Mapping[str, str]) -> Reply:
             return reply
 
-        return Route(name, "GET", same, 0)
+        return Route(name, "GET", answer=same)
 
     def _unknown(self, path: str) -> Refused:
         parts = path.split("/")
@@ -450,7 +572,24 @@ class Service:
 
 def media_type(headers: Mapping[str, str]) -> str:
     """The content type of a request, without its parameters."""
-    return headers.get("content-type", "").partition(";")[0].strip().lower()
+    sent = headers.get("content-type", "")
+    return sent if sent == tabular.JSON else sent.partition(";")[0].strip().lower()
+
+
+def _tell(answer: asyncio.Future[Reply], reply: Reply) -> None:
+    if not answer.done():
+        answer.set_result(reply)
+
+
+def _shorter(seconds: float, wanted: str | None) -> float:
+    """``seconds``, or what a caller wants, in the same unit, where that is a shorter time."""
+    if wanted is None:
+        return seconds
+    try:
+        asked = float(wanted)
+    except ValueError:
+        return seconds
+    return asked if 0 < asked < seconds else seconds
 
 
 def refused(refusal: Refused) -> Reply:

@@ -99,7 +99,8 @@ class Asked:
         args = {
             "bundle": str(self._folder.resolve()),
             "digest": self._opened.digest,
-            "batching": {key: getattr(declared.batching, key) for key in ("max_batch_size", "max_wait", "max_queue")},
+            "batching": {key: getattr(declared.batching, key) for key in ("max_batch_size", "max_wait")},
+            "fast_path": declared.fast_path == "auto",
             "max_rows": declared.max_rows,
             "max_body": declared.max_body,
         }

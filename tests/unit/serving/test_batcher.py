@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from specml.serving.batcher import Batcher
 from specml.serving.counters import Counters
+from specml.serving.pace import Pace
 from specml.serving.refusal import Refused
 from specml.serving.request import Rows
 
@@ -43,7 +44,7 @@ class Model:
         return {"y": columns["x"] * 2}
 
 
-def with_batcher(test: Callable[[Batcher, Model], object], **options: float) -> Model:
+def with_batcher(test: Callable[[Batcher, Model], object], **options: object) -> Model:
     """Run an async test with a batcher over a model."""
     model = Model()
 
@@ -179,3 +180,63 @@ def test_when_the_replica_goes_down_nobody_waits_for_ever() -> None:
         assert refusal.value.http == 503
 
     asyncio.run(main())
+
+
+def test_who_would_wait_for_too_long_is_told_for_how_long() -> None:
+    async def test(batcher: Batcher, model: Model) -> None:
+        model.gate.clear()
+        running = asyncio.create_task(batcher.submit(rows([0.0])))
+        await asyncio.to_thread(model.entered.wait, 10)
+        let_in: list[asyncio.Task[object]] = []
+
+        async def on_and_on() -> None:
+            while True:
+                batcher.refuse_late()
+                let_in.append(asyncio.create_task(batcher.submit(rows([1.0] * 4))))
+                await asyncio.sleep(0)
+
+        with pytest.raises(Refused) as refusal:
+            await on_and_on()
+        assert refusal.value.http == 429
+        # A row takes 0.1 s, a call 0.2 s more; the one that runs has 0.3 s left.
+        assert 4 * len(let_in) == pytest.approx(48, abs=8)
+        assert refusal.value.headers["retry-after"] in ("6", "7")
+        model.gate.set()
+        await asyncio.gather(running, *let_in)
+
+    model = with_batcher(test, max_batch_size=64, max_queue=None, slo=6.0, pace=Pace(0.2, 0.1))  # type: ignore[arg-type]
+    assert 24 <= max(map(len, model.batches)) <= 32  # half of the objective, at most
+
+
+def test_a_short_batch_runs_on_the_event_loop_with_all_that_came_in_its_turn() -> None:
+    where = []
+
+    def run(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        where.append((threading.current_thread() is threading.main_thread(), len(columns["x"])))
+        return {"y": columns["x"]}
+
+    async def main() -> None:
+        with ThreadPoolExecutor(1) as executor:
+            batcher = Batcher(run, executor, Counters(), max_batch_size=8, max_queue=99, pace=Pace(1e-6, 1e-6))
+            await asyncio.gather(*(batcher.submit(rows([float(i)])) for i in range(5)))
+
+    asyncio.run(main())
+    assert where == [(True, 5)]
+
+
+def test_what_has_waited_for_too_long_is_answered_and_not_run() -> None:
+    async def test(batcher: Batcher, model: Model) -> None:
+        model.gate.clear()
+        runs = asyncio.create_task(batcher.submit(rows([0.0]), seconds=0.1))
+        await asyncio.to_thread(model.entered.wait, 10)
+        waits = asyncio.create_task(batcher.submit(rows([1.0] * 5), seconds=0.05))
+        stays = asyncio.create_task(batcher.submit(rows([2.0]), seconds=60))
+        for late in (runs, waits):
+            with pytest.raises(Refused) as refusal:
+                await asyncio.wait_for(late, 5)
+            assert refusal.value.http == 504
+        assert batcher.waiting_rows == 1
+        model.gate.set()
+        assert (await stays)["y"].tolist() == [4.0]
+
+    assert with_batcher(test).batches == [[0.0], [2.0]]

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import hashlib
 import json
 import threading
@@ -326,12 +325,15 @@ def test_others_are_answered_while_a_large_body_is_read(bundle: Path) -> None:
     assert "rows[99999].age" in json.loads(answer.body)["error"]
 
 
-def test_no_image_is_unpacked_in_the_event_loop(bundle: Path) -> None:
+def test_no_image_is_unpacked_in_the_event_loop(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     service = Args(bundle=str(bundle)).service("r1")
-    small = functools.partial(service._read, b"", lambda: threading.current_thread().name)
-    assert asyncio.run(small()) == threading.current_thread().name
+    names, read = [], service._reads.rows
+    monkeypatch.setattr(service._reads, "rows", lambda raw: names.append(threading.current_thread().name) or read(raw))
+    asyncio.run(ask(service, "POST", "/predict", rows()))
     service._contract = service._contract.model_copy(update={"image": Pixels(side=2)})
-    assert asyncio.run(small()).startswith("reader")
+    asyncio.run(ask(service, "POST", "/predict", rows()))
+    assert names[0] == threading.current_thread().name
+    assert names[1].startswith("reader")
     service.close()
 
 

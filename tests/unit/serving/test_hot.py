@@ -1,0 +1,121 @@
+"""What the fast path leans on in uvicorn and in Ray Serve: when one of these fails, look at what has changed there."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import uvicorn.config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from specml.serving.app import Args, protocol
+from specml.serving.hot import MOST_HEAD, Cycle, HotProtocol
+from tests.malformed import rows
+from tests.transports import closed, read, request, running
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from specml.serving.service import Service
+
+PINNED = dict(
+    re.findall(r"^(uvicorn|ray|httptools)(?:\[.*\])?==(\S+)$", Path("constraints.txt").read_text(), flags=re.MULTILINE)
+)
+
+
+def test_the_versions_are_those_that_were_looked_at() -> None:
+    assert PINNED == {"uvicorn": "0.54.0", "ray": "2.60.0", "httptools": "0.9.0"}
+    for name in ("uvicorn", "ray", "httptools"):
+        assert version(name) == PINNED[name], f"{name} was changed: see what the fast path leans on in serving/hot.py"
+
+
+def test_uvicorn_has_what_the_protocol_leans_on() -> None:
+    methods = ["connection_made", "connection_lost", "data_received", "resume_writing", "shutdown"]
+    methods += ["on_message_begin", "on_url", "on_header", "on_headers_complete", "on_body", "on_message_complete"]
+    for name in [*methods, "on_response_complete"]:
+        assert callable(getattr(HttpToolsProtocol, name)), name
+    names = set(HttpToolsProtocol.shutdown.__code__.co_names) | set(HttpToolsProtocol.connection_lost.__code__.co_names)
+    asked = {"response_complete", "keep_alive", "disconnected"}
+    assert asked <= names
+    assert asked <= set(Cycle.__slots__)
+    assert asked <= set(RequestResponseCycle.__init__.__code__.co_names)
+
+
+@pytest.fixture
+def auto(service: Service) -> Iterator[type[HotProtocol]]:
+    protocols: dict[str, object] = uvicorn.config.HTTP_PROTOCOLS  # type: ignore[assignment]
+    before = protocols["auto"]
+    made = protocol(service, Args(bundle=""))
+    assert isinstance(made, type)
+    assert issubclass(made, HotProtocol)
+    protocols["auto"] = made
+    yield made
+    protocols["auto"] = before
+
+
+def test_the_servers_of_rays_replicas_speak_what_uvicorn_calls_auto(auto: type[HotProtocol]) -> None:
+    http_util = pytest.importorskip("ray.serve._private.http_util")
+    from ray.serve.config import HTTPOptions
+
+    async def main() -> None:
+        options = HTTPOptions(host="127.0.0.1", port=0)
+        serving, server = await http_util.start_asgi_http_server(
+            None, options, event_loop=asyncio.get_running_loop(), enable_so_reuseport=False
+        )
+        while not server.started:
+            await asyncio.sleep(0.01)
+        assert server.config.http_protocol_class is auto
+        server.should_exit = True
+        await serving
+
+    asyncio.run(main())
+
+
+def test_off_is_uvicorns_own(service: Service) -> None:
+    assert protocol(service, Args(bundle="", fast_path=False)) == uvicorn.config.HTTP_PROTOCOLS["auto"]
+
+
+def test_a_head_that_does_not_end_is_refused(bundle: Path) -> None:
+    with running(bundle, "hot", timeout=0.3) as server:
+        with server.connect() as slow:
+            slow.sendall(b"POST /predict HTTP/1.1\r\nhost: ")
+            assert read(slow).status == 408
+            assert closed(slow)
+        with server.connect() as large:
+            large.sendall(b"POST /predict HTTP/1.1\r\nhost: " + b"x" * MOST_HEAD)
+            assert read(large).status == 431
+            assert closed(large)
+        with server.connect() as first:  # a second head, never ended, waits for its turn
+            first.sendall(request("POST", "/predict", rows()) + b"POST /predict HTTP/1.1\r\n")
+            assert read(first).status == 200
+            assert read(first).status == 408
+
+
+def test_an_idle_connection_is_closed(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    began = time.monotonic()
+    with running(bundle, "hot") as server:
+        server.server.config.timeout_keep_alive = 0.3  # type: ignore[assignment]
+        with server.connect() as used, server.connect() as never:
+            used.sendall(request("POST", "/predict", rows()))
+            assert read(used).status == 200
+            assert closed(used)
+            assert closed(never)
+            assert time.monotonic() - began < 4
+
+
+def test_half_of_what_a_client_sends_is_nobodys(bundle: Path) -> None:
+    """A refusal may come before the body: the rest of that is read, and is no request."""
+    with running(bundle, "hot") as server, server.connect() as connection:
+        raw = request("POST", "/predict", b"x" * 500, {"content-type": "text/html"})
+        connection.sendall(raw[:-200])
+        assert read(connection).status == 415
+        connection.sendall(raw[-200:] + request("POST", "/predict", rows()))
+        assert read(connection).status == 200
+        connection.shutdown(socket.SHUT_WR)
+        assert closed(connection)
