@@ -36,12 +36,15 @@ from specml.serving.session import Session
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
+    import numpy as np
+
     from specml.bundle import Bundle, Contract
     from specml.serving.batcher import Outputs, Waiting
     from specml.serving.device import Asked as Device
     from specml.serving.device import Costs
     from specml.serving.request import Rows
 
+    Columns = dict[str, np.ndarray]
     Explaining = Callable[[bytes, str], Awaitable["Reply"]]
     """Answers a body that asks for explanations, in the request of that id."""
 
