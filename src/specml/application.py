@@ -84,6 +84,8 @@ def options(spec: Spec, bundle: str = BUNDLE, host: str = "") -> dict[str, Any]:
         args["batching"]["buckets"] = list(batching.buckets)
     if serving.device != "auto":
         args["device"] = serving.device
+    if serving.cache is not None:
+        args["cache"] = {"rows": serving.cache.rows, "ttl": float(serving.cache.ttl)}
     if serving.auth is not None:
         args["auth"] = {"keys": {name: _key(key) for name, key in serving.auth.named.items()}}
     if serving.rate_limit is not None:

@@ -401,6 +401,15 @@ class Grpc(Block):
     """Where it is answered, at the address of HTTP; 8001 is where clients of the protocol ask unless they are told."""
 
 
+class Cache(Block):
+    """Answers that are kept: by each replica, by every value of the rows of a request."""
+
+    rows: Annotated[int, Field(ge=1, le=10_000_000)] = 10_000
+    """Most rows whose answers are kept; the least recently asked are forgotten first."""
+    ttl: Annotated[Duration, Field(gt=0)] = Duration(3600.0)
+    """After which an answer is forgotten."""
+
+
 class Serving(Block):
     """How requests are answered."""
 
@@ -410,6 +419,9 @@ class Serving(Block):
     """What computes the model. ``auto``: CUDA where replicas reserve a GPU, it opens and was measured faster (by
     ``specml bench``, or by the replica as it starts), else the CPU, and `/v2` says why. ``cuda`` and ``tensorrt`` start
     on nothing else."""
+    cache: Cache | None = None
+    """Answers that are kept for rows that are asked again; none unless it is named. It stands in the place of the
+    model alone, and saves what that takes: nothing where a row takes some microseconds."""
     slo: Annotated[Duration, Field(gt=0)] | None = Duration(1.0)
     """The objective: who would have to wait for longer, by what the model's calls take, gets 429 at once, with
     ``Retry-After``. So those who are let in are answered in time when more is asked than can be answered; a person

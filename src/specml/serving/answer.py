@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,10 +26,7 @@ def predictions(outputs: dict[str, np.ndarray], contract: Contract) -> list[dict
         return [
             dict(zip(names, row, strict=True)) for row in zip(*(outputs[name].ravel() for name in names), strict=True)
         ]
-    names = [category(label) for label in contract.classes]
-    labels = {**{str(label): label for label in contract.classes}, **dict(zip(names, contract.classes, strict=True))}
-    undecided: dict[str, Any] = {"": None}  # no class is called so: an empty label is a missing one
-    labels = undecided | labels
+    names, labels = _names(contract.classes, tuple(map(type, contract.classes)))
     answers = []
     binary, width = contract.task == "binary", len(names)
     numbers = list(outputs["probabilities"].ravel())
@@ -40,6 +38,15 @@ def predictions(outputs: dict[str, np.ndarray], contract: Contract) -> list[dict
         answer["probabilities"] = dict(zip(names, row, strict=True))
         answers.append(answer)
     return answers
+
+
+@lru_cache(maxsize=8)
+def _names(classes: tuple[Any, ...], types: tuple[type, ...]) -> tuple[list[str], dict[str, Any]]:
+    """What the classes are called, and the class of each label; ``types`` tell 1 from True."""
+    names = [category(label) for label in classes]
+    undecided: dict[str, Any] = {"": None}  # no class is called so: an empty label is a missing one
+    labels = {**{str(label): label for label in classes}, **dict(zip(names, classes, strict=True))}
+    return names, undecided | labels
 
 
 def refuse_not_finite(outputs: dict[str, np.ndarray], first: int = 0) -> None:

@@ -20,6 +20,7 @@ from specml.errors import DeployFailed
 from specml.serving.access import Access
 from specml.serving.auth import SCOPES, Key, Keys, end_of, salted
 from specml.serving.batcher import QUEUE_MOST
+from specml.serving.cache import Cache
 from specml.serving.capture import Capture, request_id
 from specml.serving.explanation import Explainer
 from specml.serving.feedback import INBOX, Inbox
@@ -128,6 +129,13 @@ class GrpcArgs(_Args):
     host: str = "127.0.0.1"
 
 
+class CacheArgs(_Args):
+    """How many rows' answers are kept, and for how many seconds."""
+
+    rows: Annotated[int, Field(ge=1)]
+    ttl: Annotated[float, Field(gt=0)]
+
+
 class ExplainArgs(_Args):
     """What a request for explanations may ask."""
 
@@ -169,6 +177,7 @@ class Args(_Args):
     error_detail: bool = True
     """Whether errors tell what is wrong, and everybody may read what describes the model."""
     grpc: GrpcArgs | None = None
+    cache: CacheArgs | None = None
     capture: CaptureArgs | None = None
     explain: ExplainArgs | None = None
     notice: dict[str, str] = {}
@@ -204,6 +213,7 @@ class Args(_Args):
             error_detail=self.error_detail,
             revision=self.revision,
             replica=replica,
+            cache=Cache(self.cache.rows, self.cache.ttl) if self.cache else None,
             capture=self._capture(bundle, replica),
             inbox=self._inbox(replica),
             explaining=explaining,

@@ -37,6 +37,10 @@ LOG = logging.getLogger("ray.serve")
 
 INLINE = 0.0003
 """Seconds that a batch may keep the event loop; to hand it to a thread and back takes a third of that."""
+BUSY = 4.0
+"""How many times as long it may be where the machine is busy."""
+REST = 0.0005
+"""Seconds after which the event loop has had nothing to do."""
 QUEUE_MOST = 65_536
 """Most rows that wait where the pace is to tell how many: their columns are memory."""
 FAIR = 0.5
@@ -74,6 +78,9 @@ class _Part:
 
     def column(self, name: str) -> np.ndarray:
         return self.of.rows.columns[name][self.start : self.stop]
+
+    def other(self, name: str) -> np.ndarray:
+        return self.of.rows.others[name][self.start : self.stop]
 
 
 class Batcher:
@@ -117,9 +124,15 @@ class Batcher:
         self._running: list[_Part] = []
         self._ends = 0.0
         """When the batch in the executor is predicted to end."""
+        self.round = Pace(self.pace.fixed, self.pace.per_row)
+        """What a batch takes with all that is done for it: reading its requests, and writing their answers."""
+        self._ended = 0.0
+        """When the last batch had been answered."""
+        self._turn = _Turn()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._flushing: asyncio.Handle | None = None
         self._reaps = math.inf
+        self._ease()
         self._reaping: asyncio.TimerHandle | None = None
 
     @property
@@ -132,35 +145,32 @@ class Batcher:
         """Most rows that may wait now."""
         if self._max_queue is not None:
             return self._max_queue
-        return int(max(self._max_batch_size, min(self.pace.rows_within(self._slo), QUEUE_MOST)))
+        return int(max(self._max_batch_size, min(self.round.rows_within(self._slo), QUEUE_MOST)))
 
     def predicted_wait(self) -> float:
-        """Seconds until a row that came now would be in a batch."""
-        seconds = 0.0
+        """Seconds from when a row that comes now was sent until it would be in a batch."""
+        seconds = self._turn.unread()
         if self._waiting_rows:
-            seconds = self.pace.seconds(self._waiting_rows, math.ceil(self._waiting_rows / self._batch_rows()))
+            seconds += self.round.seconds(self._waiting_rows, math.ceil(self._waiting_rows / self._batch_rows()))
         if self._running:
             # Of a call that is overdue nothing is known but that: as much again is the best guess.
             seconds += abs(self._ends - time.perf_counter())
         return seconds
 
-    def refuse_late(self, rows: int = 1) -> None:
-        """Make sure that so many rows more would be answered in time.
+    def refuse_late(self) -> None:
+        """Make sure that a request that was just read can be answered in time.
 
         Raises:
-            Refused: 429, when they would wait for too long, or too many wait already.
+            Refused: 429, when it would wait for too long.
         """
-        if not self._waiting_rows and not self._running:
-            return
-        wait = self.predicted_wait()
-        if wait > self._slo:
+        self._turn.read()
+        if (wait := self.predicted_wait()) > self._slo:
             what = f"an answer would take some {wait:.3g} s, more than the {self._slo:g} s that this server promises."
-        elif self._waiting_rows and self._waiting_rows + rows > self.max_queue:
-            what = f"{self._waiting_rows} rows wait already; at most {self.max_queue} may."
-        else:
-            return
+            raise self._later(what, wait)
+
+    def _later(self, what: str, wait: float) -> Refused:
         seconds = max(1, math.ceil(wait))
-        raise Refused(429, f"{what} Try again in {seconds} s.", headers={"retry-after": str(seconds)})
+        return Refused(429, f"{what} Try again in {seconds} s.", headers={"retry-after": str(seconds)})
 
     def offer(self, rows: Rows, done: Done, *, seconds: float = math.inf) -> Waiting:
         """Run ``rows``; ``done`` is told the outputs in their order, or why there are none.
@@ -169,9 +179,11 @@ class Batcher:
         them.
 
         Raises:
-            Refused: 429, see ``refuse_late``.
+            Refused: 429, when too many wait already.
         """
-        self.refuse_late(rows.n)
+        waits = self._waiting_rows
+        if waits and waits + rows.n > self._easy and waits + rows.n > self.max_queue:
+            raise self._later(f"{waits} rows wait already; at most {self.max_queue} may.", self.predicted_wait())
         now = time.perf_counter()
         waiting = Waiting(rows, done, now, now + seconds)
         self._queue.append(waiting)
@@ -179,10 +191,10 @@ class Batcher:
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._loop, self._flushing, self._reaping = loop, None, None
-        if not self._running:
-            self._schedule(loop)
         if seconds != math.inf:
             self._reap_at(loop, waiting.until)
+        if not self._running:
+            self._schedule(loop)
         return waiting
 
     async def submit(self, rows: Rows, *, seconds: float = math.inf) -> Outputs:
@@ -214,15 +226,13 @@ class Batcher:
 
     def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
         """See to it that a batch is run: of all that is read in this turn, or what comes within ``max_wait``."""
-        full = self._waiting_rows >= self._max_batch_size
-        if self._flushing is not None:
-            if not full or not self._max_wait or not isinstance(self._flushing, asyncio.TimerHandle):
-                return
-            self._flushing.cancel()
-        if self._max_wait and not full:
-            self._flushing = loop.call_later(self._max_wait, self._flush)
-        else:
-            self._flushing = loop.call_soon(self._flush)
+        if self._waiting_rows >= self._max_batch_size:  # a full one: at once
+            if self._flushing is not None:
+                self._flushing.cancel()
+            self._flush()
+        elif self._flushing is None:
+            wait = self._max_wait
+            self._flushing = loop.call_later(wait, self._flush) if wait else loop.call_soon(self._flush)
 
     def _flush(self) -> None:
         """Run a batch, here or in the executor, and the next one after it."""
@@ -239,8 +249,10 @@ class Batcher:
             if part.start == 0:
                 self._counters.waited(began - part.of.since)
         predicted = self.pace.seconds(rows)
-        if self._inline and predicted < INLINE:
+        busy = min(self.pace.busy, BUSY)  # threads take longer then, too
+        if self._inline and predicted < INLINE * busy:
             self._finish(batch, rows, self._outputs(batch), time.perf_counter() - began)
+            self._turn.extend()
             return
         self._running, self._ends = batch, began + predicted
         try:
@@ -268,6 +280,15 @@ class Batcher:
             self._flushing = self._loop.call_soon(self._flush)
         for part, result in zip(batch, results, strict=True):
             self._answer(part, result)
+        now = time.perf_counter()
+        if seconds:
+            self.round.seen(rows, now - max(self._ended, batch[0].of.since))
+            self._ease()
+        self._ended = now
+
+    def _ease(self) -> None:
+        """What need not be looked at: rows for one call, which an idle model answers in time; one request, at least."""
+        self._easy = min(self._batch_rows(), self.max_queue)
 
     def _batch_rows(self) -> int:
         """Most rows of the next batch: no call takes more than its share of the objective."""
@@ -351,17 +372,55 @@ class Batcher:
             self._reap_at(self._loop, min(left))
 
 
+class _Turn:
+    """A turn of the event loop, in which it reads what was sent meanwhile.
+
+    What is read late in a turn has waited for all that was done before it, and perhaps since the turn before.
+    """
+
+    __slots__ = ("_before", "_began", "_ended", "_loop", "_reading")
+
+    def __init__(self) -> None:
+        self._began = self._ended = 0.0
+        self._before = 0.0
+        """Seconds of the turn before, where this one follows it without a rest."""
+        self._reading = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def read(self) -> None:
+        """A request was read."""
+        loop = asyncio.get_running_loop()
+        if not self._reading or loop is not self._loop:
+            now = time.perf_counter()
+            self._before = self._ended - self._began if now - self._ended < REST else 0.0
+            self._began, self._reading, self._loop = now, True, loop
+            loop.call_soon(self.end)
+
+    def end(self) -> None:
+        """What was read is on its way."""
+        self._ended, self._reading = time.perf_counter(), False
+
+    def extend(self) -> None:
+        """Something was done after it."""
+        if not self._reading:
+            self._ended = time.perf_counter()
+
+    def unread(self) -> float:
+        """For how long a request that is read now may have waited to be read."""
+        return time.perf_counter() - self._began + self._before if self._reading else 0.0
+
+
 def _columns(batch: list[_Part]) -> dict[str, np.ndarray]:
     """The columns of a batch: one array of each, blocks in one piece."""
     rows = batch[0].of.rows
     if len(batch) == 1 and batch[0].stop - batch[0].start == rows.n:
         return rows.columns
     blocked = rows.blocked
-    columns: dict[str, np.ndarray] = {}
-    if blocked and all(part.of.rows.blocked == blocked for part in batch):
-        columns.update(zip(blocked, np.concatenate([part.block() for part in batch], axis=1), strict=True))
-    for name in rows.columns.keys() - columns.keys():
-        columns[name] = np.concatenate([part.column(name) for part in batch])
+    if not blocked or any(part.of.rows.blocked != blocked for part in batch):
+        return {name: np.concatenate([part.column(name) for part in batch]) for name in rows.columns}
+    columns = dict(zip(blocked, np.concatenate([part.block() for part in batch], axis=1), strict=True))
+    for name in rows.others:
+        columns[name] = np.concatenate([part.other(name) for part in batch])
     return columns
 
 

@@ -13,10 +13,10 @@ import hashlib
 import io
 import logging
 import math
+import os
 import re
 import threading
 import time
-import uuid
 from collections import deque
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -62,7 +62,7 @@ QUEUE_ROWS = 50_000
 
 def request_id(*wanted: str | None) -> str:
     """The first of a caller's ids of a request that is well-formed, else a new one."""
-    return next((one for one in wanted if one is not None and ID.fullmatch(one)), None) or uuid.uuid4().hex
+    return next((one for one in wanted if one is not None and ID.fullmatch(one)), None) or os.urandom(16).hex()
 
 
 def row_ids(request: str, rows: int) -> list[str]:

@@ -84,10 +84,12 @@ class Counters:
         provider: str,
         waiting_rows: int,
         ongoing: int = 0,
+        cached: tuple[int, int] | None = None,
         captured: tuple[int, int] | None = None,
     ) -> str:
         """All of it in the text format of Prometheus, labelled with the replica.
 
+        ``cached``: requests that the cache has answered, and has not; None where there is none.
         ``captured``: rows that capture has written and dropped; None where nothing is captured.
         """
         own = f'model="{model}",replica="{replica}"'
@@ -113,6 +115,12 @@ class Counters:
             ("waiting_rows", "gauge", "Rows that wait for a batch.", waiting_rows),
             ("ongoing_requests", "gauge", "Requests for the model that are not answered yet.", ongoing),
         ]
+        if cached is not None:
+            hits, misses = cached
+            singles += [
+                ("cache_hits_total", "counter", "Requests that were answered without the model.", hits),
+                ("cache_misses_total", "counter", "Requests that were not asked before.", misses),
+            ]
         if captured is not None:
             written, dropped = captured
             singles += [

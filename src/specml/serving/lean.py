@@ -285,7 +285,6 @@ class Reader:
     def _blocked(self, block: np.ndarray, columns: dict[str, np.ndarray], *, missing: bool) -> Rows:
         if missing and np.isnan(block[self._needed]).any():
             raise _Unusual
-        columns |= zip(self._block, block, strict=True)
         return Rows(block.shape[1], columns, block, self._block)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,15 +20,28 @@ if TYPE_CHECKING:
     from specml.data import Column
 
 
-@dataclass(frozen=True)
 class Rows:
-    """The rows of a request: an array [n] of every graph input, float64 or object (str)."""
+    """The rows of a request: an array [n] of every graph input, float64 or object (str).
 
-    n: int
-    columns: dict[str, np.ndarray]
-    block: np.ndarray | None = None
-    """[k, n]: where they were read together, the columns ``blocked``; ``columns`` holds its rows."""
-    blocked: tuple[str, ...] = ()
+    Args:
+        block: [k, n], float64: where they were read together, the columns ``blocked``; ``columns`` are the others.
+    """
+
+    __slots__ = ("_apart", "block", "blocked", "n", "others")
+
+    def __init__(
+        self, n: int, columns: dict[str, np.ndarray], block: np.ndarray | None = None, blocked: tuple[str, ...] = ()
+    ) -> None:
+        self.n, self.others, self.block, self.blocked = n, columns, block, blocked
+        self._apart = columns if block is None else None
+
+    @property
+    def columns(self) -> dict[str, np.ndarray]:
+        """Every column by its name."""
+        if self._apart is None:
+            assert self.block is not None
+            self._apart = self.others | dict(zip(self.blocked, self.block, strict=True))
+        return self._apart
 
 
 def read_object(raw: bytes, most: int) -> dict[str, Any]:

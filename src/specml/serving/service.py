@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import orjson
 
 from specml.data import CATEGORIES_KEPT, MISSING
+from specml.serving import cache as caches
 from specml.serving import infer, page, tabular
 from specml.serving.access import Access
 from specml.serving.answer import predict_body
@@ -34,7 +35,7 @@ from specml.serving.refusal import Refused, without_detail
 from specml.serving.session import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Hashable, Mapping
 
     import numpy as np
 
@@ -112,7 +113,7 @@ class Route(NamedTuple):
 class Going:
     """A request for the model on its way."""
 
-    __slots__ = ("asked", "began", "done", "headers", "over", "route", "seconds", "waiting")
+    __slots__ = ("asked", "began", "done", "headers", "key", "over", "route", "seconds", "waiting")
 
     def __init__(self, route: Route, headers: Mapping[str, str], seconds: float, done: Callable[[Reply], None]) -> None:
         self.route, self.headers, self.done = route, headers, done
@@ -121,6 +122,8 @@ class Going:
         self.began = time.perf_counter()
         self.asked: Asked | None = None
         self.waiting: Waiting | None = None
+        self.key: Hashable = None
+        """By which its answer is to be kept."""
         self.over = False
         """Whether it was answered, or its client is gone."""
 
@@ -136,6 +139,7 @@ class Service:
         ignore_unknown: whether unknown columns of rows are left unread rather than refused.
         error_detail: whether errors say what is wrong; else only what kind of error it is.
         revision: names the deployment (bundle and options), so that a deploy can tell whether it is live.
+        cache: answers in the place of the model what it was asked before; nothing does without it.
         capture: keeps what is asked and answered; nothing is kept without it.
         inbox: keeps late labels; ``/feedback`` is no path without it.
         explaining: answers ``/explain``, of at most ``explained_rows`` rows; without it that is no path.
@@ -162,6 +166,7 @@ class Service:
         error_detail: bool = True,
         revision: str = "",
         replica: str = "local",
+        cache: caches.Cache | None = None,
         capture: Capture | None = None,
         inbox: Inbox | None = None,
         explaining: Explaining | None = None,
@@ -179,6 +184,7 @@ class Service:
         self.timeout = timeout
         self._revision = revision
         self._replica = replica
+        self._cache = cache
         self.capture = capture
         self._inbox = inbox
         self._explaining = explaining
@@ -384,6 +390,12 @@ class Service:
         self.counters.parse_seconds.add(spent)
         going.asked = asked
         self._access.rows(going.headers, asked.rows.n)
+        if self._cache is not None:
+            going.key = caches.key(asked.rows)
+            if (known := self._cache.get(going.key)) is not None:
+                going.key = None
+                self._end(going, known)
+                return
         going.waiting = self._batcher.offer(asked.rows, partial(self._end, going), seconds=going.seconds - spent)
 
     def _end(self, going: Going, result: Outputs | BaseException) -> None:
@@ -409,6 +421,8 @@ class Service:
         asked = going.asked
         assert asked is not None
         body, headers = asked.write(outputs)
+        if self._cache is not None and going.key is not None:
+            self._cache.put(going.key, asked.rows.n, outputs)
         self._count_unseen(asked.rows)
         if self.capture is not None:
             self.capture.offer(asked.identity, asked.rows, outputs)
@@ -477,6 +491,7 @@ class Service:
             provider=self.session.provider,
             waiting_rows=self._batcher.waiting_rows,
             ongoing=self.ongoing,
+            cached=(self._cache.hits, self._cache.misses) if self._cache is not None else None,
             captured=(self.capture.rows, self.capture.dropped) if self.capture is not None else None,
         )
         told += self._access.metrics(f'model="{self._contract.name}",replica="{self._replica}"')
