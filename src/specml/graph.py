@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
+from specml.fused import fused
+
 if TYPE_CHECKING:
     import numpy as np
     import onnx
@@ -123,7 +125,7 @@ class Graph:
         return names[output]
 
     def to_bytes(self) -> bytes:
-        """The serialised, checked model.
+        """The serialised, checked model; columns that are treated alike are treated at once (see ``fused``).
 
         Raises:
             onnx.checker.ValidationError: the graph is not valid ONNX.
@@ -142,6 +144,7 @@ class Graph:
         )
         for domain in sorted({node.domain for node in self._nodes} - {"", "ai.onnx.ml"}):
             model.opset_import.append(helper.make_opsetid(domain, 1))
+        model = fused(model)
         onnx.checker.check_model(model, full_check=True)
         return bytes(model.SerializeToString(deterministic=True))
 
