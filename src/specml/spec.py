@@ -442,7 +442,8 @@ class Serving(Block):
     trees: Literal["auto", "operator", "tensors"] = "auto"
     """What ensembles of trees become in the graph: ``operator``, ONNX's own for trees, which is fast on CPUs and which
     CUDA does not have; ``tensors``, plain operators that CUDA has all of, for which a CPU takes several times as long;
-    ``auto``: ``tensors`` where replicas reserve GPUs. Every row ends in the same leaves."""
+    ``auto``: ``operator``, of which a replica on a GPU makes tensors as it starts, where that is faster than the CPU.
+    Every row ends in the same leaves."""
     auth: BearerAuth | None = None
     """Without it anyone who can reach the port may ask: then only this machine can."""
     grpc: Grpc | None = None
@@ -463,9 +464,7 @@ class Serving(Block):
     @property
     def tree_form(self) -> Trees:
         """What ``trees`` says, or comes to."""
-        if self.trees == "auto":
-            return "tensors" if self.replicas.gpus > 0 else "operator"
-        return self.trees
+        return "operator" if self.trees == "auto" else self.trees
 
 
 class Deployment(Block):

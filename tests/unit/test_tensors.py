@@ -17,6 +17,7 @@ from specml.bundle import audit, open_bundle
 from specml.graph import Graph
 from specml.kinds import Candidate
 from specml.serving.session import CPU, CUDA, Session, gpu_visible
+from specml.serving.tensorised import tensorised
 from specml.spec import Serving
 from specml.stages import package, select
 from specml.tensors import BLOCK, SHALLOW
@@ -114,6 +115,36 @@ def test_every_row_ends_in_the_same_leaf_of_every_tree(seed: int, depths: list[i
     assert one.tolist() == two.tolist()
 
 
+@given(st.integers(0, 2**32 - 1), st.lists(st.integers(0, 7), min_size=1, max_size=6), st.booleans())
+@settings(max_examples=30, deadline=None)
+def test_a_replica_makes_tensors_of_the_operator_that_was_packaged(seed: int, depths: list[int], sets: bool) -> None:
+    random = np.random.default_rng(seed)
+    graph = Graph("trees", "operator")
+    ensemble = grown(random, depths, sets=sets)
+    graph.output("out", ensemble.to_onnx(graph, graph.input("x", "float32", COLUMNS)), "float32", ensemble.width)
+    raw, X = graph.to_bytes(), random.choice(VALUES, (400, COLUMNS))
+    made = tensorised(raw)
+    assert made is not None
+    audit(made, where="here")
+    assert "TreeEnsembleRegressor" not in {node.op_type for node in onnx.load_model_from_string(made).graph.node}
+    one, two = (onnxruntime.InferenceSession(each, providers=[CPU]).run(None, {"x": X})[0] for each in (raw, made))
+    assert one.tolist() == two.tolist()
+
+
+def test_trees_of_another_make_stay_as_they_are() -> None:
+    graph = Graph("trees", "operator")
+    ensemble = grown(np.random.default_rng(1), [3], sets=False)
+    graph.output("out", ensemble.to_onnx(graph, graph.input("x", "float32", COLUMNS)), "float32", ensemble.width)
+    model = onnx.load_model_from_string(graph.to_bytes())
+    (trees,) = (node for node in model.graph.node if node.op_type == "TreeEnsembleRegressor")
+    for attribute in trees.attribute:
+        if attribute.name == "nodes_modes":
+            attribute.strings[0] = b"BRANCH_LT"
+    assert tensorised(model.SerializeToString()) is None
+    model.graph.node.remove(trees)
+    assert tensorised(model.SerializeToString()) is None
+
+
 def test_a_deep_tree_beside_shallow_ones_with_and_without_sets() -> None:
     random = np.random.default_rng(3)
     X = random.choice(VALUES, (400, COLUMNS))
@@ -158,10 +189,10 @@ def test_cuda_has_a_kernel_for_every_operator_and_type() -> None:
             assert onnx.TensorProto.DataType.Name(taken) in KERNELS[node.op_type], node.op_type
 
 
-def test_replicas_with_gpus_get_tensors_unless_the_spec_says_otherwise() -> None:
+def test_the_operator_is_packaged_unless_the_spec_says_otherwise() -> None:
     forms = [Serving.model_validate({"trees": trees, "replicas": {"gpus": gpus}}).tree_form
              for trees in ("auto", "operator", "tensors") for gpus in (0, 0.5)]  # fmt: skip
-    assert forms == ["operator", "tensors", "operator", "operator", "tensors", "tensors"]
+    assert forms == ["operator"] * 4 + ["tensors"] * 2
 
 
 def test_the_form_is_part_of_what_is_packaged_and_of_what_is_measured() -> None:

@@ -45,8 +45,7 @@ def command(arguments: tuple[str, ...], as_json: bool) -> None:
         return
     _show(loaded.spec.name, loaded.spec.problem.goal, changed, rows)
     if loaded.spec.serving.tree_form == "tensors":
-        why = "replicas reserve GPUs" if loaded.spec.serving.trees == "auto" else "serving.trees"
-        print(f"Trees are packaged as tensor operators, all of which CUDA has ({why}).")
+        print("Trees are packaged as tensor operators, all of which CUDA has (serving.trees).")
     _show_rules(_rules(loaded.spec, result.plan))
     print(loaded.spec.deployment.target.in_words(loaded.spec))
     print("Nothing was written.")

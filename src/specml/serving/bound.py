@@ -121,7 +121,7 @@ class Bound:
         self.sizes, self.recorded = tuple(sorted(sizes)), recorded
         self._before, self._after = (_on_cpu(part, wide=wide) for part in (cut.before, cut.after))
         self._session = opened(cut.within.graph, providers, wide=wide)
-        taken, given = self._values({name: array[:2] for name, array in sample.items()})
+        taken, given = self._values(part_of(sample, 2))
         layouts = {size: Layout(taken, size) for size in self.sizes}
         backs = {size: Layout(given, size) for size in self.sizes}
         self._lock = threading.Lock()
@@ -139,7 +139,7 @@ class Bound:
         self._how = {size: self._options(place + 1, ordered=self._ordered) for place, size in enumerate(self.sizes)}
         # The largest first: the device's allocator then has what the others need.
         for size in reversed(self.sizes):
-            self.run(self.stage([{name: array[:size] for name, array in sample.items()}]))
+            self.run(self.stage([part_of(sample, size)]))
         if recorded:
             self._check(sample)
 
@@ -252,10 +252,11 @@ class Bound:
             NotOpened: they do not.
         """
         for size in self.sizes:
-            parts = [{name: array[-size:] for name, array in sample.items()}]
+            rows = len(next(iter(sample.values())))
+            parts = [part_of(sample, rows, rows - size)]
             recorded, plain = self.run(self.stage(parts)), self.run(self.stage(parts), plain=True)
             for name, array in plain.items():
-                if not _close(recorded[name], array):
+                if not close(recorded[name], array):
                     raise NotOpened(f"a recorded graph of {size} rows gives another {name} than a plain run")
 
 
@@ -283,7 +284,13 @@ def _joined(arrays: list[np.ndarray]) -> np.ndarray:
     return joined.reshape(-1, 1)
 
 
-def _close(one: np.ndarray, other: np.ndarray) -> bool:
+def part_of(columns: Columns, stop: int, start: int = 0) -> Columns:
+    """Some of the rows."""
+    return {name: array[start:stop] for name, array in columns.items()}
+
+
+def close(one: np.ndarray, other: np.ndarray, within: float = CLOSE) -> bool:
+    """Whether answers are the same but for rounding."""
     if one.dtype.kind not in "fc":
         return bool(np.mean(one != other) < 0.01)  # a label may turn at its threshold
-    return bool(np.allclose(one, other, rtol=CLOSE, atol=CLOSE, equal_nan=True))
+    return bool(np.allclose(one, other, rtol=within, atol=within, equal_nan=True))

@@ -12,7 +12,7 @@ from specml.bundle import WIDE, predict
 from specml.errors import DeployFailed
 from specml.serving import device as devices
 from specml.serving.announce import example_row
-from specml.serving.bound import Bound, Staged, tails
+from specml.serving.bound import Bound, Staged, close, part_of, tails
 from specml.serving.device import CPU, CUDA, NAMES, PROVIDERS, NotOpened, faster, gpu_visible, opened
 from specml.serving.drawn import drawn
 from specml.serving.request import named
@@ -33,6 +33,10 @@ __all__ = ["CPU", "CUDA", "Session", "gpu_visible"]
 
 T = TypeVar("T")
 
+HELD = 1024
+"""Rows, at most, of which a GPU's answers are compared with the CPU's before it answers anybody."""
+ROUNDED = 1e-4
+"""How far they may be off, relative and absolute: graphs compute in float32, and devices sum in another order."""
 TRIED = 0.2
 """Seconds that a device is timed for where nothing is known of it."""
 
@@ -101,10 +105,7 @@ class Session:
         if self.bound is None or rows <= self.bound.sizes[-1]:
             return self.run_staged(self.stage([columns]))
         step = self.bound.sizes[-1]
-        parts = [
-            self.run_staged(self.stage([{name: array[start : start + step] for name, array in columns.items()}]))
-            for start in range(0, rows, step)
-        ]
+        parts = [self.run_staged(self.stage([part_of(columns, start + step, start)])) for start in range(0, rows, step)]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def stage(self, parts: Sequence[Columns]) -> Staged | Gathered:
@@ -135,7 +136,7 @@ class Session:
     def call(self, most: int) -> Callable[[int], object]:
         """What runs so many plausible rows, ``most`` at most: to be timed."""
         columns = drawn(self._contract, most)
-        return lambda rows: self.run({name: array[:rows] for name, array in columns.items()})
+        return lambda rows: self.run(part_of(columns, rows))
 
     def close(self) -> None:
         """Give the device's memory back, once what runs has ended."""
@@ -191,7 +192,7 @@ class Session:
         if self._asked is not None:
             from specml.serving.memory import Cpu
 
-            cut = self._cut("cpu")
+            cut = self._cut("cpu", self._bundle.model)
             if cut is not None:
                 bind = {"wide": self._wide}
                 self.bound = Bound(cut, Cpu(), [(CPU, {})], self._asked, self._sample(self._asked), **bind)
@@ -208,7 +209,7 @@ class Session:
         refused: list[str] = []
         for how, bound in self._ways(device):
             try:
-                self.bound = bound()
+                self.bound = self._held_to_the_cpu(bound())
             except NotOpened as error:
                 refused.append(f"not {how}: {error}")
             except Exception as error:  # onnxruntime's and CUDA's have no common base but this
@@ -225,11 +226,15 @@ class Session:
 
     def _ways(self, device: Device) -> Iterator[tuple[str, Callable[[], Bound]]]:
         """Ways to bind it, the closest first."""
+        from specml.serving.tensorised import tensorised
+
         sizes = self._asked or _powers(self._most)
         told = f"{len(sizes)} sizes of 1 to {sizes[-1]} rows"
-        cut = self._cut(device)
+        trees = tensorised(self._bundle.model)
+        cut = self._cut(device, trees or self._bundle.model)
         if cut is None:
             return
+        told += ", trees as tensor operators" if trees else ""
         sample = self._sample(sizes)
 
         def bound(*, recorded: bool, ordered: bool) -> Bound:
@@ -258,10 +263,23 @@ class Session:
     def _plainly(self, device: Device) -> devices.Providers:
         return devices.cuda() if device == "cuda" else [(devices.TENSORRT, {}), *devices.cuda()]
 
-    def _cut(self, device: Device) -> Cut | None:
+    def _held_to_the_cpu(self, bound: Bound) -> Bound:
+        """The same, if it answers as the bundle does on the CPU.
+
+        Raises:
+            NotOpened: it does not.
+        """
+        rows = part_of(self._sample(bound.sizes), min(bound.sizes[-1], HELD))
+        answers, wanted = bound.run(bound.stage([rows])), predict(self._bundle.session(), rows)
+        if wrong := [name for name, array in wanted.items() if not close(answers[name], array, ROUNDED)]:
+            bound.close()
+            raise NotOpened(f"it gives another {wrong[0]} than the CPU")
+        return bound
+
+    def _cut(self, device: Device, graph: bytes) -> Cut | None:
         from specml.serving.cut import cut
 
-        return cut(self._bundle.model, doubles=device != "tensorrt")
+        return cut(graph, doubles=device != "tensorrt")
 
     def _sample(self, sizes: Sequence[int]) -> Columns:
         return drawn(self._contract, sizes[-1] + 7)

@@ -31,7 +31,7 @@ def declare(spec: Spec) -> Stage:
     return Stage(
         name="package",
         summary=f"one ONNX graph, its contract and the reference distribution{tensors}",
-        params=("candidates", "name", "serving.replicas.gpus", "serving.trees"),
+        params=("candidates", "name", "serving.trees"),
         deps=(
             prepare.LAYOUT,
             explore.OUT,

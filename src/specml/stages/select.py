@@ -127,7 +127,7 @@ def declare(spec: Spec) -> Stage:
             "search.seed",
             "selection",
             # A graph is measured in the form in which it is packaged.
-            *(("serving.replicas.gpus", "serving.trees") if spec.selection.max_size else ()),
+            *(("serving.trees",) if spec.selection.max_size else ()),
         ),
         deps=(
             prepare.TRAIN,
