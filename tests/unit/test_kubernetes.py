@@ -184,7 +184,9 @@ def test_a_release_is_packed_and_the_commands_are_told(project: Path) -> None:
     tag = f"registry.example/models/census:{live.release.folder.name}"
     build, secret, apply = live.deployment.commands
     assert build == f"docker build -t {tag} {folder}/image && docker push {tag}"
-    assert secret.startswith('kubectl -n default create secret generic census-secrets --from-literal=TOKENS="$TOKENS"')
+    assert secret.startswith(
+        """printf '%s\\n' "TOKENS=$TOKENS" | kubectl -n default create secret generic census-secrets"""
+    )
     assert apply == f"kubectl -n default apply -f {folder}/manifests"
     texts = {path.name: path.read_text() for path in (folder / "manifests").iterdir()}
     assert not [problem for text in texts.values() for one in documents(text) for problem in problems(one)]

@@ -138,6 +138,13 @@ def test_others_on_the_cluster_are_left_as_they_are() -> None:
         spec.deployment.target._refuse_others(spec, serve)  # type: ignore[attr-defined]
 
 
+def test_an_application_of_the_same_name_that_is_not_ours_is_left_alone() -> None:
+    serve = {"applications": {"census": {"deployed_app_config": {"import_path": "others:app"}, "route_prefix": "/x"}}}
+    with pytest.raises(DeployFailed, match="that is not specml's"):
+        there().deployment.target._refuse_others(there(), serve)  # type: ignore[attr-defined]
+    assert ray._ours(there(), serve) == {}
+
+
 def test_ray_serve_at_another_port_is_told() -> None:
     serve = {"applications": {"x": {"route_prefix": "/x"}}, "http_options": {"host": "0.0.0.0", "port": 9000}}
     with pytest.raises(DeployFailed, match="runs there at") as error:

@@ -244,11 +244,12 @@ class Kubernetes(Target):
 
     def _packed(self, spec: Spec, folder: Path, bundle: str, build: str) -> Deployment:
         secret = manifests.secret(spec, self)
-        tokens = " ".join(f'--from-literal={one}="${one}"' for one in manifests.variables(spec))
+        # Through a pipe: what stands in a command, others on the machine can see.
+        keys = " ".join(f'"{one}=${one}"' for one in manifests.variables(spec))
         on = f"kubectl -n {self.namespace}"
         commands = (
             *([build] if build else []),
-            f"{on} create secret generic {secret} {tokens}    # once",
+            f"printf '%s\\n' {keys} | {on} create secret generic {secret} --from-env-file=/dev/stdin    # once",
             f"{on} apply -f {shlex.quote(str(folder / 'manifests'))}",
         )
         return Deployment(self._url(spec), bundle, 0, (), archive=str(folder), commands=commands)

@@ -145,7 +145,7 @@ class Ray(Target):
         """Take the application from the cluster, which goes on with what others have there."""
         cluster = self._dashboard()
         serve = cluster.serve()
-        runs = spec.name in serve["applications"]
+        runs = bool(_ours(spec, serve))
         if runs:
             cluster.apply(self._config(spec) | {"applications": _others(spec, serve)})
             until = time.monotonic() + READY_WITHIN
@@ -193,6 +193,11 @@ class Ray(Target):
 
     def _refuse_others(self, spec: Spec, serve: dict[str, Any]) -> None:
         """Make sure that nobody else has what the application needs: the path, and the port of HTTP."""
+        if spec.name in serve["applications"] and not _ours(spec, serve):
+            hint = "Give the spec another name, or take that application away."
+            raise DeployFailed(
+                f"an application {spec.name!r} runs there that is not specml's.", where="name", hint=hint
+            )
         for name, one in serve["applications"].items():
             if name != spec.name and one.get("route_prefix") == "/":
                 hint = "Stop it, or deploy to another cluster: this application answers at /, too."
