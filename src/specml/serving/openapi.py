@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from specml.bundle import quantile_name
-from specml.data import TEXT_READ, in_words, iso, looks_back
+from specml.data import TEXT_READ, in_words, iso, looks_back, seconds
 from specml.serving import picture
 from specml.serving.announce import example, example_row
 from specml.serving.history import KEY, only_told
+from specml.serving.infer import NUMBERS, metadata
 from specml.serving.request import shares
 from specml.serving.tabular import ARROW, CSV
 
@@ -59,9 +60,7 @@ def openapi(
         "/v2/health/ready": {"get": _operation("Whether it answers requests.", anything, open_to_all=True)},
         model: {"get": _operation("The model's tensors.", anything)},
         f"{model}/ready": {"get": _operation("Whether the model answers requests.", anything)},
-        f"{model}/infer": {
-            "post": _operation("Predict tensors.", anything, body={"type": "object", "required": ["inputs"]})
-        },
+        f"{model}/infer": {"post": _infer(contract, max_rows, notice)},
     }
     if not explained_rows:
         del paths["/explain"]
@@ -118,6 +117,72 @@ def _predict(contract: Contract, row: dict[str, Any], most: int, notice: dict[st
         for content in (told["requestBody"]["content"], told["responses"]["200"]["content"]):
             content[kind] = {"schema": {"type": "string", "description": how}}
     return told
+
+
+def _infer(contract: Contract, most: int, notice: dict[str, str]) -> dict[str, Any]:
+    told, text = metadata(contract, ""), {"type": "string"}
+    flag, options = {"type": "boolean"}, {"type": "object"}
+    rows = {"type": "integer", "minimum": 1, "maximum": most}
+    tensor = {
+        "type": "object",
+        "required": ["name", "shape", "datatype"],
+        "properties": {
+            "name": {"enum": [one["name"] for one in told["inputs"]]},
+            "shape": {"type": "array", "minItems": 1, "maxItems": 2, "prefixItems": [rows, {"const": 1}]},
+            "datatype": {"enum": [*NUMBERS, "BYTES"], "description": "BYTES for texts and categories only."},
+            "data": {"type": "array", "description": "One value for each row; null is missing."},
+            "parameters": {**options, "properties": {"binary_data_size": {"type": "integer", "minimum": 0}}},
+        },
+    }
+    wanted = {
+        "type": "object",
+        "required": ["name"],
+        "properties": {
+            "name": {"enum": list(contract.outputs())},
+            "parameters": {**options, "properties": {"binary_data": flag}},
+        },
+    }
+    asked: dict[str, Any] = {
+        "type": "object",
+        "required": ["inputs"],
+        "properties": {
+            "id": text,
+            "parameters": {**options, "properties": {"binary_data_output": flag}},
+            "inputs": {"type": "array", "minItems": 1, "items": tensor},
+            "outputs": {"type": "array", "items": wanted},
+        },
+    }
+    if len(contract.inputs) <= TOLD:
+        asked["examples"] = [{"inputs": [_tensor(column) for column in contract.inputs]}]
+    answered = {
+        "type": "object",
+        "required": ["name", "datatype", "shape"],
+        "properties": {
+            "name": {"enum": list(contract.outputs())},
+            "datatype": {"enum": sorted({one["datatype"] for one in told["outputs"]})},
+            "shape": {"type": "array", "items": {"type": "integer", "minimum": 1}},
+            "data": {"type": "array"},
+        },
+    }
+    given: dict[str, Any] = dict.fromkeys(("id", "model_name", "model_version"), text)
+    given["outputs"] = {"type": "array", "items": answered}
+    if notice:
+        given["parameters"] = {**options, "required": list(notice)}
+    answer = {"type": "object", "required": list(given), "properties": given}
+    operation = _operation("Predict tensors (Open Inference Protocol v2).", answer, body=asked)
+    about = "With the extension of binary tensors: the same in JSON, and behind it the bytes of tensors."
+    for content in (operation["requestBody"]["content"], operation["responses"]["200"]["content"]):
+        content["application/octet-stream"] = {"schema": {"type": "string", "description": about}}
+    return operation
+
+
+def _tensor(column: Column) -> dict[str, Any]:
+    """A plausible tensor of one row."""
+    value = example(column)
+    if column.kind == "datetime":
+        value = seconds(value)
+    kind = "BYTES" if column.tensor == "string" else "BOOL" if column.kind == "boolean" else "FP64"
+    return {"name": column.name, "shape": [1, 1], "datatype": kind, "data": [value]}
 
 
 def _explain(contract: Contract, row: dict[str, Any], most: int, notice: dict[str, str]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import socket
 import struct
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -27,7 +28,6 @@ from tests.servers import alone, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 PEOPLE = [
     {"age": 25.0, "hours": 40.0, "member": 0.0, "workclass": "Private"},
@@ -129,6 +129,21 @@ def test_tritonclient_reads_the_metadata_and_infers(served: Served) -> None:
         client.infer("other", inputs)
     assert caught.value.status() == "StatusCode.NOT_FOUND"
     client.close()
+
+
+def test_the_examples_of_the_documentation_work(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = (Path(__file__).parents[3] / "docs/serving.md").read_text()
+    section = told.partition("## The Open Inference Protocol")[2].partition("\n## ")[0]
+    examples = [one.partition("```")[0] for one in section.split("```python\n")[1:]]
+    assert len(examples) == 2
+    grpc_port = free_port()
+    with alone(bundle, grpc={"port": grpc_port}) as (http_port, process):
+        Served(grpc_port, process)
+        for example in examples:
+            exec(example.replace(":8000", f":{http_port}").replace(":8001", f":{grpc_port}"), {})
+    expected = [probability({"age": 39, "member": True}), probability({"age": 61, "member": False})]
+    for line in capsys.readouterr().out.splitlines():
+        assert [float(one) for one in line.rpartition("[")[2].strip("]").split()] == pytest.approx(expected, rel=1e-5)
 
 
 def typed(**changes: Any) -> dict[str, Any]:

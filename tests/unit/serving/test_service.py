@@ -6,6 +6,7 @@ import json
 import threading
 from typing import TYPE_CHECKING, Any
 
+import jsonschema
 import numpy as np
 import pytest
 
@@ -121,6 +122,18 @@ def test_openapi_is_typed_from_the_contract(get: Callable[..., Asked], post: Cal
     assert post("/predict", json.dumps(schema["examples"][0]).encode()).status == 200
     told = document["paths"]["/predict"]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
     assert told["properties"]["predictions"]["items"]["properties"]["label"]["enum"] == [0, 1]
+
+
+def test_the_tensors_in_openapi_are_taken(get: Callable[..., Asked], post: Callable[..., Asked]) -> None:
+    operation = json.loads(get("/openapi.json").body)["paths"]["/v2/models/census/infer"]["post"]
+    schema = operation["requestBody"]["content"]["application/json"]["schema"]
+    answer = post("/v2/models/census/infer", json.dumps(schema["examples"][0]).encode())
+    assert answer.status == 200
+    jsonschema.validate(schema["examples"][0], schema)
+    jsonschema.validate(json.loads(answer.body), operation["responses"]["200"]["content"]["application/json"]["schema"])
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(tensors(name="agee"), schema)
+    jsonschema.validate(tensors(), schema)
 
 
 def test_every_path_in_openapi_and_in_the_index_answers(get: Callable[..., Asked], service: Service) -> None:
