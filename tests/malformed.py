@@ -118,6 +118,8 @@ INFER: dict[str, tuple[bytes, dict[str, str], str]] = {
     "NaN": (infer().replace(b"50.0", b"NaN"), {}, "JSON"),
     "5,000 digits": (infer().replace(b"50.0", b"9" * 5000), {}, "JSON"),
     "name no text": (infer(name=5), {}, "name"),
+    "name a list": (infer(name=[]), {}, "name"),
+    "name an object": (infer(name={}), {}, "name"),
     "name empty": (infer(name=""), {}, "not among"),
     "name with a NUL": (infer(name="age\0"), {}, "not among"),
     "name of 5,000 characters": (infer(name="a" * 5000), {}, "not among"),

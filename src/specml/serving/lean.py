@@ -152,6 +152,8 @@ class Reader:
             raise _Unusual
         others: list[Any] = []
         if self._others:
+            if {type(tensor.get("name")) for tensor in tensors} != {str}:
+                raise _Unusual
             others = [tensor for tensor in tensors if tensor.get("name") not in self._place]
             tensors = [tensor for tensor in tensors if tensor.get("name") in self._place]
         try:
