@@ -12,6 +12,7 @@ import re
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -29,6 +30,7 @@ from tests import faults, malformed
 from tests.bundles import binary_bundle, probability, release
 from tests.conftest import ROOT, specml
 from tests.malformed import GOOD, rows
+from tests.servers import certificate
 from tests.transports import Running, request, running
 from tests.unit.serving.test_transports import CASES
 
@@ -43,10 +45,11 @@ problem: {{task: binary, target: income}}
 data: {{sources: {{people: {{type: csv, path: people.csv}}}}}}
 candidates: {{line: logistic_regression}}
 serving: {serving}
-deployment: {{target: {{type: local, port: {port}}}}}
+deployment: {{target: {{type: local, port: {port}{more}}}}}
 """
 
 TOKENS = "a-first-long-token-of-a-test,another-long-token-of-a-test"
+WEB = "a-key-that-only-predicts"
 
 
 @dataclass
@@ -84,10 +87,10 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def project(folder: Path, serving: str = "{max_rows: 50, max_body: 10000}") -> Live:
+def project(folder: Path, serving: str = "{max_rows: 50, max_body: 10000}", more: str = "") -> Live:
     folder.mkdir()
     port = free_port()
-    (folder / "spec.yaml").write_text(SPEC.format(port=port, serving=serving))
+    (folder / "spec.yaml").write_text(SPEC.format(port=port, serving=serving, more=more))
     binary_bundle(folder / "artifacts/bundle")
     release(folder)
     return Live(folder, port, "")
@@ -119,11 +122,14 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
 
 @pytest.fixture(scope="module")
 def guarded(live: Live, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    """A second project, live at the same time, that wants tokens."""
-    serving = '{replicas: {min: 1, max: 1}, auth: {type: bearer, tokens: "${secret:CENSUS_TOKENS}"}}'
-    made = project(tmp_path_factory.mktemp("guarded") / "census", serving)
+    """A second project, live at the same time, that wants keys and speaks TLS to the outside."""
+    web = '{token: "${secret:CENSUS_WEB}", scopes: [predict]}'
+    serving = f'{{replicas: {{min: 1, max: 1}}, auth: {{tokens: "${{secret:CENSUS_TOKENS}}", keys: {{web: {web}}}}}}}'
+    tls = f", host: 0.0.0.0, tls: {{certificate: localhost.pem, port: {free_port()}}}"
+    made = project(tmp_path_factory.mktemp("guarded") / "census", serving, tls)
+    certificate(made.folder, "localhost")
     try:
-        made.told = specml("deploy", folder=made.folder, CENSUS_TOKENS=TOKENS).stdout
+        made.told = specml("deploy", folder=made.folder, CENSUS_TOKENS=TOKENS, CENSUS_WEB=WEB).stdout
         yield made
     finally:
         specml("stop", folder=made.folder)
@@ -502,6 +508,70 @@ def test_every_route_but_health_wants_a_token(guarded: Live) -> None:
         assert guarded.ask("POST", "/explain", rows(), told)[0] == 200
 
 
+def test_a_key_is_good_for_its_scopes(guarded: Live) -> None:
+    told = {"content-type": "application/json", "authorization": f"Bearer {WEB}"}
+    assert guarded.ask("POST", "/predict", rows(), told)[0] == 200
+    for method, path in (("GET", "/metrics"), ("GET", "/openapi.json"), ("POST", "/explain")):
+        status, answer, _ = guarded.ask(method, path, rows() if method == "POST" else None, told)
+        assert (status, "'web' lacks the scope" in answer["error"]) == (403, True), path
+
+
+def over_tls(live: Live, address: str, path: str, key: str = "") -> tuple[int, Any]:
+    """Asked by a client that trusts the project's certificate alone, and the name in it."""
+    context = ssl.create_default_context(cafile=str(live.folder / "localhost.pem"))
+    plain = socket.create_connection((address, live.record["tls_port"]), timeout=30)
+    with context.wrap_socket(plain, server_hostname="localhost") as secure:
+        bearer = f"Authorization: Bearer {key}\r\n" if key else ""
+        head = f"POST {path} HTTP/1.1\r\nHost: models.example\r\nContent-Type: application/json\r\n{bearer}"
+        secure.sendall(f"{head}Content-Length: {len(rows())}\r\nConnection: close\r\n\r\n".encode() + rows())
+        answer = http.client.HTTPResponse(secure)
+        answer.begin()
+        return answer.status, json.loads(answer.read())
+
+
+def test_the_outside_is_answered_over_tls_and_by_key_alone(guarded: Live) -> None:
+    address = outside()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((address, guarded.port), timeout=5).close()
+    assert over_tls(guarded, address, "/predict")[0] == 401
+    status, answer = over_tls(guarded, address, "/predict", WEB)
+    assert (status, answer["predictions"][0]["label"]) == (200, 1)
+    told = json.loads(specml("status", "--json", folder=guarded.folder).stdout)["live"]["unguarded"]
+    (https,) = (one for one in told if "haproxy" in one)
+    assert f"port {guarded.record['tls_port']} of haproxy" in https
+    assert https.endswith("HTTPS, guarded by its keys")
+    everywhere = [one for one in listening(guarded) if not one[1].startswith(("127.", "::ffff:127."))]
+    assert {port for name, _, port in everywhere if not name.startswith("ray::")} == {guarded.record["tls_port"]}
+
+
+@pytest.mark.sweep
+def test_keys_and_certificates_are_renewed_without_a_failed_request(guarded: Live) -> None:
+    """With the overlap that the page tells: the new key and the old one, then the new one alone."""
+    old, new = TOKENS.partition(",")[0], "the-key-that-takes-its-place"
+    two = ("serving.replicas.min=2", "serving.replicas.max=2")
+    specml("deploy", *two, folder=guarded.folder, CENSUS_TOKENS=TOKENS, CENSUS_WEB=WEB)
+
+    def asks(key: str) -> int:
+        told = {"content-type": "application/json", "authorization": f"Bearer {key}"}
+        return int(guarded.ask("POST", "/predict", rows(), told)[0])
+
+    before = ssl.get_server_certificate(("127.0.0.1", guarded.record["tls_port"]))
+    with Load(guarded, key=old) as load:
+        specml("deploy", *two, folder=guarded.folder, CENSUS_TOKENS=f"{new},{old}", CENSUS_WEB=WEB)
+        assert [asks(old), asks(new)] == [200, 200]
+        certificate(guarded.folder, "localhost")
+        done = specml("deploy", *two, folder=guarded.folder, CENSUS_TOKENS=f"{new},{old}", CENSUS_WEB=WEB)
+        assert "nothing to do" in done.stderr
+    assert load.failures == []
+    assert len(load.answers) > 10
+    assert ssl.get_server_certificate(("127.0.0.1", guarded.record["tls_port"])) != before
+    assert over_tls(guarded, "127.0.0.1", "/predict", new)[0] == 200
+    with Load(guarded, key=new) as load:
+        specml("deploy", *two, folder=guarded.folder, CENSUS_TOKENS=new, CENSUS_WEB=WEB)
+    assert load.failures == []
+    assert [asks(old), asks(new), asks(WEB)] == [401, 200, 200]
+
+
 def test_the_tokens_are_nowhere_in_clear(guarded: Live) -> None:
     for token in TOKENS.split(","):
         for process in marked(guarded.record["mark"]):
@@ -535,8 +605,9 @@ def test_stop_leaves_nothing(guarded: Live) -> None:
 class Load:
     """Clients that ask without pause and remember every answer that is not right."""
 
-    def __init__(self, live: Live, clients: int = 4) -> None:
+    def __init__(self, live: Live, clients: int = 4, key: str = "") -> None:
         self._live, self.stopped = live, threading.Event()
+        self._headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {key}"} if key else {})
         self.answers: list[tuple[str, float]] = []
         self.failures: list[object] = []
         self._threads = [threading.Thread(target=self._run) for _ in range(clients)]
@@ -554,7 +625,7 @@ class Load:
     def _run(self) -> None:
         while not self.stopped.is_set():
             try:
-                status, answer, _ = self._live.ask("POST", "/predict", rows())
+                status, answer, _ = self._live.ask("POST", "/predict", rows(), self._headers)
             except (OSError, http.client.HTTPException) as error:
                 self.failures.append(error)
                 continue

@@ -102,6 +102,10 @@ ERRORS = {
 """What HAProxy itself answers."""
 
 
+CERTIFICATE = "certificate.pem"
+"""Where HAProxy finds its certificate and key, in the cluster's folder: a link."""
+
+
 class Wanted(BaseModel):
     """What to start, or to change in a running cluster."""
 
@@ -112,6 +116,12 @@ class Wanted(BaseModel):
     """First of 500 ports that only this cluster uses."""
     cpus: int
     """Logical CPUs that the cluster offers."""
+    host: str = "127.0.0.1"
+    """The address that HAProxy listens at, beside 127.0.0.1."""
+    tls_port: int = 0
+    """Where it speaks TLS there; plain HTTP then stays on 127.0.0.1. 0: it does not."""
+    certificate: str = ""
+    """The file with certificate and key, for TLS."""
     address: str = ""
     """Of the running cluster; empty to start one."""
     config: dict[str, Any]
@@ -160,6 +170,8 @@ def _do(wanted: Wanted, progress: TextIO) -> None:
     os.environ.update(environment(wanted))
     address = wanted.address
     if os.environ["RAY_SERVE_ENABLE_HA_PROXY"] == "0":
+        if wanted.tls_port or wanted.host != "127.0.0.1":
+            raise NotReady("HAProxy is not installed, and nothing else here listens at another address or speaks TLS.")
         _tell(progress, say="HAProxy is not installed: Ray's own proxy stands in front, and answers some times slower.")
     if not address:
         _tell(progress, say="Starting Ray (5 to 30 s) …")
@@ -196,7 +208,9 @@ def environment(wanted: Wanted) -> dict[str, str]:
             again = "Retry-After: 1\r\n" if status.startswith("503") else ""
             head = f"Content-Type: application/json\r\n{again}Content-Length: {len(body)}\r\n"
             (folder / f"{status[:3]}.http").write_text(f"HTTP/1.1 {status}\r\n{head}\r\n{body}", newline="")
-        (folder / "haproxy.sed").write_text(EDITS.replace("@", str(folder)))
+        if wanted.tls_port:
+            (folder / CERTIFICATE).symlink_to(wanted.certificate)
+        (folder / "haproxy.sed").write_text((EDITS + _front(wanted)).replace("@", str(folder)))
         for script, text in ((folder / "standin", STANDIN), (haproxy, HAPROXY)):
             script.write_text(text.replace("'@'", shlex.quote(binary)))
             script.chmod(0o700)
@@ -229,6 +243,18 @@ def environment(wanted: Wanted) -> dict[str, str]:
         # Ray renames its processes; the environment that `specml stop` knows them by must outlast it.
         "SPT_NOENV": "1",
     }
+
+
+def _front(wanted: Wanted) -> str:
+    """For ``sed``: where HAProxy listens. Whatever it asks stays on loopback."""
+    port, host = wanted.config["http_options"]["port"], wanted.host
+    at = f"[{host}]" if ":" in host else host
+    here, only = f"127.0.0.1:{port}", " v6only" if ":" in host else ""
+    if wanted.tls_port:
+        lines = [here, f"{at}:{wanted.tls_port}{only} ssl crt @/{CERTIFICATE} alpn h2,http/1.1 ssl-min-ver TLSv1.2"]
+    else:
+        lines = [f"{at}:{port}{only}"] if host in ("127.0.0.1", "0.0.0.0") else [here, f"{at}:{port}{only}"]  # noqa: S104
+    return rf"s|^\( *bind \)127[.]0[.]0[.]1:{port}$|" + r"\n".join(rf"\1{line}" for line in lines) + "|\n"
 
 
 def _start_head(wanted: Wanted) -> str:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import ipaddress
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 from typing_extensions import override
 
 from specml import application, measurements, values
+from specml.component import Block, Disagreement
 from specml.errors import DeployFailed
 from specml.kinds import Deployment, Target
-from specml.targets.local.cluster import Cluster, alone, refuse_taken
+from specml.targets.local.cluster import LOOPBACK, Cluster, alone, refuse_taken
 
 if TYPE_CHECKING:
     from specml.releases import Release
@@ -22,12 +25,43 @@ if TYPE_CHECKING:
 STATE = ".specml"
 
 
+def _address(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        raise PydanticCustomError("address", "must be an IP address, such as 127.0.0.1 or 0.0.0.0.") from None
+
+
+class Tls(Block):
+    """HTTPS, spoken by the HAProxy that stands in front of the replicas."""
+
+    certificate: Annotated[str, Field(min_length=1)]
+    """The file with the certificate, its chain and its key, one after the other in PEM; from the project's folder on.
+    ``specml deploy`` reads it anew, and no connection breaks."""
+    port: Annotated[int, Field(ge=1, le=65535)] = 8443
+    """Where HTTPS is answered, at ``host``."""
+
+
 class Local(Target):
     """A Ray Serve cluster of this machine's own, bound to loopback."""
 
     type: Literal["local"] = "local"
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
     """Where HTTP is answered, on 127.0.0.1."""
+    host: Annotated[str, AfterValidator(_address)] = LOOPBACK
+    """The address that is listened at beside 127.0.0.1: one of this machine's, or ``0.0.0.0`` for all. Any but loopback
+    needs ``serving.auth``; without ``tls``, keys and rows travel there in clear."""
+    tls: Tls | None = None
+    """HTTPS at ``host``; plain HTTP then stays on 127.0.0.1."""
+
+    @override
+    def disagreements(self, spec: Spec) -> Iterator[Disagreement]:
+        if spec.serving.auth is None and not ipaddress.ip_address(self.host).is_loopback:
+            yield Disagreement(
+                key=("host",),
+                what=f"is {self.host}, not loopback, and the spec asks for no key: anyone who reaches it could ask.",
+                hint='Say serving.auth: {type: bearer, tokens: "${secret:API_TOKENS}"}, or host: 127.0.0.1.',
+            )
 
     @override
     def emit(self, spec: Spec) -> dict[str, str]:
@@ -37,7 +71,8 @@ class Local(Target):
     @override
     def in_words(self, spec: Spec) -> str:
         return (
-            f"A release is served on this machine by Ray Serve: {application.in_words(spec)} at 127.0.0.1:{self.port}."
+            f"A release is served on this machine by Ray Serve: {application.in_words(spec)} "
+            f"at {' and '.join(self._urls())}."
         )
 
     @override
@@ -48,7 +83,11 @@ class Local(Target):
             live = Cluster.read(state)
             config = self._resolved(spec, project, release, live)
             answering = live.deployment() if live is not None else None
-            if live is not None and _asked(live.config) == _asked(config) and answering is not None:
+            front = self._front(project)
+            if live is not None and answering is not None and live.certificate and front == live.front:
+                live.renew()
+            asked = live is not None and _asked(live.config) == _asked(config) and live.front == front
+            if answering is not None and asked:
                 say(f"{spec.name} is live already with this bundle and these options: nothing to do.")
                 return answering
             # Whatever can be found wrong is found before what is live is touched.
@@ -56,7 +95,8 @@ class Local(Target):
             release.open()
             cpus = _logical_cpus(spec)
             _refuse_taken_grpc(spec, live)
-            if live is not None and answering is not None and live.port == self.port and live.cpus >= cpus:
+            same = live is not None and live.port == self.port and live.front == front
+            if live is not None and answering is not None and same and live.cpus >= cpus:
                 say(f"Changing what {spec.name} serves, replica by replica; it goes on answering.")
                 return self._bring_up(live, spec, project, config, say)
             if live is None or live.port != self.port:
@@ -65,8 +105,12 @@ class Local(Target):
                 say("Stopping the server that was started before.")
                 live.stop(state)
             refuse_taken(self.port)
-            say(f"Starting a server for {spec.name} at http://127.0.0.1:{self.port} …")
-            cluster = Cluster.new(self.port, cpus)
+            if self.tls is not None:
+                refuse_taken(self.tls.port, "deployment.target.tls.port", self.host)
+            elif self.host != LOOPBACK:
+                refuse_taken(self.port, host=self.host)
+            say(f"Starting a server for {spec.name} at {' and '.join(self._urls())} …")
+            cluster = Cluster.new(self.port, cpus, front)
             cluster.write(state)
             try:
                 return self._bring_up(cluster, spec, project, config, say)
@@ -103,8 +147,28 @@ class Local(Target):
         return cluster.answering()
 
     def _config(self, spec: Spec) -> dict[str, Any]:
-        args = application.ray_options(spec, host="127.0.0.1")
-        return application.serve_config(spec, args, host="127.0.0.1", port=self.port, proxies="HeadOnly")
+        args = application.ray_options(spec, host=self.host)
+        # HAProxy listens at `host`; what the replicas listen at themselves, gRPC too, never leaves this machine.
+        if "grpc" in args:
+            args["grpc"]["host"] = LOOPBACK
+        return application.serve_config(spec, args, host=LOOPBACK, port=self.port, proxies="HeadOnly")
+
+    def _front(self, project: Path) -> tuple[str, int, str]:
+        """Where HAProxy listens beside loopback, where it speaks TLS there, and with which certificate.
+
+        Raises:
+            DeployFailed: the file holds no certificate and its key.
+        """
+        if self.tls is None:
+            return self.host, 0, ""
+        path = (project / self.tls.certificate).resolve()
+        _refuse_no_certificate(path)
+        return self.host, self.tls.port, str(path)
+
+    def _urls(self) -> list[str]:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        here, there = f"http://{LOOPBACK}:{self.port}", f"http://{host}:{self.port}"
+        return list(dict.fromkeys([here, f"https://{host}:{self.tls.port}" if self.tls is not None else there]))
 
     def _resolved(self, spec: Spec, project: Path, release: Release, live: Cluster | None) -> dict[str, Any]:
         config = self._config(spec)
@@ -122,6 +186,20 @@ def _asked(config: dict[str, Any]) -> list[Any]:
     applications = config.get("applications", [])
     kept = [{**one, "args": {k: v for k, v in one["args"].items() if k != "costs"}} for one in applications]
     return [{**config, "applications": kept}]
+
+
+def _refuse_no_certificate(path: Path) -> None:
+    import ssl
+
+    try:
+        # An encrypted key would ask whoever starts it for a password.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(path, password="")
+    except (OSError, ValueError) as error:
+        raise DeployFailed(
+            f"holds no certificate with its key: {getattr(error, 'reason', None) or error}.",
+            where=str(path),
+            hint="cat certificate.pem chain.pem key.pem > server.pem; the key is not encrypted.",
+        ) from None
 
 
 def _logical_cpus(spec: Spec) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -41,6 +42,10 @@ PROJECT = "SPECML_PROJECT"
 FOLDERS = "/tmp/specml-"  # noqa: S108 - mkdtemp completes it
 """How the folders of clusters begin. Unix sockets, which stand there, need short paths."""
 
+LOOPBACK = "127.0.0.1"
+CERTIFICATE = "certificate.pem"
+"""Where HAProxy finds its certificate and key, in the cluster's folder; as ``serving.launch`` has it."""
+
 PORTS = 500
 """Ports of a cluster's own, beside the one for HTTP."""
 
@@ -64,13 +69,26 @@ class Cluster:
     """Where Ray answers; empty until it does."""
     config: dict[str, Any] = field(default_factory=dict)
     """The Ray Serve config that is live."""
+    host: str = LOOPBACK
+    """The address that is listened at, beside loopback."""
+    tls_port: int = 0
+    """Where TLS is spoken at that address; 0: nowhere."""
+    certificate: str = ""
+    """The file with its certificate and key; absolute."""
 
     @classmethod
-    def new(cls, port: int, cpus: int) -> Cluster:
-        """A cluster that has no process yet."""
+    def new(cls, port: int, cpus: int, front: tuple[str, int, str] = (LOOPBACK, 0, "")) -> Cluster:
+        """A cluster that has no process yet; ``front`` as of the property."""
         # Open to this user alone, as mkdtemp makes it.
         folder = tempfile.mkdtemp(prefix=FOLDERS)
-        return cls(secrets.token_hex(16), folder, port, free_block(), cpus)
+        host, tls_port, certificate = front
+        mark = secrets.token_hex(16)
+        return cls(mark, folder, port, free_block(), cpus, host=host, tls_port=tls_port, certificate=certificate)
+
+    @property
+    def front(self) -> tuple[str, int, str]:
+        """Where HAProxy listens beside loopback, where it speaks TLS there, and with which certificate."""
+        return self.host, self.tls_port, self.certificate
 
     @classmethod
     def read(cls, state: Path) -> Cluster | None:
@@ -124,6 +142,9 @@ class Cluster:
             "log": str(log),
             "ports": self.ports,
             "cpus": self.cpus,
+            "host": self.host,
+            "tls_port": self.tls_port,
+            "certificate": self.certificate,
             "address": self.address,
             "config": config,
             "previous": self.config or None,
@@ -165,6 +186,27 @@ class Cluster:
                 hint=f"Ray's messages are in {log}.",
             )
         self.config = config
+
+    def renew(self) -> None:
+        """Let HAProxy take its certificate as the file holds it now; connections go on.
+
+        Raises:
+            DeployFailed: it does not take it.
+        """
+        name = f"{self.folder}/{CERTIFICATE}"
+        pem = "\n".join(line for line in Path(self.certificate).read_text().splitlines() if line.strip())
+        told = self._ask_haproxy(f"set ssl cert {name} <<\n{pem}\n\n")
+        told += self._ask_haproxy(f"commit ssl cert {name}\n")
+        if "Success" not in told:
+            raise DeployFailed(f"HAProxy does not take the certificate: {told.strip()[:200]}", where=self.certificate)
+
+    def _ask_haproxy(self, command: str) -> str:
+        with socket.socket(socket.AF_UNIX) as admin:
+            admin.settimeout(30)
+            admin.connect(f"{self.folder}/admin.sock")
+            admin.sendall(command.encode())
+            with admin.makefile() as answer:
+                return answer.read()
 
     def processes(self) -> list[psutil.Process]:
         """Every process that bears the mark."""
@@ -246,7 +288,10 @@ class Cluster:
                 for connection in process.net_connections("inet"):
                     if connection.status == psutil.CONN_LISTEN and not _loopback(connection.laddr.ip):
                         name = process.name()
-                        guard = "HTTP, guarded by nothing" if name == "haproxy" else "Ray's RPC, guarded by its token"
+                        guard = "Ray's RPC, guarded by its token"
+                        if name == "haproxy":
+                            speaks = "HTTPS" if connection.laddr.port == self.tls_port else "HTTP in clear"
+                            guard = f"{speaks}, guarded by {'its keys' if 'auth' in self.args else 'nothing'}"
                         found.add(f"port {connection.laddr.port} of {name} ({process.pid}): {guard}")
         return tuple(sorted(found))
 
@@ -295,29 +340,39 @@ def alone(state: Path) -> contextlib.AbstractContextManager[None]:
     return locked(state / "serving.lock")
 
 
-def refuse_taken(port: int, where: str = "deployment.target.port") -> None:
-    """Make sure that the port can be bound; ``where``: the key that says it.
+def refuse_taken(port: int, where: str = "deployment.target.port", host: str = LOOPBACK) -> None:
+    """Make sure that the port can be bound at ``host``; ``where``: the key that says it.
 
     Raises:
-        DeployFailed: another process listens there.
+        DeployFailed: another process listens there, or the address is not this machine's.
     """
-    if not free(port):
+    try:
+        _bind(port, host)
+    except OSError as error:
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise DeployFailed(f"{host} is no address of this machine.", where="deployment.target.host") from None
+        if error.errno == errno.EACCES:
+            raise DeployFailed(f"port {port} is not open to this user.", where=where) from None
         raise DeployFailed(
-            f"port {port} of 127.0.0.1 is taken by another process.",
+            f"port {port} of {host} is taken by another process.",
             where=where,
             hint=f"Choose another: specml deploy {where}={port + 1 if port < 65535 else port - 1}",
-        )
+        ) from None
 
 
 def free(port: int) -> bool:
     """Whether a server could listen at the port of 127.0.0.1."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
+    try:
+        _bind(port, LOOPBACK)
+    except OSError:
+        return False
     return True
+
+
+def _bind(port: int, host: str) -> None:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((host, port))
 
 
 def free_block() -> int:
