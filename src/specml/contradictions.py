@@ -535,6 +535,10 @@ def _access(serving: Serving) -> Iterator[Disagreement]:
         if auth.tokens is not None and "tokens" in auth.keys:
             what = "is what the keys without a name are called."
             yield Disagreement(key=("serving", "auth", "keys", "tokens"), what=what, hint="Call it otherwise.")
+        for name, key in auth.keys.items():
+            if not key.scopes:
+                what = "are none: the key would be good for nothing."
+                yield Disagreement(key=("serving", "auth", "keys", name, "scopes"), what=what)
         variables: dict[str, str] = {}
         for name, key in auth.named.items():
             if (other := variables.setdefault(key.token.name, name)) != name:

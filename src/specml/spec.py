@@ -344,7 +344,7 @@ class Key(Block):
 
     token: Secret
     """The key, as ``${secret:WEB_KEY}``; while it is changed, the new and the old one, separated by a comma."""
-    scopes: Annotated[tuple[Scope, ...], Field(min_length=1)] = get_args(Scope)
+    scopes: tuple[Scope, ...] = get_args(Scope)
     """What it is good for; all unless named. Beyond: 403."""
     until: Day | None = None
     """The last day (UTC) on which it is accepted, as ``2026-12-31``."""

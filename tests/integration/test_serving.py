@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import csv
 import http.client
 import io
@@ -353,6 +354,39 @@ def test_what_listens_beyond_loopback_is_told_and_asks_for_the_token(live: Live)
     assert call(gcs, nodes) == grpc.StatusCode.UNAUTHENTICATED
     token = (Path(live.record["folder"]) / "token").read_text()
     assert call(gcs, nodes, token) == grpc.StatusCode.OK
+
+
+def test_no_socket_answers_as_a_dashboard_or_takes_jobs(live: Live) -> None:
+    """Whatever listens: Ray's API for jobs runs code for whoever it answers (CVE-2023-48022)."""
+    ports = {port for _, _, port in listening(live)}
+    assert live.port in ports
+    for port in sorted(ports):
+        for method, path in (("GET", "/api/version"), ("GET", "/api/jobs/"), ("POST", "/api/jobs/")):
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=3)
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                connection.request(method, path, b'{"entrypoint": "true"}' if method == "POST" else None)
+                status = connection.getresponse().status
+                assert status in (400, 401, 404, 405, 415, 421), (port, path, status)
+            connection.close()
+
+
+@pytest.mark.sweep
+def test_nothing_that_was_asked_is_in_any_log(live: Live) -> None:
+    canary = "c4n4ry-of-a-person"
+    bodies = [rows(workclass=canary), rows(age=canary), rows(**{canary: 1}), canary.encode(), rows(workclass=[canary])]
+    for kind in ("application/json", "text/csv", f"text/{canary}"):
+        for body in bodies:
+            live.ask("POST", "/predict", body, {"content-type": kind, "authorization": canary, "cookie": canary})
+            live.ask("POST", "/v2/models/census/infer", body, {"content-type": kind})
+            live.ask("POST", "/explain", body, {"content-type": kind})
+    for path in (f"/predict?name={canary}", f"/{canary}", f"/v2/models/{canary}", f"/v2/health/live?{canary}"):
+        assert live.ask("GET", path)[0] in (200, 404, 405)
+    with ThreadPoolExecutor(8) as pool:  # Ray keeps up to 1,000 lines of a log to itself
+        list(pool.map(lambda _: live.ask("GET", "/v2/health/live"), range(2500)))
+    logs = [live.folder / ".specml/serve.log", *Path(live.record["folder"]).rglob("*.log")]
+    logs += [*Path(live.record["folder"]).rglob("*.out"), *Path(live.record["folder"]).rglob("*.err")]
+    assert any("serve" in log.parts for log in logs)
+    assert not [log for log in logs if log.is_file() and canary.encode() in log.read_bytes()]
 
 
 def call(address: str, method: str, token: str = "") -> Any:

@@ -67,6 +67,11 @@ def test_limits_and_what_errors_tell() -> None:
         ({"auth": {}}, ("serving", "auth"), "names no key"),
         ({"rate_limit": {}}, ("serving", "rate_limit"), "limits nothing"),
         (
+            {"auth": {"keys": {"web": {"token": "${secret:A}", "scopes": []}}}},
+            ("serving", "auth", "keys", "web", "scopes"),
+            "good for nothing",
+        ),
+        (
             {"auth": {"tokens": "${secret:A}", "keys": {"tokens": {"token": "${secret:B}"}}}},
             ("serving", "auth", "keys", "tokens"),
             "without a name",
