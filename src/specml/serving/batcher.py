@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from specml.serving.pace import Pace
-from specml.serving.refusal import Refused
+from specml.serving.refusal import Refused, unshown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -336,7 +336,7 @@ class Batcher:
         if isinstance(result, Exception):
             self._counters.failures += 1
             if not isinstance(result, Refused):
-                LOG.error("The model failed on a request of %s rows.", waiting.rows.n, exc_info=result)
+                LOG.error("The model failed on a request of %s rows.", waiting.rows.n, exc_info=unshown(result))
                 result = Refused(422, "the model can't be run on these rows.")
             self.forget(waiting)
             waiting.done(result)

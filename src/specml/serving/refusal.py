@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
+from typing import TYPE_CHECKING
 
 from specml.errors import SpecmlError
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 
 class Refused(SpecmlError):
@@ -14,6 +18,15 @@ class Refused(SpecmlError):
         super().__init__(what)
         self.http = http
         self.headers = headers or {}
+
+
+class Unshown(Exception):
+    """Stands in a log for an error whose text may quote what somebody asked."""
+
+
+def unshown(error: BaseException) -> tuple[type[Unshown], Unshown, TracebackType | None]:
+    """What a log tells of an error: its kind and where it came from, and not its text."""
+    return Unshown, Unshown(f"{type(error).__name__} (its text may quote a value)"), error.__traceback__
 
 
 KINDS = {

@@ -31,7 +31,7 @@ from specml.serving.feedback import Inbox, read_labels
 from specml.serving.lean import Reader
 from specml.serving.openapi import openapi
 from specml.serving.pace import Pace
-from specml.serving.refusal import Refused, without_detail
+from specml.serving.refusal import Refused, unshown, without_detail
 from specml.serving.session import Session
 
 if TYPE_CHECKING:
@@ -354,7 +354,7 @@ class Service:
     def _failed(self, route: Route, error: BaseException) -> Reply:
         if isinstance(error, Refused):
             return self._told(error)
-        LOG.error("A request to %s could not be answered.", route.name, exc_info=error)
+        LOG.error("A request to %s could not be answered.", route.name, exc_info=unshown(error))
         return refused(Refused(500, "the server failed; its log says why."))
 
     def _told(self, refusal: Refused) -> Reply:
