@@ -365,8 +365,9 @@ def test_no_socket_answers_as_a_dashboard_or_takes_jobs(live: Live) -> None:
             connection = http.client.HTTPConnection("127.0.0.1", port, timeout=3)
             with contextlib.suppress(OSError, http.client.HTTPException):
                 connection.request(method, path, b'{"entrypoint": "true"}' if method == "POST" else None)
-                status = connection.getresponse().status
-                assert status >= 400, (port, path, status)
+                answer = connection.getresponse()
+                # Ray's figures about its own processes are answered at one port, by whatever path they are asked.
+                assert answer.status >= 400 or answer.read().startswith(b"# HELP"), (port, path, answer.status)
             connection.close()
 
 
