@@ -425,7 +425,7 @@ class Serving(Block):
     slo: Annotated[Duration, Field(gt=0)] | None = Duration(1.0)
     """The objective: who would have to wait for longer, by what the model's calls take, gets 429 at once, with
     ``Retry-After``. So those who are let in are answered in time when more is asked than can be answered; a person
-    waits for a second without a doubt. No call of the model takes more than half of it. ``null``: all wait, for as
+    waits for a second without a doubt. No call of the model takes more than a quarter of it. ``null``: all wait, for as
     long as ``timeout`` and ``max_queue`` let them."""
     timeout: Annotated[Duration, at_most("50s"), Field(gt=0)] = Duration(30.0)
     """How long a request may take, at most 50s; beyond: 504, or 408 where its body has not come by then. The header

@@ -43,17 +43,21 @@ REST = 0.0005
 """Seconds after which the event loop has had nothing to do."""
 QUEUE_MOST = 65_536
 """Most rows that wait where the pace is to tell how many: their columns are memory."""
-FAIR = 0.5
-"""Share of the objective that one call of the model may take: the next batch has to wait for all of it."""
+AIM = 0.75
+"""Share of the objective that a prediction may take: when more is asked than can be answered, all are near to it, and
+predictions are off by a tenth or two."""
+FAIR = 0.25
+"""Share of the objective that one call of the model may take: who comes meanwhile waits for all of it, and then for his
+own."""
 
 
 class Waiting:
     """A request's rows on their way through the model."""
 
-    __slots__ = ("done", "out", "over", "parts", "rows", "since", "taken", "until")
+    __slots__ = ("done", "out", "over", "parts", "rows", "seconds", "since", "taken", "until")
 
-    def __init__(self, rows: Rows, done: Done, since: float, until: float) -> None:
-        self.rows, self.done, self.since, self.until = rows, done, since, until
+    def __init__(self, rows: Rows, done: Done, since: float, until: float, seconds: float) -> None:
+        self.rows, self.done, self.since, self.until, self.seconds = rows, done, since, until, seconds
         self.taken = 0
         """Rows that went into a batch."""
         self.out = 0
@@ -147,11 +151,12 @@ class Batcher:
             return self._max_queue
         return int(max(self._max_batch_size, min(self.round.rows_within(self._slo), QUEUE_MOST)))
 
-    def predicted_wait(self) -> float:
-        """Seconds from when a row that comes now was sent until it would be in a batch."""
+    def predicted(self) -> float:
+        """Seconds from when a row that was read now was sent until it would be answered; 0 where nothing else is."""
         seconds = self._turn.unread()
-        if self._waiting_rows:
-            seconds += self.round.seconds(self._waiting_rows, math.ceil(self._waiting_rows / self._batch_rows()))
+        if self._waiting_rows or self._running:
+            rows = self._waiting_rows + 1
+            seconds += self.round.seconds(rows, math.ceil(rows / self._batch_rows()))
         if self._running:
             # Of a call that is overdue nothing is known but that: as much again is the best guess.
             seconds += abs(self._ends - time.perf_counter())
@@ -164,28 +169,28 @@ class Batcher:
             Refused: 429, when it would wait for too long.
         """
         self._turn.read()
-        if (wait := self.predicted_wait()) > self._slo:
-            what = f"an answer would take some {wait:.3g} s, more than the {self._slo:g} s that this server promises."
+        if (wait := self.predicted()) > AIM * self._slo:
+            what = f"an answer would take {wait:.2g} s or more; this server promises {self._slo:g} s."
             raise self._later(what, wait)
 
     def _later(self, what: str, wait: float) -> Refused:
         seconds = max(1, math.ceil(wait))
         return Refused(429, f"{what} Try again in {seconds} s.", headers={"retry-after": str(seconds)})
 
-    def offer(self, rows: Rows, done: Done, *, seconds: float = math.inf) -> Waiting:
+    def offer(self, rows: Rows, done: Done, *, seconds: float = math.inf, began: float | None = None) -> Waiting:
         """Run ``rows``; ``done`` is told the outputs in their order, or why there are none.
 
-        It is told within ``seconds``: 504 when the model has not come to them by then; 422 when it can't be run on
-        them.
+        It is told within ``seconds`` of ``began``, or of now: 504 when the model has not come to them by then; 422 when
+        it can't be run on them.
 
         Raises:
             Refused: 429, when too many wait already.
         """
         waits = self._waiting_rows
         if waits and waits + rows.n > self._easy and waits + rows.n > self.max_queue:
-            raise self._later(f"{waits} rows wait already; at most {self.max_queue} may.", self.predicted_wait())
+            raise self._later(f"{waits} rows wait already; at most {self.max_queue} may.", self.predicted())
         now = time.perf_counter()
-        waiting = Waiting(rows, done, now, now + seconds)
+        waiting = Waiting(rows, done, now, (now if began is None else began) + seconds, seconds)
         self._queue.append(waiting)
         self._waiting_rows += rows.n
         loop = asyncio.get_running_loop()
@@ -366,7 +371,7 @@ class Batcher:
             if one.until <= now and not one.over:
                 self._counters.expired += 1
                 self.forget(one)
-                one.done(Refused(504, f"the model has not answered within {one.until - one.since:.2g} s."))
+                one.done(Refused(504, f"the model has not answered within {one.seconds:g} s."))
         left = [one.until for one in waiting.values() if not one.over]
         if left and self._loop is not None:
             self._reap_at(self._loop, min(left))

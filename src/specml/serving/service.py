@@ -12,7 +12,6 @@ import contextlib
 import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -78,13 +77,12 @@ LARGE = 262_144
 """Bytes from which a body is read beside the event loop; smaller ones take a millisecond or two."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """An answer to a request."""
 
     status: int
     body: bytes
-    headers: dict[str, str] = field(default_factory=lambda: JSON)
+    headers: dict[str, str] = JSON
     rows: int = 0
 
 
@@ -386,8 +384,7 @@ class Service:
     def _offer(self, going: Going, asked: Asked) -> None:
         if going.over:
             return
-        spent = time.perf_counter() - going.began
-        self.counters.parse_seconds.add(spent)
+        self.counters.parse_seconds.add(time.perf_counter() - going.began)
         going.asked = asked
         self._access.rows(going.headers, asked.rows.n)
         if self._cache is not None:
@@ -396,7 +393,8 @@ class Service:
                 going.key = None
                 self._end(going, known)
                 return
-        going.waiting = self._batcher.offer(asked.rows, partial(self._end, going), seconds=going.seconds - spent)
+        times = {"seconds": going.seconds, "began": going.began}
+        going.waiting = self._batcher.offer(asked.rows, partial(self._end, going), **times)
 
     def _end(self, going: Going, result: Outputs | BaseException) -> None:
         """Answer: with the model's outputs, or with what went wrong."""

@@ -198,14 +198,14 @@ def test_who_would_wait_for_too_long_is_told_for_how_long() -> None:
         with pytest.raises(Refused) as refusal:
             await on_and_on()
         assert refusal.value.http == 429
-        # A row takes 0.1 s, a call 0.2 s more; the one that runs has 0.3 s left.
-        assert 4 * len(let_in) == pytest.approx(48, abs=8)
-        assert refusal.value.headers["retry-after"] in ("6", "7")
+        # A row takes 0.1 s, a call of 13 at most 0.2 s more; the one that runs has 0.3 s left.
+        assert 4 * len(let_in) == pytest.approx(36, abs=8)
+        assert refusal.value.headers["retry-after"] in ("5", "6")
         model.gate.set()
         await asyncio.gather(running, *let_in)
 
     model = with_batcher(test, max_batch_size=64, max_queue=None, slo=6.0, pace=Pace(0.2, 0.1))  # type: ignore[arg-type]
-    assert 24 <= max(map(len, model.batches)) <= 32  # half of the objective, at most
+    assert 10 <= max(map(len, model.batches)) <= 16  # a quarter of the objective, at most
 
 
 def test_a_short_batch_runs_on_the_event_loop_with_all_that_came_in_its_turn() -> None:

@@ -82,7 +82,7 @@ def test_off_is_uvicorns_own(service: Service) -> None:
 
 
 def test_a_head_that_does_not_end_is_refused(bundle: Path) -> None:
-    with running(bundle, "hot", timeout=0.3) as server:
+    with running(bundle, "hot", timeout=1) as server:
         with server.connect() as slow:
             slow.sendall(b"POST /predict HTTP/1.1\r\nhost: ")
             assert read(slow).status == 408
