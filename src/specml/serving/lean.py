@@ -86,7 +86,7 @@ class Reader:
         if self._width:
             try:
                 return self._tensors(raw) if length is None else self._binary(raw, length)
-            except (_Unusual, orjson.JSONDecodeError):
+            except (_Unusual, orjson.JSONDecodeError, RecursionError):
                 pass
         return read_infer(raw, length, self._contract, self._max_rows)
 
@@ -146,9 +146,10 @@ class Reader:
         """Tensors in JSON; all numbers of one shape."""
         body = self._object(raw)
         tensors = _dicts(body.get("inputs"))
-        if len(body) != 1 + ("id" in body) or type(body.get("id", "")) is not str:
+        if not body.keys() <= {"inputs", "id", "outputs"} or type(body.get("id", "")) is not str:
             raise _Unusual
-        if sum(map(len, tensors)) != 4 * len(tensors) or not keys_stand_once(raw, len(body) + 4 * len(tensors)):
+        said = len(body) + 4 * len(tensors) + keys(body.get("outputs"))
+        if sum(map(len, tensors)) != 4 * len(tensors) or not keys_stand_once(raw, said):
             raise _Unusual
         others: list[Any] = []
         if self._others:

@@ -98,7 +98,10 @@ usual = st.integers(1, 2).flatmap(usual_tensors)
 @settings(deadline=None, max_examples=80)
 @given(
     inputs=st.one_of(usual, usual.flatmap(st.permutations), st.lists(tensor, max_size=4)),
-    more=st.dictionaries(st.sampled_from(["id", "outputs", "parameters"]), value),
+    more=st.dictionaries(
+        st.sampled_from(["id", "outputs", "parameters"]),
+        value | st.lists(st.fixed_dictionaries({"name": st.sampled_from(["label", "labell"])}), max_size=2),
+    ),
 )
 def test_tensors(contract: Contract, numbers: Contract, inputs: Any, more: Any) -> None:
     raw = json.dumps({"inputs": inputs, **more}).encode()
@@ -155,8 +158,16 @@ def test_the_usual_is_usual(contract: Contract, numbers: Contract) -> None:
         one |= {"shape": [1, 1], "datatype": "BYTES" if one["name"] == "workclass" else "FP64"}
         one["data"] = [0.5] if one["datatype"] == "FP64" else one["data"]
     assert reader._tensors(json.dumps(body).encode()).rows.block is not None
+    asked = {**body, "id": "a", "outputs": [{"name": "label", "parameters": {"binary_data": True}}]}
+    assert reader._tensors(json.dumps(asked).encode()).outputs == (("label", True),)
     with pytest.raises(_Unusual):
         reader._tensors(infer())  # a flag as BOOL
+
+
+def test_outputs_that_are_nested_too_deep_are_refused_alike(numbers: Contract) -> None:
+    raw = b'{"inputs": [], "outputs": ' + b"[" * 1000 + b"]" * 1000 + b"}"
+    assert same(told(lambda: Reader(numbers, 3).infer(raw, {})), told(lambda: read_infer(raw, None, numbers, 3)))
+    assert told(lambda: read_infer(raw, None, numbers, 3))[0] == 400
 
 
 def test_headers_are_remembered_but_not_without_end(numbers: Contract) -> None:
