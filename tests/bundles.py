@@ -49,10 +49,12 @@ def binary_bundle(
     classes: tuple[str | int | float | bool, ...] = (0, 1),
     category: str = "Private",
     looks_back: bool = False,
+    work: int = 0,
 ) -> str:
     """p = sigmoid(weight * (age - 40) + 0.01 * hours (0 where missing) + member + (workclass == category)).
 
-    ``looks_back``: + 0.01 * the hours of the row before (0 where missing). Returns the digest.
+    ``looks_back``: + 0.01 * the hours of the row before (0 where missing). ``work``: so many thousand sines a row, of
+    which nothing comes: a slow model. Returns the digest.
     """
     from onnx import TensorProto
 
@@ -81,6 +83,12 @@ def binary_bundle(
         x["member"],
         private,
     ]
+    if work:
+        sines = graph.node("Add", x["age"], graph.constant(np.arange(125.0 * work)[None]))
+        for _ in range(8):
+            sines = graph.node("Sin", sines)
+        mean = graph.node("ReduceMean", sines, graph.constant(np.array([1])))
+        terms.append(graph.node("Mul", mean, graph.constant(np.zeros(1))))
     z = terms[0]
     for term in terms[1:]:
         z = graph.node("Add", z, term)

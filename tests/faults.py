@@ -26,7 +26,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,6 +52,13 @@ serving: {serving}
 deployment: {{target: {{type: local, port: {port}}}}}
 """
 SERVING = "{replicas: {min: 2, max: 2}}"
+
+SLO = 0.5
+"""Seconds within which an overloaded server answers what it accepts."""
+OVERLOAD = 15.0
+"""Seconds for which it is asked too much."""
+OVERLOADED = ["serving.batching.max_batch_size=16", "serving.batching.max_queue=32"]
+"""What a model that takes milliseconds for a row is served with."""
 
 ROLES = {
     "replica": ("ray::ServeReplica", ":model"),
@@ -252,9 +259,9 @@ class Bench:
         before = os.environ.get("PYTHONPATH")
         return {"PYTHONPATH": f"{FAILPOINTS}:{before}" if before else str(FAILPOINTS), "SPECML_BREAK": str(self.order)}
 
-    def bundle(self, weight: float) -> str:
+    def bundle(self, weight: float, **more: Any) -> str:
         """Put a bundle of that weight into the project, admitted; returns its digest."""
-        made = binary_bundle(self.folder / "artifacts/bundle", weight=weight)
+        made = binary_bundle(self.folder / "artifacts/bundle", weight=weight, **more)
         release(self.folder)
         return made
 
@@ -505,6 +512,99 @@ class Bench:
         seen = load.since(0)
         return Verdict(pid in before and back < 60 and not seen.failed, f"{seen}; replaced after {back:.1f} s")
 
+    async def overload(self) -> Verdict:
+        """Three times as many requests as a slow model can answer, whether answers come or not."""
+        self.weights[self.bundle(0.03, work=100)] = 0.03
+        status, told = await self.specml("deploy", *OVERLOADED)
+        assert status == 0, told
+        async with self.load(clients=32, pause=0.0) as load:
+            began = time.monotonic()
+            await asyncio.sleep(10)
+        peak = sum(not one.wrong for one in load.outcomes) / (time.monotonic() - began)
+        size = await asyncio.to_thread(self._memory)
+        open_loop, idle, tasks = self.load(), deque[Connection](), set[asyncio.Task[None]]()
+
+        async def one() -> None:
+            connection = idle.pop() if idle else Connection(self.port)
+            open_loop.outcomes.append(await open_loop.ask(connection))
+            idle.append(connection)
+
+        began, asked = time.monotonic(), 0
+        while (passed := time.monotonic() - began) < OVERLOAD:
+            while asked < 3 * peak * passed:
+                task = asyncio.create_task(one())
+                tasks.add(task)
+                task.add_done_callback(tasks.discard)
+                asked += 1
+            await asyncio.sleep(0.005)
+        ended = time.monotonic()
+        grown = await asyncio.to_thread(self._memory) - size
+        await asyncio.gather(*tasks)
+        drained = time.monotonic() - ended
+        recovered = [await open_loop.ask(idle[0]) for _ in range(10)]
+        for connection in idle:
+            connection.close()
+        found = Seen(open_loop.outcomes)
+        good = [one for one in found.outcomes if not one.wrong]
+        shed = [one for one in found.outcomes if one.status in (429, 503) and one.after >= 1]
+        others = Counter(one.wrong for one in found.outcomes if one.wrong and one not in set(shed))
+        rate = sum(one.began + one.seconds < ended for one in good) / OVERLOAD
+        refusals = sorted(one.seconds for one in shed) or [math.nan]
+        holds = rate >= 0.9 * peak and found.quantile(0.99) <= SLO and refusals[int(0.99 * len(refusals))] <= 0.1
+        told = [
+            f"{asked / OVERLOAD:.0f} a second asked, {rate:.0f} answered of {peak:.0f} that it can do",
+            f"p99 of these {1000 * found.quantile(0.99):.0f} ms",
+            f"{len(shed):,} told to come back, p50 {1000 * statistics.median(refusals):.0f} ms,"
+            f" p99 {1000 * refusals[int(0.99 * len(refusals))]:.0f} ms",
+            f"{sum(others.values())} failed otherwise {dict(others) or ''}".strip(),
+            f"{grown:+.0f} MB",
+            f"the last answer {drained:.1f} s after the last question",
+        ]
+        holds = holds and not others and grown < 100 and drained < 5 and not any(one.wrong for one in recovered)
+        return Verdict(holds, "; ".join(told))
+
+    def _memory(self) -> float:
+        """Of the replicas and HAProxy, in MB."""
+        return sum(
+            process.memory_info().rss / 2**20 for role in ("replica", "haproxy") for process in self.processes(role)
+        )
+
+    async def scaling(self) -> Verdict:
+        """One replica becomes two while it is asked without pause, and one again when nobody asks."""
+        cluster, before = self.cluster, self.cluster.config
+        config = json.loads(json.dumps(before))
+        config["applications"][0]["args"]["revision"] = "scaling"
+        model = config["applications"][0]["deployments"][0]
+        model.pop("num_replicas")
+        model["autoscaling_config"] = {
+            "min_replicas": 1,
+            "max_replicas": 2,
+            "policy": {"policy_function": "specml.serving.scaling:replicas"},
+            "metrics_interval_s": 1.0,
+            "look_back_period_s": 4.0,
+            "upscale_delay_s": 2.0,
+            "downscale_delay_s": 4.0,
+        }
+        counts, times = [], []
+        state = self.folder / ".specml"
+        async with self.load(clients=1, pause=0.5) as load:
+            await asyncio.to_thread(cluster.launch, config, state, lambda _: None)
+            for wanted in (1, 2, 1):
+                began = time.monotonic()
+                async with contextlib.AsyncExitStack() as busy:
+                    if wanted == 2:
+                        await busy.enter_async_context(self.load(pause=0.0))
+                    while (up := await self.up()) != wanted and time.monotonic() < began + 60:
+                        await asyncio.sleep(0.2)
+                counts.append(up)
+                times.append(time.monotonic() - began)
+            await asyncio.to_thread(cluster.launch, before, state, lambda _: None)
+        seen = load.since(0)
+        return Verdict(
+            counts == [1, 2, 1] and not seen.failed,
+            f"{seen}; replicas {counts}, two after {times[1]:.0f} s of load, one {times[2]:.0f} s after its end",
+        )
+
     async def soak(self) -> Verdict:
         """Nothing happens, for long: memory and descriptors stay."""
         async with self.load() as load:
@@ -545,6 +645,8 @@ FAULTS: dict[str, Callable[[Bench], Awaitable[Verdict]]] = {
     "bad": Bench.bad,
     "poison": Bench.poison,
     "session": Bench.session,
+    "scaling": Bench.scaling,
+    "overload": Bench.overload,
     "soak": Bench.soak,
 }
 

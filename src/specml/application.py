@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 IMPORT_PATH = "specml.serving.app:build"
 """What is served, by name: the server knows nothing of specs, and this nothing of HTTP."""
 
+POLICY = "specml.serving.scaling:replicas"
+"""How many replicas a load takes, likewise."""
+
 BUNDLE = "artifacts/bundle"
 CAPTURES = ".specml/captures"
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -37,11 +40,11 @@ RAY_SETTINGS = {
     "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "60",
     "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "1s",
     # What was asked of a replica that dies, or says 503, is asked of another one: all that is asked can be asked twice.
-    # Two of a few replicas may die at once: a third try and more find one that was started since.
+    # Two of a few replicas may die at once: a third try and more find one that was started since. What HAProxy can't
+    # hold in one of its buffers (16 KiB, of a head and 14 kB of a body) is asked once. In larger ones it could: of 64 KiB
+    # they double the processor time that HAProxy takes for each request, whatever its size.
     "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response 503",
     "RAY_SERVE_HAPROXY_RETRIES": "10",
-    # Bytes of a request, head and body, that HAProxy can keep to ask again; a larger one is asked once.
-    "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "65536",
     # Ray starts HAProxy anew after three checks that failed.
     "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
     # A replica that goes is out of HAProxy's list within a second or two; 30 s is Ray's default.
@@ -248,7 +251,12 @@ def _model(spec: Spec) -> dict[str, Any]:
         model["autoscaling_config"] = {
             "min_replicas": replicas.min,
             "max_replicas": replicas.max,
-            "target_ongoing_requests": max(1, batching.max_batch_size // 8),
+            "policy": {"policy_function": POLICY},
+            "metrics_interval_s": 2.0,
+            "look_back_period_s": 10.0,
+            "upscale_delay_s": 10.0,
+            # A replica takes seconds to start: it had better not go with the first quiet minute.
+            "downscale_delay_s": 300.0,
         }
     # A replica's own queue says no; Ray must let in enough requests to be told so.
     waiting = MOST_WAITING if batching.max_queue == "auto" else batching.max_queue

@@ -27,6 +27,7 @@ from specml.serving.explanation import Explainer
 from specml.serving.feedback import INBOX, Inbox
 from specml.serving.limits import Hosts, Limiter, Rate
 from specml.serving.refusal import Refused, without_detail
+from specml.serving.scaling import Load
 from specml.serving.service import REQUEST_ID, Reply, Service, refused, too_large
 
 if TYPE_CHECKING:
@@ -405,6 +406,7 @@ class Replica:
         checked, replica = Args.model_validate(args), serve.get_replica_context().replica_id.unique_id
         explaining = _handed_on(explain, checked.explain.seconds) if explain and checked.explain else None
         self._service = checked.service(replica, explaining)
+        self._load = Load(self._service)
         self._rpc = checked.rpc(self._service)
         # Ray Serve starts its server when this object stands, with the protocol that uvicorn calls ``auto``.
         cast("dict[str, Any]", uvicorn.config.HTTP_PROTOCOLS)["auto"] = protocol(self._service, checked)
@@ -416,6 +418,10 @@ class Replica:
     def check_health(self) -> None:
         """Ray Serve replaces the replica when this raises."""
         self._service.check_health()
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """What Ray Serve asks for where the number of replicas may change; see ``scaling``."""
+        return {"load": self._load.since()}
 
 
 class ExplainReplica:

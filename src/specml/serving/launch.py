@@ -86,17 +86,14 @@ s/^\( *bind \)[:*]*:\([0-9][0-9]*\)$/\1127.0.0.1:\2/
 /^frontend http_frontend$/a\
     http-request set-header x-request-id %[uuid()] unless { req.hdr(x-request-id) -m found }\
     # Read before a replica is chosen, it can be asked again; and what trickles in holds up none.\
-    http-request wait-for-body time 30s if { req.hdr_val(content-length) lt 48000 }\
-    # Room for large bodies is room for large heads as well.\
-    http-request deny errorfile @/431.http if { req.hdrs,length -m int gt 16384 }
+    http-request wait-for-body time 30s if { req.hdr_val(content-length) lt 14000 }
 s|^\( *errorfile 50[234] \).*|\1@/503.http|
 """
 """For ``sed``: what HAProxy does otherwise than Ray has it."""
 
 ERRORS = {
-    "400 Bad Request": "this is no HTTP request.",
+    "400 Bad Request": "this is no HTTP request, or its head is larger than 15 kB.",
     "408 Request Timeout": "the request did not come within 30 s.",
-    "431 Request Header Fields Too Large": "the headers are larger than 16384 bytes.",
     "503 Service Unavailable": "no replica answers; try again.",
 }
 """What HAProxy itself answers."""

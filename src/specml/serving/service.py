@@ -174,6 +174,7 @@ class Service:
         self._bundle = bundle
         self._contract = bundle.contract
         self._version = bundle.digest.removeprefix("sha256:")[:12]
+        self._max_batch_size = max_batch_size
         self._max_rows = max_rows
         self._max_body = max_body
         self._access = access or Access()
@@ -244,6 +245,11 @@ class Service:
             self._inbox.close()
         if self.capture is not None:
             self.capture.close()
+
+    @property
+    def waiting_batches(self) -> float:
+        """Rows that wait, as a share of the largest batch."""
+        return self._batcher.waiting_rows / self._max_batch_size
 
     def check_health(self) -> None:
         """Run one row; whatever the session raises, Ray Serve replaces the replica."""
