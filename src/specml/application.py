@@ -41,8 +41,8 @@ RAY_SETTINGS = {
     "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "1s",
     # What was asked of a replica that dies, or says 503, is asked of another one: all that is asked can be asked twice.
     # Two of a few replicas may die at once: a third try and more find one that was started since. What HAProxy can't
-    # hold in one of its buffers (16 KiB, of a head and 14 kB of a body) is asked once. In larger ones it could: of 64 KiB
-    # they double the processor time that HAProxy takes for each request, whatever its size.
+    # hold in one of its buffers (16 KiB: a head, and 14 kB of body) is asked once. Larger ones could hold more; with
+    # 64 KiB, HAProxy takes twice the processor time for each request, whatever its size.
     "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response 503",
     "RAY_SERVE_HAPROXY_RETRIES": "10",
     # Ray starts HAProxy anew after three checks that failed.

@@ -73,6 +73,9 @@ TIMEOUT = "x-request-timeout-seconds"
 MOST_TO_EXPLAIN = 1_048_576
 """Bytes of a body that asks for explanations: it goes to another process."""
 
+FAILING = 0.1
+"""Seconds that a replica whose session fails takes to say so."""
+
 LARGE = 262_144
 """Bytes from which a body is read beside the event loop; smaller ones take a millisecond or two."""
 
@@ -275,6 +278,8 @@ class Service:
                 if not self.broken:
                     raise
                 LOG.exception("The session fails on every row.")
+        # HAProxy asks whoever has least to do: that had better not be the one that fails at once.
+        time.sleep(FAILING)
         raise Refused(503, "this replica fails; try again.", headers={"retry-after": "1"})
 
     def admit(self, method: str, path: str, headers: Mapping[str, str]) -> Route:
