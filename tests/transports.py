@@ -86,7 +86,8 @@ def request(
     method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None, *, version: str = "1.1"
 ) -> bytes:
     """A request as it is sent; ``content-length`` is added where the headers say nothing of it."""
-    told = {"host": "x", "content-type": "application/json", **(headers or {})}
+    # Named by the caller, a request has an id of the same length whoever answers it.
+    told = {"host": "127.0.0.1", "content-type": "application/json", "x-request-id": "asked", **(headers or {})}
     if "transfer-encoding" not in told:
         told.setdefault("content-length", str(len(body)))
     lines = "".join(f"{name}: {value}\r\n" for name, value in told.items())
