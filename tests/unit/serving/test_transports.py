@@ -64,9 +64,9 @@ CASES: dict[str, tuple[bytes, int]] = {
         413,
     ),
     "not HTTP": (b"POST /predict HTTP/1.1\r\nno header\r\n\r\n", 400),
-    "two lengths": (b"POST /predict HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n", 400),
+    "two lengths": (b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n", 400),
     "length and chunks": (
-        b"POST /predict HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
         400,
     ),
     **{f"predict: {name}": (request("POST", "/predict", raw), status) for name, (raw, status, _) in PREDICT.items()},
