@@ -313,7 +313,7 @@ def test_no_decision_is_null_in_json_and_empty_in_tensors() -> None:
     assert [one["label"] for one in predictions(outputs, contract)] == ["no", None, "yes"]
     assert outputs["label"].tolist() == ["no", "", "yes"]
     assert metadata(contract, "1")["abstain_band"] == list(contract.abstain_band)
-    told = openapi(contract, version="1", max_rows=9, explained_rows=9, secured=False, notice={})
+    told = openapi(contract, version="1", max_rows=9, max_body=9, explained_rows=9, secured=False, notice={})
     answer = told["paths"]["/predict"]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
     label = answer["properties"]["predictions"]["items"]["properties"]["label"]
     assert label["enum"] == ["no", "yes", None]

@@ -43,7 +43,7 @@ ROC = "plots/roc.csv"
 PRECISION_RECALL = "plots/precision_recall.csv"
 CALIBRATION = "plots/calibration.csv"
 PREDICTIONS = "plots/predictions.csv"
-SERVING = ("serving.batching", "serving.max_body", "serving.max_rows")
+SERVING = ("serving.batching", "serving.fast_path", "serving.max_body", "serving.max_rows")
 """What a server is started with, where a gate asks one."""
 CONFIDENCE = 0.95
 """Of the intervals of what is told beside the gates."""

@@ -187,7 +187,7 @@ def test_the_example_is_taken_and_the_document_tells_the_steps() -> None:
         (read,) = by_steps([row], [column.name for column in one.inputs], one.history, one.history.steps)
         assert any("@" in name for name in read)
         assert named([row] * 3, one).n == 3
-        document = openapi(one, version="1", max_rows=50, explained_rows=5, secured=False, notice={})
+        document = openapi(one, version="1", max_rows=50, max_body=9, explained_rows=5, secured=False, notice={})
         kinds, most, history = told(document)
         assert (most, history) == (50, one.history)
         assert kinds["sales@-3"] == "numeric"
