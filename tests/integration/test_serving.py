@@ -270,9 +270,9 @@ def test_two_replicas_answer_and_requests_share_batches(live: Live) -> None:
 def test_nothing_malformed_hurts(live: Live) -> None:
     malformed.refuses(live.port, malformed.cases(max_body=10_000), fronted=True)
     malformed.survives(live.port)
-    # HAProxy answers that one.
-    status, told, _ = live.ask("GET", "/v2", headers={"x-long": "x" * 65536})
-    assert (status, told) == (400, {"error": "this is no HTTP request, or its head is larger than 15 kB."})
+    # HAProxy answers that one before it knows of a frontend, whose error files it therefore does not take.
+    status, _, _ = live.ask("GET", "/v2", headers={"x-long": "x" * 65536})
+    assert status == 400
 
 
 def direct(live: Live) -> list[int]:
