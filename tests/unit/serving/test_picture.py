@@ -108,7 +108,9 @@ def test_a_model_of_no_images_takes_none() -> None:
     plain = CONTRACT.model_copy(update={"image": None})
     with pytest.raises(Refused, match=r"rows\[0\].image is no column of this model"):
         named([{"image": text(png([[0]]))}], plain)
-    assert "image" not in str(openapi(plain, version="1", max_rows=10, max_body=9, explained_rows=0, secured=False, notice={}))
+    assert "image" not in str(
+        openapi(plain, version="1", max_rows=10, max_body=9, explained_rows=0, secured=False, notice={})
+    )
 
 
 def test_a_person_is_told_how() -> None:

@@ -157,7 +157,9 @@ def test_tensors_take_seconds_and_texts(made: Trained) -> None:
 
 
 def test_the_interface_says_what_is_taken(made: Trained) -> None:
-    told = openapi(made.bundle.contract, version="1", max_rows=5, max_body=9, explained_rows=0, secured=False, notice={})
+    told = openapi(
+        made.bundle.contract, version="1", max_rows=5, max_body=9, explained_rows=0, secured=False, notice={}
+    )
     row = told["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["schema"]["properties"][
         "rows"
     ]
