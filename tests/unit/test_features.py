@@ -82,6 +82,13 @@ def test_any_numbers_are_equal_in_the_graph(seen: list[float], values: list[floa
     agrees(feature, fitted, np.array([*seen, *values]))
 
 
+def test_what_scaling_leads_beyond_float64_is_the_limit() -> None:
+    seen = np.array([0.0, 0.0, 0.0, -1.5e92, -8.3e-217])
+    feature = Numeric(missing="constant", fill_value=-1.0, scale="robust")
+    out = agrees(feature, feature.fit(column("x"), seen, LINEAR), seen)
+    assert np.isfinite(out).all()
+
+
 @pytest.mark.parametrize("ties", [False, True])
 def test_quantiles_are_those_of_scikit_learn(ties: bool) -> None:
     from sklearn.preprocessing import QuantileTransformer

@@ -213,7 +213,8 @@ class FittedNumeric(FittedFeature):
         if self.knots:
             out = self._share(out)
         elif self.scaled:
-            out = np.clip((out - self.offset) * self.factor, -self.LIMIT, self.LIMIT)
+            with np.errstate(over="ignore"):  # what is beyond float64 is beyond LIMIT
+                out = np.clip((out - self.offset) * self.factor, -self.LIMIT, self.LIMIT)
         columns = [out, np.isnan(values)] if len(self.names) == 2 else [out]
         with np.errstate(over="ignore"):
             return np.stack(columns, axis=1).astype(np.float32)
