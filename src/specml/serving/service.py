@@ -389,8 +389,8 @@ class Service:
         else:
             try:
                 self._offer(going, reading.result())
-            except Refused as refusal:
-                self._end(going, refusal)
+            except Exception as error:
+                self._end(going, error)
 
     def _offer(self, going: Going, asked: Asked) -> None:
         if going.over:
