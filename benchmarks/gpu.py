@@ -229,7 +229,7 @@ def server(bundles: list[Bundle]) -> None:
 
     told: dict[str, Any] = {}
     gpu = _has_gpu()
-    for bundle in (one for one in bundles if one.contract.name in ("mlp", "lightgbm-tensors", "census")):
+    for bundle in (one for one in bundles if one.contract.name in ("mlp", "lightgbm-operator", "census")):
         name = bundle.contract.name
         calls = {"cpu": partial(predict, bundle.session())}
         if gpu:
@@ -307,7 +307,8 @@ def _parity(bundle: Bundle) -> str:
             if one[name].shape != array.shape or one[name].dtype != array.dtype:
                 raise AssertionError(f"{name} is {one[name].dtype}{one[name].shape}")
             if array.dtype.kind == "f":
-                most = max(most, float(np.abs(one[name] - array).max()))
+                np.testing.assert_array_equal(np.isnan(one[name]), np.isnan(array), err_msg=name)
+                most = max(most, float(np.nanmax(np.abs(one[name] - array), initial=0.0)))
             else:
                 labels += int((one[name] != array).sum())
         rows += size

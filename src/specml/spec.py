@@ -398,7 +398,8 @@ class Grpc(Block):
     """The Open Inference Protocol over gRPC, beside HTTP."""
 
     port: Annotated[int, Field(ge=1, le=65535)] = 8001
-    """Where it is answered, at the address of HTTP; 8001 is where clients of the protocol ask unless they are told."""
+    """Where it is answered, at 127.0.0.1 whatever the target's ``host`` is; 8001 is where clients of the protocol ask
+    unless they are told."""
 
 
 class Cache(Block):
@@ -449,7 +450,7 @@ class Serving(Block):
     grpc: Grpc | None = None
     """Unless it is named (``grpc: {}``), HTTP alone is answered. The target ``local`` knows it."""
     rate_limit: RateLimit | None = None
-    """Unless it is named, only a full queue refuses."""
+    """Unless it is named, only ``slo`` and a full queue refuse."""
     hosts: tuple[Annotated[str, Field(pattern=r"^(\*|[A-Za-z0-9.-]+|[0-9A-Fa-f:.]+)$")], ...] = ()
     """By which names the server may be asked; beyond: 421. ``*``: by any. Unless named: ``localhost``, the loopback
     addresses and what ``deployment.target`` binds; or any, where ``auth`` asks for a key, which a strange page in a

@@ -62,6 +62,7 @@ def test_kserves_client_reads_and_infers(python: Path, ports: tuple[int, int]) -
 def test_a_fuzzer_finds_nothing(command: list[str]) -> None:
     """The long form of each is a command by itself: see its module."""
     done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, check=False)
-    if "No matching distribution" in done.stderr or "Connection" in done.stderr:
+    told = done.stdout + done.stderr
+    if done.returncode and "No matching distribution" in told:
         pytest.skip("what fuzzes can't be installed here: no package index is reached")
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == 0, told

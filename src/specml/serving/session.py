@@ -109,7 +109,7 @@ class Session:
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def stage(self, parts: Sequence[Columns]) -> Staged | Gathered:
-        """Gather the rows of several requests, of ``max_batch_size`` at most, while another batch runs.
+        """Gather the rows of several requests, of ``max_batch_size`` at most; another batch may run meanwhile.
 
         Where the graph is bound, they are written to where the device reads them. Each is to be run; two can be staged
         at a time, and a third waits.

@@ -167,8 +167,10 @@ def test_trees_are_for_a_device_as_tensors_only(bundles: dict[str, Bundle]) -> N
 
 def test_a_device_without_float64_gets_none(bundles: dict[str, Bundle]) -> None:
     found = cut(bundles["categories"].model, doubles=False)
-    for name in found.within.inputs if found else ():
-        told = onnx.load_model_from_string(found.within.graph).graph.input  # type: ignore[union-attr]
+    assert found is not None
+    assert found.within.inputs
+    for name in found.within.inputs:
+        told = onnx.load_model_from_string(found.within.graph).graph.input
         assert next(one for one in told if one.name == name).type.tensor_type.elem_type != TensorProto.DOUBLE
 
 

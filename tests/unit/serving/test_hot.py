@@ -60,7 +60,7 @@ def auto(service: Service) -> Iterator[type[HotProtocol]]:
 
 
 def test_the_servers_of_rays_replicas_speak_what_uvicorn_calls_auto(auto: type[HotProtocol]) -> None:
-    http_util = pytest.importorskip("ray.serve._private.http_util")
+    from ray.serve._private import http_util
     from ray.serve.config import HTTPOptions
 
     async def main() -> None:

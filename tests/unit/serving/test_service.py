@@ -308,9 +308,10 @@ def test_without_a_gpu_the_session_says_why_it_is_on_the_cpu(
 @pytest.mark.gpu
 @pytest.mark.skipif(not gpu_visible(), reason="needs an NVIDIA GPU")
 def test_with_a_gpu_the_session_runs_there(bundle: Path) -> None:
-    session = Session(open_bundle(bundle), gpu=True)
+    session = Session(open_bundle(bundle), gpu=True, device="cuda")
     session.warm_up((1, 256))
     assert session.provider == CUDA
+    session.close()
 
 
 def test_a_text_with_a_nul_is_a_text(post: Callable[..., Asked]) -> None:
