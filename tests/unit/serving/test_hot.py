@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import warnings
 import re
 import socket
 import time
@@ -60,8 +61,10 @@ def auto(service: Service) -> Iterator[type[HotProtocol]]:
 
 
 def test_the_servers_of_rays_replicas_speak_what_uvicorn_calls_auto(auto: type[HotProtocol]) -> None:
-    from ray.serve._private import http_util
-    from ray.serve.config import HTTPOptions
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what Ray imports
+        from ray.serve._private import http_util
+        from ray.serve.config import HTTPOptions
 
     async def main() -> None:
         options = HTTPOptions(host="127.0.0.1", port=0)
