@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import warnings
 import re
 import socket
 import time
+import warnings
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
