@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 MOST_COLUMNS, MOST_MESSAGES = 10_000, 1_000
 MOST_TEXT = 67_108_864
-"""Bytes of texts in one batch of a column: views may all be of the same bytes."""
+"""Bytes of all texts of a stream that is not larger itself: buffers, and views, may all be of the same bytes."""
 
 SCHEMA, DICTIONARY, BATCH = 1, 2, 3
 NULL, INT, FLOAT, UTF8, BOOL, DATE, TIMESTAMP, LARGE_UTF8, VIEW = 1, 2, 3, 5, 6, 8, 10, 20, 24
@@ -49,6 +49,18 @@ class _Field:
     """The dtype of its places there."""
 
 
+class _Room:
+    """How many bytes of texts may still come."""
+
+    def __init__(self, most: int) -> None:
+        self._most = self._left = most
+
+    def take(self, size: int) -> None:
+        self._left -= size
+        if self._left < 0:
+            raise Refused(413, f"the texts of the stream have more than {self._most} bytes. Send the rows in parts.")
+
+
 def read(raw: bytes, most: int, max_rows: int) -> list[dict[str, Any]]:
     """The rows of a stream: numbers, booleans, texts (times as in ISO 8601), and None where there is no value, or NaN.
 
@@ -68,6 +80,7 @@ def _read(raw: memoryview, most: int, max_rows: int) -> list[dict[str, Any]]:
     fields: list[_Field] | None = None
     dictionaries: dict[int, list[Any]] = {}
     rows: list[dict[str, Any]] = []
+    room = _Room(max(MOST_TEXT, len(raw)))
     for number, (kind, header, body) in enumerate(_messages(raw)):
         if number >= MOST_MESSAGES:
             raise Refused(413, f"the stream has more than {MOST_MESSAGES} batches; write larger ones.")
@@ -77,8 +90,12 @@ def _read(raw: memoryview, most: int, max_rows: int) -> list[dict[str, Any]]:
         elif kind == DICTIONARY:
             identity, more = _scalar(header, 0, "q"), _scalar(header, 2, "B")
             owner = [field for field in fields if field.dictionary == identity][:1]
-            (values,) = _columns(_table(header, 1), owner, body, {}, max_rows + MOST_COLUMNS, plain=True)
-            dictionaries[identity] = dictionaries.get(identity, []) + values if more else values
+            (values,) = _columns(_table(header, 1), owner, body, {}, max_rows + MOST_COLUMNS, room=room, plain=True)
+            if not more:
+                dictionaries[identity] = []
+            dictionaries.setdefault(identity, []).extend(values)
+            if sum(map(len, dictionaries.values())) > most:
+                raise Refused(413, f"the dictionaries hold more than {most} values. Send the rows in parts.")
         else:
             _check(kind == BATCH)
             length = _scalar(header, 0, "q")
@@ -86,7 +103,7 @@ def _read(raw: memoryview, most: int, max_rows: int) -> list[dict[str, Any]]:
                 raise too_many_rows(len(rows) + length, max_rows)
             if (len(rows) + length) * len(fields) > most:
                 raise Refused(413, f"the body holds more than {most} values. Send the rows in parts.")
-            columns = _columns(header, fields, body, dictionaries, max_rows)
+            columns = _columns(header, fields, body, dictionaries, max_rows, room=room)
             names = [field.name for field in fields]
             rows += [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
     _check(fields is not None)
@@ -155,6 +172,7 @@ def _columns(
     dictionaries: dict[int, list[Any]],
     max_rows: int,
     *,
+    room: _Room,
     plain: bool = False,
 ) -> list[list[Any]]:
     """The values of a batch by column; ``plain``: it is a dictionary, whose values stand there themselves."""
@@ -183,9 +201,9 @@ def _columns(
             known = dictionaries.get(field.dictionary, [])
             values = _looked_up(indices if there is None else np.where(there, indices, -1), known)
         elif field.type == VIEW:
-            values = _viewed(buffer(), [buffer() for _ in range(next(views, 0))], length)
+            values = _viewed(buffer(), [buffer() for _ in range(next(views, 0))], length, room)
         elif field.type in (UTF8, LARGE_UTF8):
-            values = _texts(buffer(), buffer(), "<i4" if field.type == UTF8 else "<i8", length)
+            values = _texts(buffer(), buffer(), "<i4" if field.type == UTF8 else "<i8", length, room)
         elif field.type == BOOL:
             values = _bits(buffer(), length).tolist()
         else:
@@ -213,23 +231,23 @@ def _bits(buffer: memoryview, length: int) -> np.ndarray:
     return np.unpackbits(packed, count=length, bitorder="little").astype(bool)
 
 
-def _texts(offsets: memoryview, data: memoryview, dtype: str, length: int) -> list[str]:
+def _texts(offsets: memoryview, data: memoryview, dtype: str, length: int, room: _Room) -> list[str]:
     if length == 0:
         return []
     ends = np.frombuffer(offsets, dtype, length + 1)
     _check(ends[0] >= 0 and ends[-1] <= len(data) and bool((np.diff(ends) >= 0).all()))
+    room.take(int(ends[-1]) - int(ends[0]))
     places = ends.tolist()
     return [str(data[start:end], "utf-8") for start, end in itertools.pairwise(places)]
 
 
-def _viewed(views: memoryview, data: list[memoryview], length: int) -> list[str]:
+def _viewed(views: memoryview, data: list[memoryview], length: int, room: _Room) -> list[str]:
     """Texts of up to 12 bytes in the view itself, longer ones where it says."""
     told = np.frombuffer(views, "<i4", 4 * length).reshape(length, 4)
-    if length and int(told[:, 0].astype(np.int64).sum()) > MOST_TEXT:
-        raise Refused(413, f"the texts of a column have more than {MOST_TEXT} bytes.")
+    _check(bool((told[:, 0] >= 0).all()))  # a negative size would make room
+    room.take(int(told[:, 0].astype(np.int64).sum()))
     found = []
     for row, (size, _, which, start) in enumerate(told.tolist()):
-        _check(size >= 0)
         if size <= 12:
             found.append(str(views[16 * row + 4 : 16 * row + 4 + size], "utf-8"))
         else:

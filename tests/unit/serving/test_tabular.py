@@ -238,7 +238,7 @@ def test_views_of_the_same_bytes_are_bounded() -> None:
     """A text of a megabyte that a thousand rows share would be a gigabyte."""
     view = struct.pack("<i4sii", 1_000_000, b"xxxx", 0, 0)
     with pytest.raises(Refused) as refusal:
-        arrow._viewed(memoryview(view * 100), [memoryview(b"x" * 1_000_000)], 100)
+        arrow._viewed(memoryview(view * 100), [memoryview(b"x" * 1_000_000)], 100, arrow._Room(arrow.MOST_TEXT))
     assert refusal.value.http == 413
 
 
@@ -255,6 +255,21 @@ def fuzz(seed: int, count: int) -> None:
             raw[at] = chosen.choice([0, 1, 127, 128, 255, chosen.randrange(256)])
         with contextlib.suppress(Refused):
             arrow.read(bytes(raw), 10_000, 100)
+
+
+def test_buffers_of_the_same_bytes_are_bounded() -> None:
+    places, data, room = memoryview(struct.pack("<2i", 0, 6)), memoryview(b"twelve"), arrow._Room(11)
+    assert arrow._texts(places, data, "<i4", 1, room) == ["twelve"]
+    with pytest.raises(Refused, match="more than 11 bytes"):
+        arrow._texts(places, data, "<i4", 1, room)
+
+
+def test_dictionaries_are_bounded() -> None:
+    body = stream(pl.DataFrame({"x": pl.Series(["a", "b", "c", "c"], dtype=pl.Categorical)}))
+    assert len(arrow.read(body, 4, 10)) == 4
+    with pytest.raises(Refused, match="dictionaries hold more than 2 values") as refused:
+        arrow.read(body, 2, 10)
+    assert refused.value.http == 413
 
 
 def test_an_altered_stream_is_read_or_refused() -> None:
