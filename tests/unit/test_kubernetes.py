@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from copy import deepcopy
@@ -181,8 +182,9 @@ def test_a_release_is_packed_and_the_commands_are_told(project: Path) -> None:
     assert target.status(spec, project) is None
     live = rollout.go_live(spec, project, said.append)
     folder = project / ".specml/kubernetes" / live.release.folder.name
-    tag = f"registry.example/models/census:{live.release.folder.name}"
     build, secret, apply = live.deployment.commands
+    tag = build.split()[3]
+    assert re.fullmatch(f"registry.example/models/census:{live.release.folder.name}-[0-9a-f]{{8}}", tag)
     assert build == f"docker build -t {tag} {folder}/image && docker push {tag}"
     assert secret.startswith(
         """printf '%s\\n' "TOKENS=$TOKENS" | kubectl -n default create secret generic census-secrets"""
@@ -221,4 +223,7 @@ def test_an_image_that_could_not_start_is_not_packed(project: Path, monkeypatch:
 
 def test_without_kubectl_a_context_is_no_way_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda _: None)
-    assert Kubernetes(image="x/y", context="there")._client() is None
+    target = Kubernetes(image="x/y", context="there")
+    assert target._client() is None
+    with pytest.raises(DeployFailed, match="kubectl is not installed here"):
+        target._refuse_no_kubectl(None)

@@ -19,7 +19,7 @@ from typing_extensions import override
 from specml import application, liveness, runtime
 from specml.component import Disagreement
 from specml.errors import DeployFailed
-from specml.files import canonical_json, folder_atomic, remove, write_atomic
+from specml.files import canonical_json, digest, folder_atomic, remove, write_atomic
 from specml.kinds import Deployment, Target
 from specml.targets.kubernetes import manifests
 from specml.targets.kubernetes.kubectl import Kubectl
@@ -70,7 +70,7 @@ class Kubernetes(Target):
     type: Literal["kubernetes"] = "kubernetes"
     image: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._/:-]*[a-z0-9]$")]
     """Where the image is pushed to and pulled from, without a tag, as ``registry.example/models/census``. Its tag is
-    made of the first 12 digits of the bundle's digest."""
+    made of the first 12 digits of the bundle's digest and of all else that is in it."""
     base: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w./:@-]*$")] | None = None
     """The image that it is built from; ``python:3.11-slim-bookworm``, of the Python that packs it, unless said. Pin it
     by its digest: ``python@sha256:…``."""
@@ -144,18 +144,19 @@ class Kubernetes(Target):
         release.open()
         folder = (project / FOLDER / release.folder.name).resolve()
         say(f"Packing release {release.entry.number} of {spec.name} into {folder} …")
-        self._pack(spec, project, release, folder, say)
-        tag = f"{self.image}:{release.folder.name}"
-        build = f"docker build -t {tag} {shlex.quote(str(folder / 'image'))} && docker push {tag}"
         client = self._client()
+        self._refuse_no_kubectl(client)
+        version, revision = self._pack(spec, project, release, folder, say)
+        tag = f"{self.image}:{version}"
+        build = f"docker build -t {tag} {shlex.quote(str(folder / 'image'))} && docker push {tag}"
         if client is None:
             self._remember(project, release)
             return self._packed(spec, folder, release.entry.bundle, build)
         before = self.status(spec, project)
         say(f"Applying the manifests. The image, if it is not pushed yet:\n  {build}")
-        client.apply(folder / "manifests")
         try:
-            found = self._rolled_out(spec, client, release.entry.bundle)
+            client.apply(folder / "manifests")
+            found = self._rolled_out(spec, client, release.entry.bundle, revision)
         except BaseException:
             if before is not None and (old := folder.with_name(before.bundle[7:19])) != folder and old.exists():
                 client.apply(old / "manifests")
@@ -181,6 +182,7 @@ class Kubernetes(Target):
         if client is None:
             if not last:
                 return False
+            self._refuse_no_kubectl(client)
             raise DeployFailed(
                 "no context of kubectl is named, so nothing is stopped by specml.",
                 where="deployment.target.context",
@@ -198,6 +200,14 @@ class Kubernetes(Target):
         found = shutil.which("kubectl")
         return Kubectl(found, self.context, self.namespace) if found and self.context else None
 
+    def _refuse_no_kubectl(self, client: Kubectl | None) -> None:
+        if self.context and client is None:
+            raise DeployFailed(
+                "kubectl is not installed here.",
+                where="deployment.target.context",
+                hint="Install it, or leave context out: `specml deploy` then tells the commands.",
+            )
+
     def _config(self, spec: Spec) -> dict[str, Any]:
         args = application.ray_options(spec, manifests.BUNDLE)
         config = application.serve_config(spec, args, host="0.0.0.0", port=manifests.PORT, proxies="EveryNode")  # noqa: S104
@@ -206,8 +216,10 @@ class Kubernetes(Target):
             deployment["ray_actor_options"]["resources"] = {deployment["name"]: 1}
         return config
 
-    def _pack(self, spec: Spec, project: Path, release: Release, folder: Path, say: Callable[[str], None]) -> None:
-        """Write the image's recipe and the manifests of a release."""
+    def _pack(
+        self, spec: Spec, project: Path, release: Release, folder: Path, say: Callable[[str], None]
+    ) -> tuple[str, str]:
+        """Write the image's recipe and the manifests of a release; returns the image's tag and the revision."""
         config = self._config(spec)
         application.settle(spec, config, release, bundle=manifests.BUNDLE, captures="", known={}, tokens=False)
         args = config["applications"][0]["args"]
@@ -222,8 +234,10 @@ class Kubernetes(Target):
             (made / "image/requirements.txt").write_text(lock)
             (made / "image/Dockerfile").write_text(self._dockerfile(hashed="--hash=" in lock))
             _refuse_broken(made / "image", args)
-            for name, text in manifests.written(spec, self, config, tag=release.folder.name, told=told).items():
+            tag = _tag(release, made / "image")
+            for name, text in manifests.written(spec, self, config, tag=tag, told=told).items():
                 write_atomic(made / "manifests" / name, text)
+        return tag, str(args["revision"])
 
     def _dockerfile(self, *, hashed: bool) -> str:
         base = self.base or f"python:{_python()}-slim-bookworm"
@@ -254,29 +268,34 @@ class Kubernetes(Target):
         )
         return Deployment(self._url(spec), bundle, 0, (), archive=str(folder), commands=commands)
 
-    def _live(self, spec: Spec, client: Kubectl) -> Deployment | None:
-        """What answers: the cluster that KubeRay has made active, which is the old one until a new one is ready."""
+    def _live(self, spec: Spec, client: Kubectl, revision: str = "") -> Deployment | None:
+        """What answers: the cluster that KubeRay has made active, which is the old one until a new one is ready.
+
+        ``revision``: nothing else counts.
+        """
         service = client.get("rayservice", spec.name)
         active = (service or {}).get("status", {}).get("activeServiceStatus", {})
         state = active.get("applicationStatuses", {}).get(spec.name, {}).get("status")
         name = active.get("rayClusterName", "")
         if state != "RUNNING" or not name or (cluster := client.get("raycluster", name)) is None:
             return None
-        template = cluster["spec"]["headGroupSpec"]["template"]["metadata"]
-        bundle = template.get("annotations", {}).get(f"{manifests.OURS}/bundle", "")
+        told = cluster["spec"]["headGroupSpec"]["template"]["metadata"].get("annotations", {})
+        found_revision = told.get(f"{manifests.OURS}/revision", "")
+        if revision and found_revision != revision:
+            return None
+        bundle = told.get(f"{manifests.OURS}/bundle", "")
         ready = sum(map(_ready, client.pods(f"ray.io/cluster={name},{manifests.COMPONENT}=model")))
         devices: tuple[str, ...] = ()
         if self._within:
-            revision = template["annotations"].get(f"{manifests.OURS}/revision")
-            found = liveness.replicas(self._within, revision)
+            found = liveness.replicas(self._within, found_revision)
             devices = tuple(found[1].values()) if found is not None else ()
         guard = f"port {manifests.PORT} of its pods: HTTP, guarded by its tokens"
         return Deployment(self._url(spec), bundle, ready * manifests.pods(spec).replicas, devices, (guard,))
 
-    def _rolled_out(self, spec: Spec, client: Kubectl, bundle: str) -> Deployment:
+    def _rolled_out(self, spec: Spec, client: Kubectl, bundle: str, revision: str) -> Deployment:
         until = time.monotonic() + READY_WITHIN
         while time.monotonic() < until:
-            found = self._live(spec, client)
+            found = self._live(spec, client, revision)
             if found is not None and found.bundle == bundle and found.replicas:
                 return found
             time.sleep(PAUSE)
@@ -289,6 +308,12 @@ class Kubernetes(Target):
             where=f"rayservice/{spec.name}",
             hint=f"kubectl --context {self.context} -n {self.namespace} describe rayservice {spec.name}",
         )
+
+
+def _tag(release: Release, image: Path) -> str:
+    """Of the bundle and of all else in the image: a node does not pull again what it has by that name."""
+    files = {one.relative_to(image).as_posix(): digest(one) for one in sorted(image.rglob("*")) if one.is_file()}
+    return f"{release.folder.name}-{digest(canonical_json(files)).removeprefix('sha256:')[:8]}"
 
 
 def _python() -> str:
