@@ -61,6 +61,16 @@ def test_grpc_is_answered_where_the_spec_says() -> None:
     assert "grpc" not in YAML(typ="safe").load(Local().emit(served())["serve.yaml"])["applications"][0]["args"]
 
 
+@pytest.mark.parametrize("port", [8123, 9001])
+def test_tls_has_a_port_of_its_own(port: int) -> None:
+    target = {"type": "local", "port": 8123, "tls": {"certificate": "c.pem", "port": port}}
+    (found,) = spec_of(serving={"grpc": {"port": 9001}}, deployment={"target": target}).contradictions()
+    assert (found.key, found.what) == (
+        ("deployment", "target", "tls", "port"),
+        f"is {port}, where HTTP or gRPC is answered.",
+    )
+
+
 def test_a_grpc_port_that_somebody_listens_at_is_refused() -> None:
     with socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)

@@ -256,7 +256,13 @@ def _column(table: pl.DataFrame, column: Column) -> tuple[np.ndarray, np.ndarray
         return array, readable
     if values.dtype == pl.Boolean or (column.kind == "numeric" and values.dtype.is_numeric()):
         return finite(values.cast(pl.Float64)).to_numpy(), readable
-    return _by_value(values, float if column.kind == "numeric" else _boolean)
+    return _by_value(values, _number if column.kind == "numeric" else _boolean)
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, str) and "_" in value:  # Python alone takes 1_000 for a number
+        raise ValueError
+    return float(value)
 
 
 def _texts(values: pl.Series, column: Column) -> np.ndarray:

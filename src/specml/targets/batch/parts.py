@@ -74,6 +74,7 @@ class Scoring:
             DeployFailed: a process that scores has ended.
         """
         inputs = self._inputs()
+        states = {one.told: one.state() for one in inputs}  # before the digests: what changes since is noticed
         known = {one.told: self._digest(one) for one in inputs}
         new = [one for one in inputs if not (self._home(one, known[one.told]) / MANIFEST).exists()]
         if not new:
@@ -93,7 +94,7 @@ class Scoring:
             write_atomic(ignored, "*\n")
         with workers(options, most) as scorers:
             for one in new:
-                self._score(one, known[one.told], scorers)
+                self._score(one, known[one.told], states[one.told], scorers)
 
     def _inputs(self) -> list[Input]:
         path = inside(self.project, self.target.input)
@@ -127,8 +128,8 @@ class Scoring:
     def _home(self, one: Input, content: str) -> Path:
         return self.folder / f"{one.path.name}-{content.removeprefix('sha256:')[:12]}"
 
-    def _score(self, one: Input, content: str, scorers: Workers) -> None:
-        home, state, target = self._home(one, content), one.state(), self.target
+    def _score(self, one: Input, content: str, state: tuple[int, int], scorers: Workers) -> None:
+        home, target = self._home(one, content), self.target
         options = {
             "input": one.told, "content": content, "bundle": self.release.entry.bundle, "format": target.format,
             "keep": target.keep, "bad_rows": target.bad_rows, "part_rows": target.part_rows,

@@ -62,6 +62,14 @@ class Local(Target):
                 what=f"is {self.host}, not loopback, and the spec asks for no key: anyone who reaches it could ask.",
                 hint='Say serving.auth: {type: bearer, tokens: "${secret:API_TOKENS}"}, or host: 127.0.0.1.',
             )
+        grpc = spec.serving.grpc
+        on_loopback = self.host in (LOOPBACK, "0.0.0.0")  # noqa: S104
+        if self.tls is not None and on_loopback and self.tls.port in (self.port, grpc.port if grpc else 0):
+            yield Disagreement(
+                key=("tls", "port"),
+                what=f"is {self.tls.port}, where HTTP or gRPC is answered.",
+                hint=f"Name another port, such as {self.tls.port + 1 if self.tls.port < 65535 else 8443}.",
+            )
 
     @override
     def emit(self, spec: Spec) -> dict[str, str]:

@@ -116,8 +116,7 @@ class Cluster:
 
     def write(self, state: Path) -> None:
         """Remember it, for this user's eyes only: digests of tokens are in it."""
-        write_atomic(state / "serving.json", canonical_json(asdict(self)))
-        (state / "serving.json").chmod(0o600)
+        write_atomic(state / "serving.json", canonical_json(asdict(self)), mode=0o600)
 
     @property
     def args(self) -> dict[str, Any]:

@@ -127,9 +127,13 @@ class Ray(Target):
             cluster.apply(config | {"applications": [*_others(spec, serve), *config["applications"]]})
             deployment = self._ready(spec, cluster, config)
         except BaseException:
-            with contextlib.suppress(DeployFailed):
+            try:
                 cluster.apply(config | {"applications": [*_others(spec, serve), *filter(None, [live.get("config")])]})
-                cluster.end(job)
+            except DeployFailed as error:  # the job stays: what the cluster still wants needs its package
+                say(f"What was live before could not be brought back: {error}")
+            else:
+                with contextlib.suppress(DeployFailed):
+                    cluster.end(job)
             raise
         for one in before:
             if one != job:
