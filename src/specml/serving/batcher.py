@@ -278,6 +278,7 @@ class Batcher:
 
     def _finish(self, batch: list[_Part], rows: int, results: list[Outputs | Exception], seconds: float) -> None:
         self._running = []
+        began = time.perf_counter() - seconds
         if seconds:
             self.pace.seen(rows, seconds)
             self._counters.batch(rows, len(batch), seconds)
@@ -287,7 +288,9 @@ class Batcher:
             self._answer(part, result)
         now = time.perf_counter()
         if seconds:
-            self.round.seen(rows, now - max(self._ended, batch[0].of.since))
+            # What it waited for on purpose is no work.
+            asked = min(batch[0].of.since + self._max_wait, began)
+            self.round.seen(rows, now - max(self._ended, asked))
             self._ease()
         self._ended = now
 
@@ -320,6 +323,8 @@ class Batcher:
         """What each part gets. Where the batch fails, each part is run by itself: one bad request fails alone."""
         try:
             outputs = self._run(_columns(batch))
+        except Refused as refusal:  # by the server, not for the sake of any row
+            return [refusal] * len(batch)
         except Exception as error:
             if len(batch) == 1:
                 return [error]

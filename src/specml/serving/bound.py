@@ -185,10 +185,11 @@ class Bound:
         found = dict(staged.beside)
         with self._lock:
             try:
+                binding = self._bindings[staged.size]  # none once it is closed: nor is there memory
                 self._memory.send(self._target, staged.slot.address, send)
                 if not self._ordered:
                     self._memory.wait()
-                self._session.run_with_iobinding(self._bindings[staged.size], how[staged.size])
+                self._session.run_with_iobinding(binding, how[staged.size])
                 self._memory.fetch(self._back, self._source, fetch)
                 self._memory.wait()
             finally:
@@ -199,9 +200,10 @@ class Bound:
         return {name: found[name] for name in self._cut.outputs}
 
     def close(self) -> None:
-        """Give the memory back."""
-        self._bindings.clear()
-        self._memory.close()
+        """Give the memory back, once nothing runs in it."""
+        with self._lock:
+            self._bindings.clear()
+            self._memory.close()
 
     def _values(self, sample: Columns) -> tuple[list[Value], list[Value]]:
         """What goes to the device and what comes from it, by running two rows."""

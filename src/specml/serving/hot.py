@@ -65,8 +65,12 @@ class HotProtocol(HttpToolsProtocol):
         """The request that is not answered yet; ``cycle`` may be one behind it."""
         self._fast = False
         """Whether the message that is being read is answered here."""
-        self._head = 0
-        """Bytes of a head that is not complete."""
+        self._head = False
+        """Whether the message that is being read has not told all of its head."""
+        self._loose = 0
+        """Bytes of that message since the last that came to anything: of a head, or of trailers."""
+        self._moved = False
+        """Whether something came to something in what was just received."""
         self._begun = 0.0
         """When the message began that is being read; 0: none is."""
         self._since = 0.0
@@ -105,14 +109,15 @@ class HotProtocol(HttpToolsProtocol):
 
     @override
     def data_received(self, data: bytes) -> None:
+        self._moved = False
         super().data_received(data)
-        if self._head and not self.transport.is_closing():
-            self._head += len(data)
-            if self._head > MOST_HEAD:
-                if not self._idle():  # its answer would come before that of the request before it
+        if self._begun and not self._moved and not self.transport.is_closing():
+            self._loose += len(data)
+            if self._loose > MOST_HEAD:
+                if not (self._fast or self._idle()):  # its answer would come before that of the request before it
                     self.transport.abort()
                     return
-                self._give_up(Refused(431, f"the request's head is larger than {MOST_HEAD} bytes."))
+                self._give_up(Refused(431, f"the request's head, or its trailers, are larger than {MOST_HEAD} bytes."))
 
     @override
     def resume_writing(self) -> None:
@@ -127,17 +132,20 @@ class HotProtocol(HttpToolsProtocol):
         now = time.monotonic()
         often = min(self.service.timeout, self.timeout_keep_alive)
         until = now + often
-        if self._begun and (self._fast or (self._head and self._idle())):
+        closing = self.transport.is_closing()
+        if closing or (not self._begun and self._idle()):
+            until = self._since + self.timeout_keep_alive
+            if now >= until:
+                if closing or self._unread:  # what a client does not take would be waited for without end
+                    self.transport.abort()
+                    return
+                self.transport.close()
+                until = now + often
+        elif self._begun and (self._fast or self._idle()):
             until = self._begun + self.service.timeout
             if now >= until:
                 self._give_up(Refused(408, f"the rest of the request did not come within {self.service.timeout:g} s."))
-                return
-        elif not self._begun and self._idle():
-            until = self._since + self.timeout_keep_alive
-            if now >= until:
-                # What a client does not take would be waited for without end.
-                (self.transport.abort if self._unread else self.transport.close)()
-                return
+                until = now + often
         self._watch = self.loop.call_later(min(until - now, often), self._look)
 
     def _idle(self) -> bool:
@@ -153,12 +161,12 @@ class HotProtocol(HttpToolsProtocol):
         self.headers = []
         self.expect_100_continue = False
         self._fast = False
-        self._head = 1
+        self._head, self._loose = True, 0
         self._begun = time.monotonic()
 
     @override
     def on_headers_complete(self) -> None:
-        self._head = 0
+        self._head, self._loose, self._moved = False, 0, True
         if not self._answers():
             url, headers, expect = self.url, self.headers, self.expect_100_continue
             super().on_message_begin()
@@ -186,6 +194,7 @@ class HotProtocol(HttpToolsProtocol):
 
     @override
     def on_body(self, body: bytes) -> None:
+        self._loose, self._moved = 0, True
         if not self._fast:
             super().on_body(body)
             return
@@ -200,7 +209,7 @@ class HotProtocol(HttpToolsProtocol):
 
     @override
     def on_message_complete(self) -> None:
-        self._begun = 0.0
+        self._begun, self._loose, self._moved = 0.0, 0, True
         if not self._fast:
             super().on_message_complete()
             return
@@ -257,7 +266,7 @@ class HotProtocol(HttpToolsProtocol):
     def _give_up(self, refusal: Refused) -> None:
         """Refuse a request of which not all has come, and all that could follow."""
         cycle = self._waiting
-        if self._fast and cycle is None:  # it was refused before
+        if cycle is None and not self._head:  # it was answered before
             self.transport.close()
             return
         if cycle is None or not self._fast:

@@ -278,6 +278,9 @@ class Service:
                 if not self.broken:
                     raise
                 LOG.exception("The session fails on every row.")
+        else:
+            with contextlib.suppress(Exception):  # Ray Serve looks by itself; on a device nobody else does
+                self.check_health()
         # HAProxy asks whoever has least to do: that had better not be the one that fails at once.
         time.sleep(FAILING)
         raise Refused(503, "this replica fails; try again.", headers={"retry-after": "1"})

@@ -270,7 +270,11 @@ class Session:
             NotOpened: it does not.
         """
         rows = part_of(self._sample(bound.sizes), min(bound.sizes[-1], HELD))
-        answers, wanted = bound.run(bound.stage([rows])), predict(self._bundle.session(), rows)
+        try:
+            answers, wanted = bound.run(bound.stage([rows])), predict(self._bundle.session(), rows)
+        except BaseException:
+            bound.close()
+            raise
         if wrong := [name for name, array in wanted.items() if not close(answers[name], array, ROUNDED)]:
             bound.close()
             raise NotOpened(f"it gives another {wrong[0]} than the CPU")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import socket
 import time
@@ -98,6 +99,43 @@ def test_a_head_that_does_not_end_is_refused(bundle: Path) -> None:
             first.sendall(request("POST", "/predict", rows()) + b"POST /predict HTTP/1.1\r\n")
             assert read(first).status == 200
             assert read(first).status == 408
+
+
+def test_a_body_that_nobody_waits_for_any_more_has_an_end(bundle: Path) -> None:
+    """The application answers at once; a byte now and then would keep the connection for good."""
+    with running(bundle, "hot", timeout=1) as server, server.connect() as drip:
+        drip.sendall(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100000\r\n\r\n")
+        assert read(drip).status == 200
+        began = time.monotonic()
+        with contextlib.suppress(OSError):
+            while time.monotonic() < began + 8:
+                drip.sendall(b"x")
+                time.sleep(0.1)
+        assert time.monotonic() < began + 7
+
+
+def test_trailers_are_bounded(bundle: Path) -> None:
+    with running(bundle, "hot") as server, server.connect() as endless:
+        head = b"POST /predict HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+        endless.sendall(head + b"transfer-encoding: chunked\r\n\r\n1\r\n{\r\n0\r\n")
+        time.sleep(0.2)  # read with the body, they would be counted from the next on
+        for number in range(60):
+            endless.sendall(b"a%d: %b\r\n" % (number, b"y" * 1000))
+        time.sleep(0.3)  # what is not read when a connection closes resets it
+        endless.sendall(b"z: " + b"y" * 6000)
+        assert read(endless).status == 431
+        assert closed(endless)
+
+
+def test_what_is_sent_ahead_of_an_answer_is_no_part_of_a_head(bundle: Path) -> None:
+    """The end of a large body and the beginning of the next head may come together."""
+    body = rows() + b" " * (MOST_HEAD + 10_000)
+    with running(bundle, "hot", max_body=200_000) as server, server.connect() as connection:
+        raw = request("POST", "/predict", body)
+        connection.sendall(raw + raw[:20])
+        assert read(connection).status == 200
+        connection.sendall(raw[20:])
+        assert read(connection).status == 200
 
 
 def test_an_idle_connection_is_closed(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
