@@ -162,14 +162,14 @@ class Batcher:
             seconds += abs(self._ends - time.perf_counter())
         return seconds
 
-    def refuse_late(self) -> None:
-        """Make sure that a request that was just read can be answered in time.
+    def refuse_late(self, more: float = 0.0) -> None:
+        """Make sure that a request that was just read can be answered in time; ``more``: seconds that it waits first.
 
         Raises:
             Refused: 429, when it would wait for too long.
         """
         self._turn.read()
-        if (wait := self.predicted()) > AIM * self._slo:
+        if (wait := more + self.predicted()) > AIM * self._slo:
             what = f"an answer would take {wait:.2g} s or more; this server promises {self._slo:g} s."
             raise self._later(what, wait)
 

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -205,6 +206,8 @@ class Service:
         }
         self._reads = Reader(bundle.contract, max_rows, ignore_unknown=ignore_unknown)
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="reader")
+        self._aside: deque[Going] = deque()
+        """Whose bodies are read by it, or wait to be."""
         self._batcher = Batcher(
             self._run,
             self.session.executor,
@@ -340,8 +343,11 @@ class Service:
         self.ongoing += 1
         assert route.read is not None
         try:
-            self._batcher.refuse_late()
-            if len(body) >= LARGE or self._contract.image is not None:
+            aside = len(body) >= LARGE or self._contract.image is not None
+            # At least as long as the first of those that wait to be read has waited.
+            waits = time.perf_counter() - self._aside[0].began if aside and self._aside else 0.0
+            self._batcher.refuse_late(waits)
+            if aside:
                 self._read_aside(going, body, headers)
             else:
                 self._offer(going, route.read(body, headers))
@@ -376,15 +382,24 @@ class Service:
 
     def _read_aside(self, going: Going, body: bytes, headers: Mapping[str, str]) -> None:
         """Read a large body, or images, while other requests go on."""
-        assert going.route.read is not None
+        read = going.route.read
+        assert read is not None
         loop = asyncio.get_running_loop()
+
+        def wanted() -> Asked:
+            if going.over or time.perf_counter() - going.began > going.seconds:
+                raise Refused(504, f"the body was not read within {going.seconds:g} s.")
+            return read(body, headers)
+
         try:
-            reading = loop.run_in_executor(self._reader, going.route.read, body, headers)
+            reading = loop.run_in_executor(self._reader, wanted)
         except RuntimeError:  # the executor is shut down: the replica is going
             raise Refused(503, "the server is going down.") from None
+        self._aside.append(going)
         reading.add_done_callback(partial(self._was_read, going))
 
     def _was_read(self, going: Going, reading: asyncio.Future[Asked]) -> None:
+        self._aside.popleft()  # one thread reads: first come, first read
         if reading.cancelled():
             self._end(going, Refused(503, "the server is going down."))
         elif (wrong := reading.exception()) is not None:  # raised here, it would be in a ring with the body

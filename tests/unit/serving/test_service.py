@@ -15,6 +15,7 @@ from specml.data import Pixels
 from specml.errors import DeployFailed
 from specml.serving.app import Args, ExplainReplica
 from specml.serving.counters import Counters
+from specml.serving.service import LARGE
 from specml.serving.session import CPU, CUDA, Session, gpu_visible
 from tests.bundles import binary_bundle, probability, regression_bundle
 from tests.malformed import GOOD, infer, rows, tensors
@@ -399,3 +400,19 @@ def test_without_a_notice_none_is_told(service: Service) -> None:
     assert "notice" not in json.loads(asyncio.run(ask(service, "POST", "/predict", rows())).body)
     tensor = json.loads(asyncio.run(ask(service, "POST", "/v2/models/census/infer", infer())).body)
     assert "parameters" not in tensor
+
+
+def test_who_would_wait_to_be_read_is_refused_and_small_bodies_go_on(bundle: Path) -> None:
+    service, held = Args(bundle=str(bundle), slo=0.2).service("test"), threading.Event()
+    large, kind = rows() + b" " * LARGE, {"content-type": "application/json"}
+    service._reader.submit(held.wait)
+
+    async def main() -> list[int]:
+        first = asyncio.create_task(ask(service, "POST", "/predict", large, kind))
+        await asyncio.sleep(0.4)
+        late, small = [await ask(service, "POST", "/predict", body, kind) for body in (large, rows())]
+        held.set()
+        return [(await first).status, late.status, small.status]
+
+    assert asyncio.run(main()) == [200, 429, 200]
+    service.close()
