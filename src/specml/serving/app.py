@@ -49,6 +49,10 @@ NICENESS = 10
 """Of the thread that explains, beyond that of those that predict."""
 
 
+AGAIN = 0.5
+"""Seconds until a replica that explains is asked again after one went down."""
+
+
 class _Args(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -460,6 +464,7 @@ def _handed_on(explain: DeploymentHandle, seconds: float) -> Explaining:
                     # One that is killed has done nothing that may not be done again.
                     with contextlib.suppress(RayActorError):
                         return await _answer(explain, body, identity)
+                    await asyncio.sleep(AGAIN)
         except BackPressureError:
             raise Refused(
                 429, "many requests for explanations wait already; try again.", headers={"retry-after": "1"}

@@ -24,7 +24,7 @@ class Measured(NamedTuple):
     rows: int
     seconds: float
     raw: float
-    """Of onnxruntime's session by itself on the same device, called as it is."""
+    """Of onnxruntime's session by itself, called as it is: on the CPU, else on CUDA, also beside TensorRT."""
 
 
 def measured(
