@@ -24,6 +24,7 @@ import socket
 import statistics
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from collections import Counter, deque
@@ -51,7 +52,7 @@ candidates: {{line: logistic_regression}}
 serving: {serving}
 deployment: {{target: {{type: local, port: {port}}}}}
 """
-SERVING = "{replicas: {min: 2, max: 2}}"
+SERVING = "{{replicas: {{min: 2, max: 2}}, grpc: {{port: {grpc}}}}}"
 
 SLO = 0.5
 """Seconds within which an overloaded server answers what it accepts."""
@@ -220,6 +221,52 @@ class Load:
         return ""
 
 
+class Calls:
+    """Callers of gRPC that ask without end, each on a connection of its own."""
+
+    def __init__(self, port: int, clients: int = 4) -> None:
+        self._port, self._clients = port, clients
+        self._stopped = threading.Event()
+        self._threads: list[asyncio.Future[None]] = []
+        self.answered = 0
+        self.failed: Counter[str] = Counter()
+
+    def __str__(self) -> str:
+        failed = f" ({dict(self.failed)})" if self.failed else ""
+        return f"{self.failed.total()} of {self.answered + self.failed.total():,} gRPC calls failed{failed}"
+
+    async def __aenter__(self) -> Calls:
+        self._threads = [asyncio.ensure_future(asyncio.to_thread(self._run)) for _ in range(self._clients)]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._stopped.set()
+        await asyncio.gather(*self._threads)
+
+    def _run(self) -> None:
+        import grpc
+
+        from specml.serving.messages import SERVICE, message
+
+        asked = message("ModelInferRequest")(model_name="census")
+        for name, kind, contents in (
+            ("age", "FP64", {"fp64_contents": [50.0]}),
+            ("hours", "FP64", {"fp64_contents": [10.5]}),
+            ("member", "BOOL", {"bool_contents": [False]}),
+            ("workclass", "BYTES", {"bytes_contents": [b"Private"]}),
+        ):
+            asked.inputs.add(name=name, datatype=kind, shape=[1, 1], contents=contents)
+        raw = asked.SerializeToString()
+        with grpc.insecure_channel(f"127.0.0.1:{self._port}", [("grpc.use_local_subchannel_pool", 1)]) as channel:
+            infer = channel.unary_unary(f"/{SERVICE}/ModelInfer")
+            while not self._stopped.wait(0.004):
+                try:
+                    infer(raw, timeout=PATIENCE)
+                    self.answered += 1
+                except grpc.RpcError as error:
+                    self.failed[f"{error.code().name}: {error.details()}"] += 1
+
+
 @dataclass
 class Verdict:
     """Whether what is promised holds, and what was seen."""
@@ -241,11 +288,14 @@ class Bench:
     """How long replicas are killed."""
     minutes: float = 2.0
     """How long the soak lasts."""
+    grpc: int = 0
+    """The port where gRPC is answered."""
 
     def deploy(self) -> None:
         """Make the project and serve it."""
         self.folder.mkdir(parents=True)
-        (self.folder / "spec.yaml").write_text(SPEC.format(port=self.port, serving=SERVING))
+        self.grpc = free_port()
+        (self.folder / "spec.yaml").write_text(SPEC.format(port=self.port, serving=SERVING.format(grpc=self.grpc)))
         self.weights = {self.bundle(0.05): 0.05}
         specml("deploy", folder=self.folder, **self.environment)
 
@@ -420,24 +470,25 @@ class Bench:
         return await self._exchanged("rollback")
 
     async def _exchanged(self, *command: str) -> Verdict:
-        before, idle = self.live, Connection(self.port)
-        async with self.load() as load:
+        before, idle, calls = self.live, Connection(self.port), Calls(self.grpc)
+        async with self.load() as load, calls:
             began = time.monotonic()
             assert not (await load.ask(idle)).wrong
             status, told = await self.specml(*command)
             done = time.monotonic()
-            await asyncio.sleep(2)
+            await asyncio.sleep(12)  # the old replicas end after that
             late = await load.ask(idle)  # on a connection that was not used all the while
         idle.close()
         seen, after = load.since(began), load.since(done)
         after.outcomes.append(late)
         wanted = {before, self.live}
         holds = status == 0 and not seen.failed and not late.wrong and seen.bundles == wanted == {*wanted, before}
-        holds = holds and len(wanted) == 2 and after.bundles == {self.live}
+        holds = holds and len(wanted) == 2 and after.bundles == {self.live} and not calls.failed
         told = told.strip().splitlines()[-1] if status else ""
         idly = f"; a connection that was idle all the while: {late.wrong}" if late.wrong else ""
         return Verdict(
-            holds, f"{seen}, in {done - began:.0f} s; {len(seen.bundles)} bundles answered{idly} {told}".strip()
+            holds,
+            f"{seen}, in {done - began:.0f} s; {calls}; {len(seen.bundles)} bundles answered{idly} {told}".strip(),
         )
 
     async def bad(self) -> Verdict:

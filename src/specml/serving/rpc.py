@@ -6,6 +6,11 @@ with the call's metadata as its headers, and answered by the same code; a refusa
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import os
+import socket
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -31,9 +36,12 @@ if TYPE_CHECKING:
 GRACE = 5.0
 """Seconds that calls in flight have when the server stops."""
 
-CONNECTION = 300_000
-"""Milliseconds after which a client is asked, between two calls, to connect anew: connections spread over replicas that
-came later. No call fails by it."""
+CONNECTION = 5.0
+"""Seconds, within a tenth, after which a client is asked, between two calls, to connect anew: connections spread over
+replicas that came later, and leave one that goes. No call fails by it, and it takes a client a millisecond or two."""
+
+LEAVING = 1.1 * CONNECTION + 0.5
+"""Seconds until nobody is connected to a server that takes no new connections."""
 
 SCANNED = 65_536
 """Bytes from which a message's values are counted before it is parsed; smaller ones can't hold many."""
@@ -94,7 +102,7 @@ class Rpc:
             ("grpc.max_receive_message_length", self._max_body),
             # What is compressed could be far larger than it looks.
             ("grpc.compression_enabled_algorithms_bitset", 1),
-            ("grpc.max_connection_age_ms", CONNECTION),
+            ("grpc.max_connection_age_ms", int(1000 * CONNECTION)),
         ]
         self._server = grpc.aio.server(options=options, maximum_concurrent_rpcs=self._calls)
         handlers = {
@@ -110,9 +118,38 @@ class Rpc:
         await self._server.start()
 
     async def stop(self) -> None:
-        """Take no more calls, and let those in flight finish."""
-        if self._server is not None:
-            await self._server.stop(GRACE)
+        """Take no more connections, wait until clients have gone to others, and let what is left finish.
+
+        gRPC's own way would fail calls: those that are sent before their client has heard of the end are dropped, and
+        end in CANCELLED, which no client tries again.
+        """
+        if self._server is None:
+            return
+        until = time.monotonic() + LEAVING
+        await asyncio.to_thread(self._close)
+        while await asyncio.to_thread(self._connected) and time.monotonic() < until:
+            await asyncio.sleep(0.1)
+        await self._server.stop(GRACE)
+
+    def _close(self) -> None:
+        """Stop listening, so that the kernel gives new connections to others at this port; gRPC can't without stopping.
+
+        It says "Closing acceptor" in the log.
+        """
+        for one in self._sockets(listening=True):
+            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(one)) as listener:
+                listener.shutdown(socket.SHUT_RD)
+
+    def _connected(self) -> bool:
+        return bool(self._sockets(listening=False))
+
+    def _sockets(self, *, listening: bool) -> list[int]:
+        """The descriptors of this process's sockets at the port, those that listen or those that are connected."""
+        import psutil
+
+        found = psutil.Process().net_connections("tcp")
+        kind = psutil.CONN_LISTEN if listening else psutil.CONN_ESTABLISHED
+        return [one.fd for one in found if one.laddr and one.laddr.port == self.port and one.status == kind]
 
     def _answers(self) -> Iterator[tuple[str, Callable[[bytes, dict[str, str]], Any]]]:
         yield "ServerLive", partial(self._told, "ServerLive", lambda _: "/v2/health/live")

@@ -6,6 +6,9 @@ import asyncio
 import gzip
 import socket
 import struct
+import threading
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -362,3 +365,53 @@ def test_a_port_that_is_taken_is_told(bundle: Path) -> None:
         with pytest.raises(DeployFailed, match="can't be listened at"):
             asyncio.run(rpc.start())
         service.close()
+
+
+def test_no_call_fails_when_one_of_two_servers_at_a_port_stops(
+    served: Served, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clients that call all the while are led to the other one before it ends."""
+    monkeypatch.setattr("specml.serving.rpc.CONNECTION", 0.5)
+    service = Args(bundle=str(bundle)).service("r1")
+    stopped, failures, answered = threading.Event(), list[str](), Counter[int]()
+
+    def calling(number: int) -> None:
+        own = [("grpc.use_local_subchannel_pool", 1)]
+        with grpc.insecure_channel(served.url, options=own) as channel:
+            call = channel.unary_unary(f"/{SERVICE}/ServerLive")
+            while not stopped.wait(0.001):
+                try:
+                    call(b"", timeout=10)
+                    answered[number] += 1
+                except grpc.RpcError as error:
+                    failures.append(str(error))
+
+    answer, mine = service.answer, Counter[str]()
+
+    async def counted(route: Any, *of: Any) -> Any:
+        mine[route.name] += 1
+        return await answer(route, *of)
+
+    monkeypatch.setattr(service, "answer", counted)
+
+    async def main(pool: ThreadPoolExecutor) -> None:
+        port = int(served.url.rpartition(":")[2])
+        rpc = Rpc(service, host="127.0.0.1", port=port, calls=10, max_rows=10, max_body=10_000)
+        await rpc.start()
+        try:
+            for number in range(8):
+                pool.submit(calling, number)
+            await asyncio.sleep(0.5)
+            await rpc.stop()
+            before = answered.total()
+            await asyncio.sleep(0.2)
+            assert answered.total() > before
+        finally:
+            stopped.set()
+
+    with ThreadPoolExecutor(8) as pool:
+        asyncio.run(main(pool))
+    service.close()
+    assert failures == []
+    assert 0 < mine.total() < answered.total()
+    assert min(answered[number] for number in range(8)) > 50
