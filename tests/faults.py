@@ -500,7 +500,8 @@ class Bench:
         async with self.load() as load:
             altered, _ = await self.specml("deploy")
             wrong = json.loads(json.dumps(self.cluster.config))
-            wrong["applications"][0]["args"] |= {"digest": "sha256:0", "revision": "wrong"}
+            wrong["applications"][0]["args"]["digest"] = "sha256:0"
+            wrong["applications"][0]["deployments"][0]["user_config"]["revision"] = "wrong"
             cluster, refused = self.cluster, False
             try:
                 await asyncio.to_thread(cluster.launch, wrong, self.folder / ".specml", lambda _: None)
@@ -626,8 +627,8 @@ class Bench:
         """One replica becomes two while it is asked without pause, and one again when nobody asks."""
         cluster, before = self.cluster, self.cluster.config
         config = json.loads(json.dumps(before))
-        config["applications"][0]["args"]["revision"] = "scaling"
         model = config["applications"][0]["deployments"][0]
+        model["user_config"]["revision"] = "scaling"
         model.pop("num_replicas")
         model["autoscaling_config"] = {
             "min_replicas": 1,

@@ -3,10 +3,14 @@
 The one place where targets learn it. An option that every server takes is a line in ``options``; one of servers on Ray
 a line in ``ray_options``; both have a field in ``serving.app.Args``. What Ray itself does with the two deployments
 stands in ``_model`` and ``_explain``, in the words of Ray Serve's config.
+
+Ray starts other replicas when ``args`` change. Knobs, which replicas take over as they run, stand in ``user_config`` of
+the deployment ``model`` instead, and so does the revision, by which a replica tells what it goes by.
 """
 
 from __future__ import annotations
 
+import copy
 import io
 import os
 import secrets
@@ -59,6 +63,12 @@ starts a cluster sets it; of a running one it can only be told. The target ``loc
 
 MOST_WAITING = 65_536
 """Rows that may wait in a replica where nothing else is said; ``serving.batcher.QUEUE_MOST``."""
+KNOBS = ("slo", "timeout", "max_rows", "rate_limit")
+BATCHING_KNOBS = ("max_wait", "max_queue")
+"""Of ``batching``."""
+LIVE = tuple(f"serving.{knob}" for knob in (*KNOBS, *(f"batching.{one}" for one in BATCHING_KNOBS)))
+"""Keys of the spec that a replica takes over as it runs; ``Args.tune`` does it."""
+
 SHORTEST_TOKEN = 16
 """Characters: a token is guessed offline from its digest unless it is long."""
 
@@ -137,12 +147,13 @@ def serve_config(spec: Spec, args: dict[str, Any], *, host: str, port: int, prox
 
     ``args`` is what ``ray_options`` gave; ``proxies`` Ray's ``proxy_location``.
     """
+    fixed, knobs = _apart(args)
     application = {
         "name": spec.name,
         "route_prefix": "/",
         "import_path": IMPORT_PATH,
-        "args": args,
-        "deployments": [_model(spec), *_explain(spec)],
+        "args": fixed,
+        "deployments": [{**_model(spec), "user_config": knobs}, *_explain(spec)],
     }
     return {
         "proxy_location": proxies,
@@ -185,11 +196,116 @@ def settle(
     args = config["applications"][0]["args"]
     args["digest"] = release.entry.bundle
     args["bundle"] = bundle
+    args["specml"] = version("specml")  # another one's code takes other processes
     if "capture" in args:
         args["capture"]["folder"] = f"{captures}/{release.folder.name}"
     if spec.serving.auth is not None and tokens:
         args["auth"]["keys"] = _settled(args["auth"]["keys"], known.get("auth", {}).get("keys", {}))
-    args["revision"] = digest(canonical_json([version("specml"), config])).removeprefix("sha256:")[:16]
+    _revise(config)
+
+
+def asked(config: dict[str, Any]) -> dict[str, Any]:
+    """What of a config somebody asked for, not what was measured."""
+    kept = [
+        {**one, "args": {k: v for k, v in one["args"].items() if k != "costs"}}
+        for one in config.get("applications", [])
+    ]
+    return {**config, "applications": kept}
+
+
+def revision(config: dict[str, Any]) -> str | None:
+    """What the replicas of a config tell in ``/healthz``; None before ``settle``."""
+    found: str | None = _model_of(config).get("user_config", {}).get("revision")
+    return found
+
+
+def in_place(before: dict[str, Any], after: dict[str, Any]) -> bool:
+    """Whether what serves the one config goes on with the other, with no replica started."""
+    return bool(before) and _fixed(before) == _fixed(after)
+
+
+def tuned(config: dict[str, Any], spec: Spec) -> dict[str, Any]:
+    """The config, live or about to be, with the knobs of ``spec`` and all else as it is."""
+    changed = copy.deepcopy(config)
+    _, knobs = _apart(options(spec))
+    most = changed["applications"][0]["args"]["batching"]["max_batch_size"]
+    let_in = _let_in(knobs["batching"]["max_queue"], most)
+    _model_of(changed).update(user_config=knobs, max_ongoing_requests=let_in)
+    _revise(changed)
+    return changed
+
+
+def knobs(of: Spec | dict[str, Any]) -> dict[str, str]:
+    """The knobs of a spec, or of a config, by their keys in a spec and as a spec writes them."""
+    found = _model_of(of).get("user_config", {}) if isinstance(of, dict) else _apart(options(of))[1]
+    if not found:
+        return {}
+    queue, rate = found["batching"]["max_queue"], found.get("rate_limit")
+    told: dict[str, Any] = {
+        "slo": _duration(found["slo"]),
+        "timeout": _duration(found["timeout"]),
+        "max_rows": found["max_rows"],
+        "batching.max_wait": _duration(found["batching"]["max_wait"]),
+        "batching.max_queue": "auto" if queue is None else queue,
+    }
+    if rate is None:
+        told["rate_limit"] = None
+    else:
+        told |= {"rate_limit.requests": rate["requests"], "rate_limit.rows": rate["rows"]}
+        told["rate_limit.burst"] = _duration(rate["burst"])
+    return {f"serving.{key}": _written(value) for key, value in told.items()}
+
+
+def beside(live: dict[str, str], spec: Spec) -> dict[str, str]:
+    """Those ``knobs`` of what is live that the spec has otherwise."""
+    asked = knobs(spec)
+    # Where the spec limits nothing, what does not limit is not otherwise.
+    unsaid = "null" if "serving.rate_limit" in asked else None
+    return {key: value for key, value in live.items() if asked.get(key, unsaid) != value}
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, float) and not isinstance(value, Duration):
+        return repr(value).removesuffix(".0")
+    return "null" if value is None else str(value)
+
+
+def _duration(seconds: float | None) -> Duration | None:
+    return None if seconds is None else Duration(seconds)
+
+
+def _apart(args: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What takes another process, and the knobs; a knob that has no value is left out."""
+    batching = args["batching"]
+    fixed = {name: value for name, value in args.items() if name not in KNOBS}
+    fixed["batching"] = {name: value for name, value in batching.items() if name not in BATCHING_KNOBS}
+    live = {name: args[name] for name in KNOBS if name in args}
+    return fixed, {**live, "batching": {name: batching[name] for name in BATCHING_KNOBS}}
+
+
+def _model_of(config: dict[str, Any]) -> dict[str, Any]:
+    """The deployment of what predicts; empty where there is none."""
+    for application in config.get("applications", []):
+        for deployment in application["deployments"]:
+            if deployment["name"] == "model":
+                found: dict[str, Any] = deployment
+                return found
+    return {}
+
+
+def _fixed(config: dict[str, Any]) -> dict[str, Any]:
+    """All but what a replica takes over as it runs."""
+    told = copy.deepcopy(config)
+    for name in ("user_config", "max_ongoing_requests"):
+        _model_of(told).pop(name, None)
+    return told
+
+
+def _revise(config: dict[str, Any]) -> None:
+    """Name what is asked for, its knobs too, so that a deploy can tell when all replicas go by it."""
+    knobs = _model_of(config)["user_config"]
+    knobs.pop("revision", None)
+    knobs["revision"] = digest(canonical_json(asked(config))).removeprefix("sha256:")[:16]
 
 
 def _settled(keys: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
@@ -258,13 +374,17 @@ def _model(spec: Spec) -> dict[str, Any]:
             # A replica takes seconds to start: it had better not go with the first quiet minute.
             "downscale_delay_s": 300.0,
         }
-    # A replica's own queue says no; Ray must let in enough requests to be told so.
-    waiting = MOST_WAITING if batching.max_queue == "auto" else batching.max_queue
-    model["max_ongoing_requests"] = 2 * (waiting + batching.max_batch_size)
+    queue = None if batching.max_queue == "auto" else batching.max_queue
+    model["max_ongoing_requests"] = _let_in(queue, batching.max_batch_size)
     model["ray_actor_options"] = {"num_cpus": replicas.cpus, "num_gpus": replicas.gpus}
     model["health_check_period_s"] = 5
     model["health_check_timeout_s"] = 15
     return model
+
+
+def _let_in(max_queue: int | None, max_batch_size: int) -> int:
+    """Requests that Ray lets in: a replica's own queue says no, and enough must reach it to be told so."""
+    return 2 * ((MOST_WAITING if max_queue is None else max_queue) + max_batch_size)
 
 
 def _explain(spec: Spec) -> list[dict[str, Any]]:

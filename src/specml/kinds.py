@@ -16,6 +16,7 @@ from typing_extensions import override
 from specml import space
 from specml.component import Component, Disagreement
 from specml.data import Folding
+from specml.errors import DeployFailed
 from specml.files import inside
 from specml.space import Dimension, Setting
 from specml.values import FilePath
@@ -500,6 +501,19 @@ class Target(Component):
             DeployFailed: the server can't be started, or does not get ready in time.
         """
 
+    def tune(self, spec: Spec, project: Path, say: Callable[[str], None]) -> Deployment:
+        """Have what is live go on with the knobs of ``spec``, restarting nothing; returns once all replicas do.
+
+        Raises:
+            DeployFailed: nothing is live, or this target's replicas take over nothing as they run.
+        """
+        name = type(self).model_fields["type"].default
+        raise DeployFailed(
+            f"the target {name} takes over nothing while it runs.",
+            where="deployment.target",
+            hint="Change the spec and deploy it.",
+        )
+
     @abstractmethod
     def status(self, spec: Spec, project: Path) -> Deployment | None:
         """What is live, asked of the server itself; None when nothing is."""
@@ -540,3 +554,6 @@ class Deployment:
     """The answers to files of rows, where nobody can be asked; None elsewhere."""
     commands: tuple[str, ...] = ()
     """What a person types to start it from there, in order; empty where the archive tells itself."""
+    knobs: dict[str, str] = field(default_factory=dict)
+    """What its replicas go by and take over as they run, by key of the spec and as a spec writes it; empty where they
+    take over nothing."""

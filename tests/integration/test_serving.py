@@ -27,6 +27,7 @@ import numpy as np
 import psutil
 import pytest
 
+from specml import ledger
 from tests import faults, malformed
 from tests.bundles import binary_bundle, probability, release
 from tests.conftest import ROOT, specml
@@ -671,6 +672,39 @@ class Load:
                 self.failures.append((status, answer))
 
 
+def test_knobs_change_while_it_answers_and_no_replica_restarts(live: Live) -> None:
+    def up() -> tuple[set[str], set[int]]:
+        found = [one for one in marked(live.record["mark"]) if "ServeReplica" in "".join(one.cmdline()[:1])]
+        return set(metrics(live)), {one.pid for one in found}
+
+    def asked() -> tuple[set[int], float]:
+        people = json.dumps({"rows": [GOOD] * 51}).encode()
+        began = time.perf_counter()
+        return {live.ask("POST", "/predict", people)[0] for _ in range(6)}, (time.perf_counter() - began) / 6
+
+    before, (refused, _) = up(), asked()
+    with Load(live) as load:
+        knobs = ("serving.max_rows=60", "serving.batching.max_wait=300ms", "serving.rate_limit.rows=1e9")
+        told = json.loads(specml("tune", *knobs, "--json", folder=live.folder).stdout)
+        time.sleep(0.5)
+    taken, seconds = asked()
+    assert (refused, taken, seconds > 0.25) == ({413}, {200}, True)
+    assert told["changed"]["serving.max_rows"] == {"from": "50", "to": "60"}
+    assert told["live"]["replicas"] == 2
+    status = specml("status", folder=live.folder).stdout
+    assert "serving.batching.max_wait is 300ms, in the spec 0ms" in status
+    with Load(live) as again:
+        done = specml("deploy", folder=live.folder)
+        time.sleep(0.5)
+    assert "in place; no replica restarts" in done.stderr
+    assert asked()[0] == {413}
+    assert (load.failures, again.failures) == ([], [])
+    assert len(load.answers) > 4
+    assert up() == before
+    *_, record = (one for one in ledger.verify(live.folder).records if one.event == "tune")
+    assert record.facts["changed"]["serving.max_rows"] == {"from": "50", "to": "60"}
+
+
 def called(live: Live, stopped: threading.Event) -> list[float]:
     """The answers of calls over one connection until it is stopped; a failed one raises."""
     answers = []
@@ -738,7 +772,8 @@ def test_what_fails_in_the_replicas_is_taken_back(live: Live) -> None:
     cluster = Cluster.read(state)
     assert cluster is not None
     wrong = json.loads(json.dumps(cluster.config))
-    wrong["applications"][0]["args"] |= {"digest": "sha256:0", "revision": "wrong"}
+    wrong["applications"][0]["args"]["digest"] = "sha256:0"
+    wrong["applications"][0]["deployments"][0]["user_config"]["revision"] = "wrong"
     said: list[str] = []
     with Load(live, clients=2) as load, pytest.raises(DeployFailed, match="deployed was sha256:0"):
         cluster.launch(wrong, state, said.append)

@@ -43,7 +43,8 @@ def test_the_config_is_what_ray_serve_takes() -> None:
     assert config["http_options"] == {"host": "127.0.0.1", "port": 8123}
     assert application["import_path"] == "specml.serving.app:build"
     assert application["args"]["bundle"] == "artifacts/bundle"
-    assert application["args"]["batching"] == {"max_batch_size": 256, "max_wait": 0.005, "max_queue": None}
+    assert application["args"]["batching"] == {"max_batch_size": 256}
+    assert application["deployments"][0]["user_config"]["batching"] == {"max_wait": 0.005, "max_queue": None}
     assert application["args"]["auth"] == {"keys": {"tokens": {"env": "TOKENS"}}}
     assert text == Local(port=8123).emit(spec)["serve.yaml"]
 

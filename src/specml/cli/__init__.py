@@ -32,6 +32,7 @@ VERBS = {
     "status": "Say what is live.",
     "releases": "List the releases that went live here.",
     "rollback": "Serve an earlier release in the place of what is live.",
+    "tune": "Change knobs of what is live, such as its objective; nothing restarts.",
     "predict": "Ask the model about the rows of a file.",
     "explain": "Say of single rows what moves the model's answer.",
     "watch": "Judge what the live model is asked, and how good its answers were.",

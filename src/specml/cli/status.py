@@ -12,6 +12,7 @@ from specml.cli.arguments import parse, spec_and_overrides
 
 if TYPE_CHECKING:
     from specml.kinds import Deployment
+    from specml.spec import Spec
 
 
 @click.command("status")
@@ -40,6 +41,7 @@ def command(arguments: tuple[str, ...], as_json: bool) -> None:
         print(f"{loaded.spec.name}: nothing is live. `specml deploy` starts it.")
     else:
         _show(loaded.spec.name, live, known.get(live.bundle))
+        _show_knobs(live, loaded.spec)
         if ours not in ("", live.bundle):
             print(f"  {_other(ours, known.get(ours))}")
     if held_out is not None:
@@ -69,6 +71,19 @@ def _show(name: str, live: Deployment, release: dict[str, Any] | None) -> None:
     print(f"  replicas  {live.replicas}{f' on {devices}' if devices else ''}")
     for socket in live.unguarded:
         print(f"  open      {socket}")
+
+
+def _show_knobs(live: Deployment, spec: Spec) -> None:
+    """Those that the spec has otherwise, whether by ``specml tune`` or because it was changed since."""
+    from specml.application import beside, knobs
+
+    differing, asked = beside(live.knobs, spec), knobs(spec)
+    for key, value in differing.items():
+        print(
+            f"  knob      {key} is {value}{f', in the spec {asked[key]}' if key in asked else ', unlike in the spec'}"
+        )
+    if differing:
+        print("            `specml deploy` puts the spec's values in their place; no replica restarts for that.")
 
 
 def _other(ours: str, release: dict[str, Any] | None) -> str:

@@ -6,11 +6,12 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from specml.serving.auth import OPEN, Keys, allow
+from specml.serving.limits import Limiter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from specml.serving.limits import Hosts, Limiter
+    from specml.serving.limits import Hosts, Rate
 
 EVERYBODY = ""
 """The key of who has none."""
@@ -29,6 +30,11 @@ class Access:
         self.keys, self._hosts, self._limiter = keys, hosts, limiter
         self.asked: Counter[str] = Counter()
         """Requests that were let in, by name of the key."""
+
+    def limit(self, rate: Rate | None) -> None:
+        """From now on let each key ask as often as this; where it is the same, what was asked already counts on."""
+        if rate != (self._limiter.rate if self._limiter is not None else None):
+            self._limiter = Limiter(rate) if rate is not None else None
 
     def enter(self, path: str, headers: Mapping[str, str]) -> None:
         """Before anything of the server is told, even that there is no such path.

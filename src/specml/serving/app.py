@@ -158,6 +158,8 @@ class Args(_Args):
     """The digest that the bundle must have; any when empty."""
     audited: bool = False
     """Whether the bundle of that digest was audited before, and need not be again."""
+    specml: str = ""
+    """The version of specml whose code this is."""
     revision: str = ""
     """Names bundle and options, so that a deploy can tell whether it is live."""
     batching: BatchingArgs = BatchingArgs()
@@ -227,6 +229,27 @@ class Args(_Args):
             notice=self.notice,
         )
 
+    def with_knobs(self, knobs: dict[str, Any]) -> Args:
+        """These with the knobs of Ray Serve's ``user_config``; one that is not there has its default.
+
+        Raises:
+            ValidationError: they are none.
+        """
+        mine = self.model_dump()
+        return Args.model_validate({**mine, **knobs, "batching": {**mine["batching"], **knobs.get("batching", {})}})
+
+    def tune(self, service: Service) -> None:
+        """Have a service that was made of others go on with the knobs of these."""
+        service.tune(
+            max_wait=self.batching.max_wait,
+            max_queue=self.batching.max_queue,
+            slo=self.slo,
+            timeout=self.timeout,
+            max_rows=self.max_rows,
+            rate=Rate(**self.rate_limit.model_dump()) if self.rate_limit else None,
+            revision=self.revision,
+        )
+
     def rpc(self, service: Service) -> Rpc | None:
         """The gRPC server in front of a service, if there is to be one."""
         if self.grpc is None:
@@ -234,8 +257,8 @@ class Args(_Args):
         from specml.serving.rpc import Rpc
 
         # As many calls as there may be rows on their way: more are told by the queue to come back.
-        calls = (self.batching.max_queue or QUEUE_MOST) + self.batching.max_batch_size
-        return Rpc(service, **self.grpc.model_dump(), calls=calls, max_rows=self.max_rows, max_body=self.max_body)
+        calls = QUEUE_MOST + self.batching.max_batch_size
+        return Rpc(service, **self.grpc.model_dump(), calls=calls, max_body=self.max_body)
 
     def _inbox(self, replica: str) -> Inbox | None:
         """Beside the captures of all bundles: a label may belong to a row that another one answered."""
@@ -407,7 +430,8 @@ class Replica:
     def __init__(self, args: dict[str, Any], explain: DeploymentHandle | None = None) -> None:
         from ray import serve
 
-        checked, replica = Args.model_validate(args), serve.get_replica_context().replica_id.unique_id
+        self._args = checked = Args.model_validate(args)
+        replica = serve.get_replica_context().replica_id.unique_id
         explaining = _handed_on(explain, checked.explain.seconds) if explain and checked.explain else None
         self._service = checked.service(replica, explaining)
         self._load = Load(self._service)
@@ -418,6 +442,13 @@ class Replica:
     def __serve_build_asgi_app__(self) -> Http:
         """What answers HTTP; Ray Serve asks for it once this object stands."""
         return Http(self._service, self._rpc, bare=False)
+
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Take over knobs: Ray Serve calls it before the first request, and when they alone have changed.
+
+        A coroutine, so that it is the event loop which does it, between two requests.
+        """
+        self._args.with_knobs(user_config).tune(self._service)
 
     def check_health(self) -> None:
         """Ray Serve replaces the replica when this raises."""

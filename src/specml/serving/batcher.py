@@ -139,6 +139,12 @@ class Batcher:
         self._ease()
         self._reaping: asyncio.TimerHandle | None = None
 
+    def limit(self, *, max_wait: float, max_queue: int | None, slo: float | None) -> None:
+        """Go by these from now on; what waits already goes on as it was let in."""
+        self._max_wait, self._max_queue = max_wait, max_queue
+        self._slo = math.inf if slo is None else slo
+        self._ease()
+
     @property
     def waiting_rows(self) -> int:
         """Rows that no batch has taken yet."""

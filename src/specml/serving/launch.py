@@ -185,7 +185,8 @@ def _do(wanted: Wanted, progress: TextIO) -> None:
         _tell(progress, say="Starting Ray Serve …")
         serve.start(proxy_location=wanted.config["proxy_location"], http_options=options)
     client = _get_global_client()
-    _tell(progress, say="Deploying the bundle …")
+    if not application.in_place(wanted.previous or {}, wanted.config):
+        _tell(progress, say="Deploying the bundle …")
     try:
         _deploy(client, wanted.config, wanted.seconds)
     except NotReady:
@@ -296,13 +297,12 @@ def _deploy(client: ServeControllerClient, config: dict[str, Any], seconds: floa
     from ray import serve
 
     _apply(client, config)
-    application = config["applications"][0]
-    revision = application["args"]["revision"]
+    name, revision = config["applications"][0]["name"], application.revision(config)
     url = f"http://127.0.0.1:{config['http_options']['port']}/healthz"
     until = time.monotonic() + seconds
     agreeing = 0
     while time.monotonic() < until:
-        status = serve.status().applications.get(application["name"])
+        status = serve.status().applications.get(name)
         told = status.status.value if status is not None else "NOT_STARTED"
         if told in ("DEPLOY_FAILED", "UNHEALTHY") and status is not None:
             raise NotReady(_reason(status))

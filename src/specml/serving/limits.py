@@ -59,7 +59,7 @@ class Limiter:
     """
 
     def __init__(self, rate: Rate, clock: Callable[[], float] = time.monotonic) -> None:
-        self._rate, self._clock = rate, clock
+        self.rate, self._clock = rate, clock
         self._requests: dict[str, Bucket] = {}
         self._rows: dict[str, Bucket] = {}
 
@@ -87,12 +87,12 @@ class Limiter:
     def _of(self, key: str) -> list[tuple[Bucket, tuple[float, str]]]:
         told = []
         for unit, rate, kept in (
-            ("requests", self._rate.requests, self._requests),
-            ("rows", self._rate.rows, self._rows),
+            ("requests", self.rate.requests, self._requests),
+            ("rows", self.rate.rows, self._rows),
         ):
             if rate is not None:
                 if key not in kept:  # names of keys are few, and the spec's
-                    kept[key] = Bucket(rate, self._rate.burst, self._clock)
+                    kept[key] = Bucket(rate, self.rate.burst, self._clock)
                 told.append((kept[key], (rate, unit)))
         return told
 

@@ -81,12 +81,12 @@ class Rpc:
         host: the address to listen at.
         port: 0 for any free one.
         calls: most calls at a time; beyond, RESOURCE_EXHAUSTED.
-        max_rows, max_body: as those of the service.
+        max_body: as that of the service.
     """
 
-    def __init__(self, service: Service, *, host: str, port: int, calls: int, max_rows: int, max_body: int) -> None:
+    def __init__(self, service: Service, *, host: str, port: int, calls: int, max_body: int) -> None:
         self._service, self._host, self.port, self._calls = service, host, port, calls
-        self._max_rows, self._max_body = max_rows, max_body
+        self._max_body = max_body
         self._server: grpc.aio.Server | None = None
 
     async def start(self) -> None:
@@ -212,10 +212,10 @@ class Rpc:
 
         def read(body: bytes, _: Mapping[str, str]) -> Infer:
             nonlocal typed
-            asked = read_message(body, service.contract, self._max_rows)
+            asked = read_message(body, service.contract, service.max_rows)
             service.route(f"{_model(asked, 'model_')}/infer")
             typed = not asked.raw_input_contents
-            return infer_of(asked, service.contract, self._max_rows)
+            return infer_of(asked, service.contract, service.max_rows)
 
         def write(request: Infer, outputs: Mapping[str, np.ndarray], **told: Any) -> tuple[bytes, dict[str, str]]:
             return write_message(request, outputs, typed=typed, **told), {}

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from specml.serving.batcher import Outputs, Waiting
     from specml.serving.device import Asked as Device
     from specml.serving.device import Costs
+    from specml.serving.limits import Rate
     from specml.serving.request import Rows
 
     Columns = dict[str, np.ndarray]
@@ -179,7 +180,7 @@ class Service:
         self._contract = bundle.contract
         self._version = bundle.digest.removeprefix("sha256:")[:12]
         self._max_batch_size = max_batch_size
-        self._max_rows = max_rows
+        self.max_rows = max_rows
         self._max_body = max_body
         self._access = access or Access()
         self._ignore_unknown = ignore_unknown
@@ -204,7 +205,7 @@ class Service:
             for column in bundle.contract.inputs
             if 0 < len(column.categories) < CATEGORIES_KEPT  # a longer list is cut
         }
-        self._reads = Reader(bundle.contract, max_rows, ignore_unknown=ignore_unknown)
+        self._reads = self._reader_of_rows()
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="reader")
         self._aside: deque[Going] = deque()
         """Whose bodies are read by it, or wait to be."""
@@ -231,6 +232,34 @@ class Service:
             "Serving %s on %s: %s. A call takes %.3g s, and %.3g s for each row.",
             *(bundle.digest, self.session.provider, self.session.why, pace.fixed, pace.per_row),
         )
+
+    def tune(
+        self,
+        *,
+        max_wait: float,
+        max_queue: int | None,
+        slo: float | None,
+        timeout: float,
+        max_rows: int,
+        rate: Rate | None,
+        revision: str,
+    ) -> None:
+        """Answer what comes from now on by these; what is on its way goes on as it came.
+
+        What was learnt and counted stays. To be called by the event loop that answers.
+        """
+        self._batcher.limit(max_wait=max_wait, max_queue=max_queue, slo=slo)
+        self._access.limit(rate)
+        self.timeout, self._revision = timeout, revision
+        if max_rows != self.max_rows:
+            self.max_rows = max_rows
+            self._reads = self._reader_of_rows()
+            self._routes = self._table()
+        self._healthy["revision"] = revision
+        LOG.info("Goes by other knobs now, as revision %s has them.", revision)
+
+    def _reader_of_rows(self) -> Reader:
+        return Reader(self._contract, self.max_rows, ignore_unknown=self._ignore_unknown)
 
     @property
     def model_paths(self) -> tuple[str, ...]:
@@ -478,7 +507,7 @@ class Service:
             rows = self._reads.rows(body)
         else:
             ignoring = {"ignore_unknown": self._ignore_unknown}
-            rows = tabular.read(body, kind, self._contract, self._max_rows, **ignoring)
+            rows = tabular.read(body, kind, self._contract, self.max_rows, **ignoring)
         return Asked(rows, identity, partial(self._write_rows, identity, headers.get("accept")))
 
     def _inferred(self, read: ReadInfer, write: WriteInfer, body: bytes, headers: Mapping[str, str]) -> Asked:
@@ -492,7 +521,7 @@ class Service:
 
     async def _feedback(self, body: bytes, headers: Mapping[str, str]) -> Reply:
         assert self._inbox is not None
-        labels = read_labels(body, self._contract, self._max_rows)
+        labels = read_labels(body, self._contract, self.max_rows)
         await self._inbox.keep(labels)
         return Reply(202, orjson.dumps({"kept": len(labels)}))
 
@@ -551,7 +580,7 @@ class Service:
         document = openapi(
             self._contract,
             version=self._version,
-            max_rows=self._max_rows,
+            max_rows=self.max_rows,
             max_body=self._max_body,
             explained_rows=self._explained_rows if self._explaining else 0,
             labels=self._inbox is not None,

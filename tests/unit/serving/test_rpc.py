@@ -336,7 +336,7 @@ def test_a_model_going_down_is_not_ready(bundle: Path) -> None:
     service.close()
 
     async def main() -> list[Any]:
-        rpc = Rpc(service, host="127.0.0.1", port=0, calls=10, max_rows=10, max_body=10_000)
+        rpc = Rpc(service, host="127.0.0.1", port=0, calls=10, max_body=10_000)
         await rpc.start()
         asked = [("ServerLive", {}), ("ServerReady", {}), ("ModelReady", {"name": "census"})]
         try:

@@ -223,7 +223,8 @@ class Kubernetes(Target):
         config = self._config(spec)
         application.settle(spec, config, release, bundle=manifests.BUNDLE, captures="", known={}, tokens=False)
         args = config["applications"][0]["args"]
-        told = {"bundle": release.entry.bundle, "release": str(release.entry.number), "revision": args["revision"]}
+        revision = application.revision(config) or ""
+        told = {"bundle": release.entry.bundle, "release": str(release.entry.number), "revision": revision}
         image = bool(release.open().contract.image)
         names = [one for one in IMPORTED if not (one == "onnxruntime" and spec.serving.replicas.gpus)]
         names += [ON_GPUS] * bool(spec.serving.replicas.gpus) + [OF_IMAGES] * image
@@ -237,7 +238,7 @@ class Kubernetes(Target):
             tag = _tag(release, made / "image")
             for name, text in manifests.written(spec, self, config, tag=tag, told=told).items():
                 write_atomic(made / "manifests" / name, text)
-        return tag, str(args["revision"])
+        return tag, revision
 
     def _dockerfile(self, *, hashed: bool) -> str:
         base = self.base or f"python:{_python()}-slim-bookworm"

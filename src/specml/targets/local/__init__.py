@@ -94,8 +94,9 @@ class Local(Target):
             front = self._front(project)
             if live is not None and answering is not None and live.certificate and front == live.front:
                 live.renew()
-            asked = live is not None and _asked(live.config) == _asked(config) and live.front == front
-            if answering is not None and asked:
+            same = live is not None and live.port == self.port and live.front == front
+            asked = live is not None and application.asked(live.config) == application.asked(config)
+            if answering is not None and same and asked:
                 say(f"{spec.name} is live already with this bundle and these options: nothing to do.")
                 return answering
             # Whatever can be found wrong is found before what is live is touched.
@@ -103,9 +104,11 @@ class Local(Target):
             release.open()
             cpus = _logical_cpus(spec)
             _refuse_taken_grpc(spec, live)
-            same = live is not None and live.port == self.port and live.front == front
             if live is not None and answering is not None and same and live.cpus >= cpus:
-                say(f"Changing what {spec.name} serves, replica by replica; it goes on answering.")
+                if application.in_place(live.config, config):
+                    say(f"Changing knobs of {spec.name} in place; no replica restarts.")
+                else:
+                    say(f"Changing what {spec.name} serves, replica by replica; it goes on answering.")
                 return self._bring_up(live, spec, project, config, say)
             if live is None or live.port != self.port:
                 refuse_taken(self.port)
@@ -125,6 +128,17 @@ class Local(Target):
             except BaseException:
                 cluster.stop(state)
                 raise
+
+    @override
+    def tune(self, spec: Spec, project: Path, say: Callable[[str], None]) -> Deployment:
+        state = project / STATE
+        with alone(state):
+            live = Cluster.read(state)
+            if live is None:
+                raise DeployFailed("nothing is live.", where=spec.name, hint="`specml deploy` starts it.")
+            live.answering()
+            config = application.tuned(live.config, spec)
+            return self._bring_up(live, spec, project, config, say)
 
     @override
     def status(self, spec: Spec, project: Path) -> Deployment | None:
@@ -187,13 +201,6 @@ class Local(Target):
         if costs := measurements.known(project, release.entry.bundle):
             config["applications"][0]["args"]["costs"] = costs  # after the revision: they are no other deployment
         return config
-
-
-def _asked(config: dict[str, Any]) -> list[Any]:
-    """What of a config somebody asked for, not what was measured."""
-    applications = config.get("applications", [])
-    kept = [{**one, "args": {k: v for k, v in one["args"].items() if k != "costs"}} for one in applications]
-    return [{**config, "applications": kept}]
 
 
 def _refuse_no_certificate(path: Path) -> None:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from specml import liveness
+from specml import application, liveness
 from specml.errors import DeployFailed
 from specml.files import canonical_json, locked, write_atomic
 from specml.kinds import Deployment
@@ -257,7 +257,7 @@ class Cluster:
     def deployment(self) -> Deployment | None:
         """What answers now, as told by every replica; None when nothing does."""
         url = f"http://127.0.0.1:{self.port}"
-        found = liveness.replicas(url, self.args.get("revision"))
+        found = liveness.replicas(url, application.revision(self.config))
         if found is None:
             return None
         bundle, devices = found
@@ -267,6 +267,7 @@ class Cluster:
             replicas=len(devices),
             devices=tuple(devices.values()),
             unguarded=self.beyond_loopback(),
+            knobs=application.knobs(self.config),
         )
 
     def answering(self) -> Deployment:

@@ -123,7 +123,7 @@ class Ray(Target):
         job = self._survey(spec, cluster, release, package, say)
         before = cluster.jobs(spec.name)
         try:
-            say(f"Deploying release {release.entry.number} of {spec.name}, replica by replica …")
+            say(_change(spec, release, live, config))
             cluster.apply(config | {"applications": [*_others(spec, serve), *config["applications"]]})
             deployment = self._ready(spec, cluster, config)
         except BaseException:
@@ -139,6 +139,23 @@ class Ray(Target):
             if one != job:
                 cluster.end(one)
         return deployment
+
+    @override
+    def tune(self, spec: Spec, project: Path, say: Callable[[str], None]) -> Deployment:
+        cluster = self._dashboard()
+        serve = cluster.serve()
+        live = _ours(spec, serve)
+        if not live:
+            raise DeployFailed("nothing is live.", where=spec.name, hint="`specml deploy` starts it.")
+        before = self._config(spec) | {"applications": [live["config"]]}
+        config, others = application.tuned(before, spec), _others(spec, serve)
+        try:
+            cluster.apply(config | {"applications": [*others, *config["applications"]]})
+            return self._ready(spec, cluster, config)
+        except BaseException:
+            with contextlib.suppress(DeployFailed):
+                cluster.apply(before | {"applications": [*others, live["config"]]})
+            raise
 
     @override
     def status(self, spec: Spec, project: Path) -> Deployment | None:
@@ -251,7 +268,7 @@ class Ray(Target):
 
     def _ready(self, spec: Spec, cluster: Dashboard, config: dict[str, Any]) -> Deployment:
         """Wait until no answer comes from another revision."""
-        revision = config["applications"][0]["args"]["revision"]
+        revision = application.revision(config)
         until = time.monotonic() + READY_WITHIN
         agreeing, told = 0, "NOT_STARTED"
         while time.monotonic() < until:
@@ -276,7 +293,8 @@ class Ray(Target):
         live = _ours(spec, serve)
         if not live:
             return None
-        found = liveness.replicas(self._url, live["config"]["args"].get("revision"))
+        config = {"applications": [live["config"]]}
+        found = liveness.replicas(self._url, application.revision(config))
         if found is None:
             return None
         bundle, devices = found
@@ -285,7 +303,14 @@ class Ray(Target):
         unguarded = (where,) if self.host not in ("127.0.0.1", "::1") else ()
         # With Ray's own proxy, which does not go round, a replica may not have answered yet.
         replicas = max(live["replicas"], len(devices))
-        return Deployment(self._url, bundle, replicas, tuple(devices.values()), unguarded)
+        knobs = application.knobs(config)
+        return Deployment(self._url, bundle, replicas, tuple(devices.values()), unguarded, knobs=knobs)
+
+
+def _change(spec: Spec, release: Release, live: dict[str, Any], config: dict[str, Any]) -> str:
+    if live and application.in_place({**config, "applications": [live["config"]]}, config):
+        return f"Changing knobs of {spec.name} in place; no replica restarts."
+    return f"Deploying release {release.entry.number} of {spec.name}, replica by replica …"
 
 
 def _ours(spec: Spec, serve: dict[str, Any]) -> dict[str, Any]:
