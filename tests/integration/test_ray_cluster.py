@@ -165,6 +165,18 @@ def test_a_release_on_two_nodes(there: There) -> None:
     answer = json.loads(there.run("predict", "row.jsonl", "-q"))
     assert answer["probability_1"] == pytest.approx(probability(ROW), abs=1e-6)
 
+    before = {one["actor_id"] for one in model["replicas"]}
+    with asked_all_the_while(there.port) as answers:
+        told = there.run("tune", "serving.slo=2s", "serving.max_rows=7")
+        assert "taken over by 2 replicas" in told
+        assert "serving.max_rows  10000 → 7" in told
+        assert "serving.slo is 2s, in the spec 1s" in there.run("status")
+        assert "in place; no replica restarts" in there.run("deploy")
+    assert set(answers) == {first}
+    model = there.cluster.serve()["applications"]["census"]["deployments"]["model"]
+    assert {one["actor_id"] for one in model["replicas"]} == before
+    assert len(there.cluster.jobs("census")) == 1
+
     second = there.packs(0.07)
     with asked_all_the_while(there.port) as answers:
         assert "release 2" in there.run("deploy")

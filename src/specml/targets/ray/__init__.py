@@ -104,8 +104,7 @@ class Ray(Target):
         self._refuse_others(spec, serve)
         live = _ours(spec, serve)
         config, package = self._settled(spec, project, release, live)
-        if live.get("config") == config["applications"][0] and (found := self._answering(spec, serve)) is not None:
-            say(f"{spec.name} is live already with this bundle and these options: nothing to do.")
+        if (found := self._staying(spec, cluster, serve, config, say)) is not None:
             return found
         release.open()
         content = _packed(Path("/nowhere") if self.shared else release.bundle)
@@ -123,7 +122,7 @@ class Ray(Target):
         job = self._survey(spec, cluster, release, package, say)
         before = cluster.jobs(spec.name)
         try:
-            say(_change(spec, release, live, config))
+            say(f"Deploying release {release.entry.number} of {spec.name}, replica by replica …")
             cluster.apply(config | {"applications": [*_others(spec, serve), *config["applications"]]})
             deployment = self._ready(spec, cluster, config)
         except BaseException:
@@ -147,15 +146,8 @@ class Ray(Target):
         live = _ours(spec, serve)
         if not live:
             raise DeployFailed("nothing is live.", where=spec.name, hint="`specml deploy` starts it.")
-        before = self._config(spec) | {"applications": [live["config"]]}
-        config, others = application.tuned(before, spec), _others(spec, serve)
-        try:
-            cluster.apply(config | {"applications": [*others, *config["applications"]]})
-            return self._ready(spec, cluster, config)
-        except BaseException:
-            with contextlib.suppress(DeployFailed):
-                cluster.apply(before | {"applications": [*others, live["config"]]})
-            raise
+        config = application.tuned(self._config(spec) | {"applications": [live["config"]]}, spec)
+        return self._handed_over(spec, cluster, serve, config)
 
     @override
     def status(self, spec: Spec, project: Path) -> Deployment | None:
@@ -190,6 +182,37 @@ class Ray(Target):
         proxies = {"every": "EveryNode", "head": "HeadOnly"}[self.nodes]
         args = application.ray_options(spec, host=urlsplit(self._url).hostname or "")
         return application.serve_config(spec, args, host=self.host, port=self.port, proxies=proxies)
+
+    def _staying(
+        self,
+        spec: Spec,
+        cluster: Dashboard,
+        serve: dict[str, Any],
+        config: dict[str, Any],
+        say: Callable[[str], None],
+    ) -> Deployment | None:
+        """What is live, where its replicas stay: nothing differs, or knobs alone, which they then have taken over."""
+        live = _ours(spec, serve)
+        if not live or (found := self._answering(spec, serve)) is None:
+            return None
+        if live["config"] == config["applications"][0]:
+            say(f"{spec.name} is live already with this bundle and these options: nothing to do.")
+            return found
+        if not application.in_place(config | {"applications": [live["config"]]}, config):
+            return None
+        say(f"Changing knobs of {spec.name} in place; no replica restarts.")
+        return self._handed_over(spec, cluster, serve, config)
+
+    def _handed_over(self, spec: Spec, cluster: Dashboard, serve: dict[str, Any], config: dict[str, Any]) -> Deployment:
+        """Have the replicas that run take over the knobs of ``config``, which is else what is live."""
+        others, live = _others(spec, serve), _ours(spec, serve)
+        try:
+            cluster.apply(config | {"applications": [*others, *config["applications"]]})
+            return self._ready(spec, cluster, config)
+        except BaseException:
+            with contextlib.suppress(DeployFailed):
+                cluster.apply(config | {"applications": [*others, live["config"]]})
+            raise
 
     def _settled(self, spec: Spec, project: Path, release: Release, live: dict[str, Any]) -> tuple[dict[str, Any], str]:
         """The config that is to be live, and the name of the package that brings the bundle to the nodes."""
@@ -305,12 +328,6 @@ class Ray(Target):
         replicas = max(live["replicas"], len(devices))
         knobs = application.knobs(config)
         return Deployment(self._url, bundle, replicas, tuple(devices.values()), unguarded, knobs=knobs)
-
-
-def _change(spec: Spec, release: Release, live: dict[str, Any], config: dict[str, Any]) -> str:
-    if live and application.in_place({**config, "applications": [live["config"]]}, config):
-        return f"Changing knobs of {spec.name} in place; no replica restarts."
-    return f"Deploying release {release.entry.number} of {spec.name}, replica by replica …"
 
 
 def _ours(spec: Spec, serve: dict[str, Any]) -> dict[str, Any]:
