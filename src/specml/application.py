@@ -219,6 +219,11 @@ def revision(config: dict[str, Any]) -> str | None:
     return found
 
 
+def generation(config: dict[str, Any]) -> str:
+    """Names all that replicas do not take over as they run: other processes begin with another one."""
+    return _digest(_fixed(asked(config)))
+
+
 def in_place(before: dict[str, Any], after: dict[str, Any]) -> bool:
     """Whether what serves the one config goes on with the other, with no replica started."""
     return bool(before) and _fixed(before) == _fixed(after)
@@ -305,7 +310,11 @@ def _revise(config: dict[str, Any]) -> None:
     """Name what is asked for, its knobs too, so that a deploy can tell when all replicas go by it."""
     knobs = _model_of(config)["user_config"]
     knobs.pop("revision", None)
-    knobs["revision"] = digest(canonical_json(asked(config))).removeprefix("sha256:")[:16]
+    knobs["revision"] = _digest(asked(config))
+
+
+def _digest(config: dict[str, Any]) -> str:
+    return digest(canonical_json(config)).removeprefix("sha256:")[:16]
 
 
 def _settled(keys: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@ KubeRay let pass, and says of a RayService what KubeRay would. No cluster runs h
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import threading
@@ -14,7 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from ruamel.yaml import YAML
 
-from specml import rollout
+from specml import application, rollout
 from specml.errors import DeployFailed
 from specml.targets import kubernetes
 from tests.bundles import binary_bundle, release
@@ -24,6 +25,8 @@ from tests.kubernetes import problems
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from specml.spec import Spec
 
 pytestmark = [
     pytest.mark.sweep,
@@ -93,8 +96,7 @@ class Server:
 
     def _reconcile(self, name: str, given: dict[str, Any]) -> None:
         spec = given["spec"]["rayClusterConfig"]
-        bundle = spec["headGroupSpec"]["template"]["metadata"]["annotations"]["specml/bundle"]
-        cluster = f"{name}-{bundle[7:12]}"
+        cluster = f"{name}-{hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:5]}"
         status = self.objects["rayservices", name]["status"]
         if not self.works:
             told = {name: {"status": "DEPLOYING", "message": "Failed: ErrImagePull no such image"}}
@@ -104,6 +106,19 @@ class Server:
         applications = {name: {"status": "RUNNING"}}
         status["activeServiceStatus"] = {"rayClusterName": cluster, "applicationStatuses": applications}
         status["pendingServiceStatus"] = {}
+
+    @property
+    def active(self) -> str:
+        """The cluster that answers for ``census``."""
+        return str(self.objects["rayservices", "census"]["status"]["activeServiceStatus"]["rayClusterName"])
+
+    def healthz(self) -> dict[str, Any]:
+        """What its replicas would tell."""
+        service = self.objects["rayservices", "census"]["spec"]
+        (application,) = YAML(typ="safe").load(service["serveConfigV2"])["applications"]
+        revision = application["deployments"][0]["user_config"]["revision"]
+        told = {"replica": "one", "device": "CPUExecutionProvider", "revision": revision}
+        return {**told, "bundle": application["args"]["digest"]}
 
     def listed(self, selector: str) -> list[dict[str, Any]]:
         wanted = dict(one.split("=") for one in selector.split(","))
@@ -141,6 +156,9 @@ class Api(BaseHTTPRequestHandler):
         if (found := self.keeps.discovery(path.path)) is not None:
             self._answer(200, found)
             return
+        if path.path == "/healthz":
+            self._answer(200, self.keeps.healthz())
+            return
         if "/namespaces/models/" not in path.path:
             self._refuse(404, "NotFound", f"nothing at {path.path}")
             return
@@ -154,9 +172,14 @@ class Api(BaseHTTPRequestHandler):
             self._refuse(404, "NotFound", f"{kind} {name} not found")
 
     def do_PATCH(self) -> None:
-        body = self.rfile.read(int(self.headers["content-length"]))
-        assert self.headers["content-type"].startswith("application/apply-patch")
-        wrong = self.keeps.apply(*self._named(), YAML(typ="safe").load(body))
+        given = YAML(typ="safe").load(self.rfile.read(int(self.headers["content-length"])))
+        if self.headers["content-type"].startswith("application/merge-patch"):
+            before = self.keeps.objects[self._named()]
+            given = {**before, "spec": {**before["spec"], **given["spec"]}}
+            del given["status"]
+        else:
+            assert self.headers["content-type"].startswith("application/apply-patch")
+        wrong = self.keeps.apply(*self._named(), given)
         if wrong:
             self._refuse(422, "Invalid", "; ".join(wrong))
         else:
@@ -182,6 +205,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         context = {"name": "there", "context": {"cluster": "there", "user": "me"}}
         told = {"kind": "Config", "apiVersion": "v1", "clusters": [cluster], "contexts": [context]}
         (tmp_path / "kubeconfig").write_text(json.dumps({**told, "users": [{"name": "me", "user": {}}]}))
+        made.port = http.server_port
         monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
         monkeypatch.setenv("HOME", str(tmp_path))  # kubectl keeps there what it has discovered
         monkeypatch.setenv("PIP_NO_INDEX", "1")
@@ -229,6 +253,43 @@ def test_releases_come_and_go(server: Server, tmp_path: Path, monkeypatch: pytes
     assert spec.deployment.target.stop(spec, project) is True
     assert {kind for kind, _ in server.objects} == {"rayclusters"}
     assert spec.deployment.target.stop(spec, project) is False
+
+
+def test_knobs_change_in_the_cluster_that_is_there(server: Server, tmp_path: Path) -> None:
+    where = {"context": "there", "namespace": "models", "url": f"http://127.0.0.1:{server.port}"}
+    target = {"type": "kubernetes", "image": "registry.example/census", **where}
+
+    def spec(**serving: Any) -> Spec:
+        auth = {"tokens": "${secret:TOKENS}"}
+        return spec_of(name="census", serving={"auth": auth, **serving}, deployment={"target": target})
+
+    def deployed(**serving: Any) -> tuple[dict[str, str], str]:
+        deployment = rollout.go_live(spec(**serving), project, lambda _: None).deployment
+        return application.beside(deployment.knobs, spec()), server.active
+
+    project = tmp_path / "project"
+    binary_bundle(project / "artifacts/bundle")
+    release(project)
+    beside, cluster = deployed()
+    assert beside == {}
+    assert deployed(slo="2s") == ({"serving.slo": "2s"}, cluster)
+    wanted = spec(slo="3s", max_rows=7)
+    tuned = wanted.deployment.target.tune(wanted, project, lambda _: None)
+    assert application.beside(tuned.knobs, spec()) == {"serving.slo": "3s", "serving.max_rows": "7"}
+    found = spec().deployment.target.status(spec(), project)
+    assert found == tuned
+    assert (found.devices, server.active) == (("CPUExecutionProvider",), cluster)
+    assert deployed() == ({}, cluster)
+    beside, other = deployed(max_body=4096)
+    assert other != cluster
+
+
+def test_what_nobody_sees_is_not_tuned(server: Server, tmp_path: Path) -> None:
+    target = {"type": "kubernetes", "image": "registry.example/census", "context": "there"}
+    spec = spec_of(name="census", serving={"auth": {"tokens": "${secret:T}"}}, deployment={"target": target})
+    with pytest.raises(DeployFailed, match="can't be seen from here") as refusal:
+        spec.deployment.target.tune(spec, tmp_path, lambda _: None)
+    assert refusal.value.where == "deployment.target.url"
 
 
 def test_a_cluster_that_is_not_there_is_told(tmp_path: Path, server: Server) -> None:

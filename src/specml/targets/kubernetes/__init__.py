@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 EMITTED = "deploy/kubernetes"
 FOLDER = ".specml/kubernetes"
 LAST = "last.json"
+GENERATION = "generation"
 UNKNOWN = "RELEASE"
 """Stands for the image's tag in what the spec compiles to: only a release has one."""
 
@@ -146,7 +147,7 @@ class Kubernetes(Target):
         say(f"Packing release {release.entry.number} of {spec.name} into {folder} …")
         client = self._client()
         self._refuse_no_kubectl(client)
-        version, revision = self._pack(spec, project, release, folder, say)
+        version, config = self._pack(spec, project, release, folder, say)
         tag = f"{self.image}:{version}"
         build = f"docker build -t {tag} {shlex.quote(str(folder / 'image'))} && docker push {tag}"
         if client is None:
@@ -156,13 +157,30 @@ class Kubernetes(Target):
         say(f"Applying the manifests. The image, if it is not pushed yet:\n  {build}")
         try:
             client.apply(folder / "manifests")
-            found = self._rolled_out(spec, client, release.entry.bundle, revision)
+            found = self._rolled_out(spec, client, release.entry.bundle, config)
         except BaseException:
             if before is not None and (old := folder.with_name(before.bundle[7:19])) != folder and old.exists():
                 client.apply(old / "manifests")
             raise
         self._remember(project, release)
         return found
+
+    @override
+    def tune(self, spec: Spec, project: Path, say: Callable[[str], None]) -> Deployment:
+        client = self._client()
+        self._refuse_no_kubectl(client)
+        if client is None or not self._within:
+            raise DeployFailed(
+                "is not named: what replicas go by can't be seen from here.",
+                where=f"deployment.target.{'url' if client is not None else 'context'}",
+                hint="Name both context and url, or change the spec and deploy it.",
+            )
+        found, service = self._live(spec, client), client.get("rayservice", spec.name)
+        if found is None or service is None:
+            raise DeployFailed("nothing is live.", where=spec.name, hint="`specml deploy` starts it.")
+        config = application.tuned(_config_of(service), spec)
+        client.patch("rayservice", spec.name, {"spec": {"serveConfigV2": manifests.serve_config(config)}})
+        return self._rolled_out(spec, client, found.bundle, config)
 
     @override
     def status(self, spec: Spec, project: Path) -> Deployment | None:
@@ -218,13 +236,14 @@ class Kubernetes(Target):
 
     def _pack(
         self, spec: Spec, project: Path, release: Release, folder: Path, say: Callable[[str], None]
-    ) -> tuple[str, str]:
-        """Write the image's recipe and the manifests of a release; returns the image's tag and the revision."""
+    ) -> tuple[str, dict[str, Any]]:
+        """Write the image's recipe and the manifests of a release; returns the image's tag and Ray Serve's config."""
         config = self._config(spec)
         application.settle(spec, config, release, bundle=manifests.BUNDLE, captures="", known={}, tokens=False)
         args = config["applications"][0]["args"]
-        revision = application.revision(config) or ""
-        told = {"bundle": release.entry.bundle, "release": str(release.entry.number), "revision": revision}
+        # Pods that are annotated otherwise are other pods: knobs are not told there.
+        generation = application.generation(config)
+        told = {"bundle": release.entry.bundle, "release": str(release.entry.number), GENERATION: generation}
         image = bool(release.open().contract.image)
         names = [one for one in IMPORTED if not (one == "onnxruntime" and spec.serving.replicas.gpus)]
         names += [ON_GPUS] * bool(spec.serving.replicas.gpus) + [OF_IMAGES] * image
@@ -238,7 +257,7 @@ class Kubernetes(Target):
             tag = _tag(release, made / "image")
             for name, text in manifests.written(spec, self, config, tag=tag, told=told).items():
                 write_atomic(made / "manifests" / name, text)
-        return tag, revision
+        return tag, config
 
     def _dockerfile(self, *, hashed: bool) -> str:
         base = self.base or f"python:{_python()}-slim-bookworm"
@@ -269,10 +288,10 @@ class Kubernetes(Target):
         )
         return Deployment(self._url(spec), bundle, 0, (), archive=str(folder), commands=commands)
 
-    def _live(self, spec: Spec, client: Kubectl, revision: str = "") -> Deployment | None:
+    def _live(self, spec: Spec, client: Kubectl, generation: str = "") -> Deployment | None:
         """What answers: the cluster that KubeRay has made active, which is the old one until a new one is ready.
 
-        ``revision``: nothing else counts.
+        ``generation``: nothing else counts.
         """
         service = client.get("rayservice", spec.name)
         active = (service or {}).get("status", {}).get("activeServiceStatus", {})
@@ -281,23 +300,24 @@ class Kubernetes(Target):
         if state != "RUNNING" or not name or (cluster := client.get("raycluster", name)) is None:
             return None
         told = cluster["spec"]["headGroupSpec"]["template"]["metadata"].get("annotations", {})
-        found_revision = told.get(f"{manifests.OURS}/revision", "")
-        if revision and found_revision != revision:
+        if generation and told.get(f"{manifests.OURS}/{GENERATION}", "") != generation:
             return None
+        config = _config_of(service or {})
         bundle = told.get(f"{manifests.OURS}/bundle", "")
         ready = sum(map(_ready, client.pods(f"ray.io/cluster={name},{manifests.COMPONENT}=model")))
         devices: tuple[str, ...] = ()
         if self._within:
-            found = liveness.replicas(self._within, found_revision)
+            found = liveness.replicas(self._within, application.revision(config))
             devices = tuple(found[1].values()) if found is not None else ()
         guard = f"port {manifests.PORT} of its pods: HTTP, guarded by its tokens"
-        return Deployment(self._url(spec), bundle, ready * manifests.pods(spec).replicas, devices, (guard,))
+        replicas, knobs = ready * manifests.pods(spec).replicas, application.knobs(config)
+        return Deployment(self._url(spec), bundle, replicas, devices, (guard,), knobs=knobs)
 
-    def _rolled_out(self, spec: Spec, client: Kubectl, bundle: str, revision: str) -> Deployment:
+    def _rolled_out(self, spec: Spec, client: Kubectl, bundle: str, config: dict[str, Any]) -> Deployment:
         until = time.monotonic() + READY_WITHIN
         while time.monotonic() < until:
-            found = self._live(spec, client, revision)
-            if found is not None and found.bundle == bundle and found.replicas:
+            found = self._live(spec, client, application.generation(config))
+            if found is not None and found.bundle == bundle and found.replicas and self._handed_over(config):
                 return found
             time.sleep(PAUSE)
         service = client.get("rayservice", spec.name) or {}
@@ -309,6 +329,20 @@ class Kubernetes(Target):
             where=f"rayservice/{spec.name}",
             hint=f"kubectl --context {self.context} -n {self.namespace} describe rayservice {spec.name}",
         )
+
+    def _handed_over(self, config: dict[str, Any]) -> bool:
+        """Whether replicas go by the config's knobs; True as well where nobody sees it from here."""
+        answer = liveness.healthz(self._within) if self._within else None
+        if answer is None:
+            return True
+        return liveness.replicas(self._within, application.revision(config)) is not None
+
+
+def _config_of(service: dict[str, Any]) -> dict[str, Any]:
+    """Ray Serve's config in a RayService: what KubeRay has the active cluster serve, or soon will."""
+    from ruamel.yaml import YAML
+
+    return dict(YAML(typ="safe").load(service.get("spec", {}).get("serveConfigV2", "")) or {})
 
 
 def _tag(release: Release, image: Path) -> str:

@@ -28,6 +28,10 @@ class Kubectl:
         """
         self._run("apply", "--server-side", "--force-conflicts", "--field-manager=specml", "-f", str(folder))
 
+    def patch(self, kind: str, name: str, change: dict[str, Any]) -> None:
+        """Merge a change into an object."""
+        self._run("patch", kind, name, "--type=merge", "--field-manager=specml", "-p", json.dumps(change))
+
     def delete(self, folder: Path) -> None:
         """Take what the manifests in a folder name from the cluster; what is not there is no error."""
         self._run("delete", "--ignore-not-found", "-f", str(folder))

@@ -99,11 +99,8 @@ def _object(kind: str, api: str, spec: Spec, target: Kubernetes, content: dict[s
 def _rayservice(
     spec: Spec, target: Kubernetes, config: dict[str, Any], tag: str, told: dict[str, str]
 ) -> dict[str, Any]:
-    from ruamel.yaml import YAML
     from ruamel.yaml.scalarstring import LiteralScalarString
 
-    serve = io.StringIO()
-    YAML().dump(config, serve)
     image = f"{target.image}:{tag}"
     cluster: dict[str, Any] = {
         "rayVersion": _ray(),
@@ -126,13 +123,23 @@ def _rayservice(
     if target.redis is not None:
         cluster["gcsFaultToleranceOptions"] = {"redisAddress": target.redis}
     content = {
-        "serveConfigV2": LiteralScalarString(serve.getvalue()),
-        # A change of anything starts a second cluster, and the first one answers until that is ready.
+        "serveConfigV2": LiteralScalarString(serve_config(config)),
+        # A change of the pods starts a second cluster, and the first one answers until that is ready. Knobs change
+        # ``serveConfigV2`` alone, which KubeRay hands to the cluster that is there.
         "upgradeStrategy": {"type": "NewCluster"},
         "excludeHeadPodFromServeSvc": True,
         "rayClusterConfig": cluster,
     }
     return _object("RayService", "ray.io/v1", spec, target, content)
+
+
+def serve_config(config: dict[str, Any]) -> str:
+    """Ray Serve's config as a RayService holds it."""
+    from ruamel.yaml import YAML
+
+    serve = io.StringIO()
+    YAML().dump(config, serve)
+    return serve.getvalue()
 
 
 def _workers(spec: Spec, target: Kubernetes, image: str, told: dict[str, str]) -> list[dict[str, Any]]:
