@@ -27,7 +27,7 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +36,7 @@ from typing import Any, NamedTuple
 import psutil
 
 from specml.targets.local.cluster import Cluster
+from tests.asking import Answered, Wanted
 from tests.bundles import binary_bundle, release
 from tests.conftest import specml
 
@@ -58,8 +59,10 @@ SLO = 0.5
 """Seconds within which an overloaded server answers what it accepts."""
 OVERLOAD = 15.0
 """Seconds for which it is asked too much."""
-OVERLOADED = ["serving.batching.max_batch_size=16", "serving.batching.max_queue=32"]
-"""What a model that takes milliseconds for a row is served with."""
+OFFERED = 3.2
+"""How many times as much as can be answered."""
+WORK, ROWS = 20, 100
+"""A request that takes some 20 ms: two cores ask three times as many, and refuse them, beside those that answer."""
 
 ROLES = {
     "replica": ("ray::ServeReplica", ":model"),
@@ -101,8 +104,7 @@ class Seen:
 
     def quantile(self, share: float) -> float:
         """Of the seconds that right answers took."""
-        times = sorted(one.seconds for one in self.outcomes if not one.wrong)
-        return times[min(len(times) - 1, int(share * len(times)))] if times else math.nan
+        return _quantile([one.seconds for one in self.outcomes if not one.wrong], share)
 
     def __str__(self) -> str:
         told = f"{len(self.failed):,} of {len(self.outcomes):,} requests failed"
@@ -265,6 +267,34 @@ class Calls:
                     self.answered += 1
                 except grpc.RpcError as error:
                     self.failed[f"{error.code().name}: {error.details()}"] += 1
+
+
+@dataclass
+class Asked:
+    """What became of what one process asked."""
+
+    asked: list[Answered]
+    seconds: float
+
+    @property
+    def ended(self) -> float:
+        """When the last question was due."""
+        return min(one.due for one in self.asked) + self.seconds
+
+    @property
+    def times(self) -> list[float]:
+        """Seconds of the right answers."""
+        return [one.seconds for one in self.asked if one.status == 200]
+
+    @property
+    def rate(self) -> float:
+        """Right answers a second."""
+        return sum(one.status == 200 and one.due + one.seconds <= self.ended for one in self.asked) / self.seconds
+
+    @property
+    def offered(self) -> float:
+        """Questions a second."""
+        return len(self.asked) / self.seconds
 
 
 @dataclass
@@ -567,55 +597,47 @@ class Bench:
         return Verdict(pid in before and back < 60 and not seen.failed, f"{seen}; replaced after {back:.1f} s")
 
     async def overload(self) -> Verdict:
-        """Three times as many requests as a slow model can answer, whether answers come or not."""
-        self.weights[self.bundle(0.03, work=100)] = 0.03
-        status, told = await self.specml("deploy", *OVERLOADED)
+        """Three times as many requests as two replicas can answer, whether answers come or not."""
+        before = self.cluster.config
+        self.weights[self.bundle(0.03, work=WORK)] = 0.03
+        status, told = await self.specml("deploy", f"serving.slo={1000 * SLO:g}ms")
         assert status == 0, told
-        async with self.load(clients=32, pause=0.0) as load:
-            began = time.monotonic()
-            await asyncio.sleep(10)
-        peak = sum(not one.wrong for one in load.outcomes) / (time.monotonic() - began)
-        size = await asyncio.to_thread(self._memory)
-        open_loop, idle, tasks = self.load(), deque[Connection](), set[asyncio.Task[None]]()
-
-        async def one() -> None:
-            connection = idle.pop() if idle else Connection(self.port)
-            open_loop.outcomes.append(await open_loop.ask(connection))
-            idle.append(connection)
-
-        began, asked = time.monotonic(), 0
-        while (passed := time.monotonic() - began) < OVERLOAD:
-            while asked < 3 * peak * passed:
-                task = asyncio.create_task(one())
-                tasks.add(task)
-                task.add_done_callback(tasks.discard)
-                asked += 1
-            await asyncio.sleep(0.005)
-        ended = time.monotonic()
-        grown = await asyncio.to_thread(self._memory) - size
-        await asyncio.gather(*tasks)
-        drained = time.monotonic() - ended
-        recovered = [await open_loop.ask(idle[0]) for _ in range(10)]
-        for connection in idle:
-            connection.close()
-        found = Seen(open_loop.outcomes)
-        good = [one for one in found.outcomes if not one.wrong]
-        shed = [one for one in found.outcomes if one.status in (429, 503) and one.after >= 1]
-        others = Counter(one.wrong for one in found.outcomes if one.wrong and one not in set(shed))
-        rate = sum(one.began + one.seconds < ended for one in good) / OVERLOAD
-        refusals = sorted(one.seconds for one in shed) or [math.nan]
-        holds = rate >= 0.9 * peak and found.quantile(0.99) <= SLO and refusals[int(0.99 * len(refusals))] <= 0.1
+        await self._asked(connections=8, seconds=2)
+        peak = (await self._asked(connections=8, seconds=10)).rate
+        sizes = [await asyncio.to_thread(self._memory)]
+        over = asyncio.create_task(self._asked(connections=512, seconds=OVERLOAD, rate=OFFERED * peak))
+        while not over.done():
+            await asyncio.sleep(0.5)
+            sizes.append(await asyncio.to_thread(self._memory))
+        found = over.result()
+        after = await self._asked(connections=64, seconds=10, rate=0.5 * peak)
+        sizes.append(await asyncio.to_thread(self._memory))
+        await asyncio.to_thread(self.cluster.launch, before, self.folder / ".specml", lambda _: None)
+        late = [one for one in after.asked if one.status != 200 or one.seconds > SLO]
+        back = max((one.due - found.ended for one in late), default=0.0)
+        others = Counter(one.status for one in found.asked if one.predictions > 0 or not _expected(one))
+        refused = sorted(one.seconds for one in found.asked if one.status == 429)
+        grown, p99 = max(sizes) - sizes[0], _quantile(found.times, 0.99)
         told = [
-            f"{asked / OVERLOAD:.0f} a second asked, {rate:.0f} answered of {peak:.0f} that it can do",
-            f"p99 of these {1000 * found.quantile(0.99):.0f} ms",
-            f"{len(shed):,} told to come back, p50 {1000 * statistics.median(refusals):.0f} ms,"
-            f" p99 {1000 * refusals[int(0.99 * len(refusals))]:.0f} ms",
-            f"{sum(others.values())} failed otherwise {dict(others) or ''}".strip(),
-            f"{grown:+.0f} MB",
-            f"the last answer {drained:.1f} s after the last question",
+            f"{ROWS} rows each: {found.offered:.0f} a second asked, {found.rate:.0f} answered of {peak:.0f} possible",
+            f"{_in_ms(found.times)} of {1000 * SLO:.0f} promised",
+            f"{len(refused):,} told to come back, {_in_ms(refused)}",
+            f"{others.total()} failed otherwise {dict(others) or ''}".strip(),
+            f"{sizes[0]:.0f} MB before, {max(sizes):.0f} at most, {sizes[-1]:.0f} after",
+            f"of {len(after.asked):,} at half of that {len(late)} late or refused, the last {back:.1f} s after the end",
         ]
-        holds = holds and not others and grown < 100 and drained < 5 and not any(one.wrong for one in recovered)
-        return Verdict(holds, "; ".join(told))
+        holds = found.offered >= 3 * peak and found.rate >= 0.9 * peak and p99 <= SLO and bool(refused)
+        return Verdict(holds and not others and grown < 100 and back <= 5, "; ".join(told))
+
+    async def _asked(self, **options: Any) -> Asked:
+        """Ask from a process of its own, so that who asks does not hold up who counts."""
+        rows = [{"age": 20.5 + i / 4, "hours": 10.5, "member": i % 2 == 0, "workclass": "Private"} for i in range(ROWS)]
+        wanted = Wanted(self.port, json.dumps({"rows": rows}), **options)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "tests.asking", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+        )
+        told, _ = await process.communicate(wanted.json().encode())
+        return Asked([Answered(*one) for one in json.loads(told)], wanted.seconds)
 
     def _memory(self) -> float:
         """Of the replicas and HAProxy, in MB."""
@@ -648,9 +670,13 @@ class Bench:
                 async with contextlib.AsyncExitStack() as busy:
                     if wanted == 2:
                         await busy.enter_async_context(self.load(pause=0.0))
-                    while (up := await self.up()) != wanted and time.monotonic() < began + 60:
+                    # An HAProxy that is being replaced tells what was before: the processes tell what is.
+                    while time.monotonic() < began + 60:
+                        up = await self.up(), len(await asyncio.to_thread(self.processes, "replica"))
+                        if set(up) == {wanted}:
+                            break
                         await asyncio.sleep(0.2)
-                counts.append(up)
+                counts.append(up[0] if len({*up}) == 1 else up)
                 times.append(time.monotonic() - began)
             await asyncio.to_thread(cluster.launch, before, state, lambda _: None)
         seen = load.since(0)
@@ -681,6 +707,19 @@ class Bench:
             not seen.failed and grows < 1 and max(descriptors.values()) <= self.clients,
             f"{seen}; {told}; descriptors differ by {max(descriptors.values())}",
         )
+
+
+def _expected(one: Answered) -> bool:
+    """Whether an overloaded server may answer so: with what it was asked, or when to come back."""
+    return one.status == 200 or (one.status == 429 and one.after >= 1)
+
+
+def _quantile(times: list[float], share: float) -> float:
+    return sorted(times)[min(len(times) - 1, int(share * len(times)))] if times else math.nan
+
+
+def _in_ms(times: list[float]) -> str:
+    return f"p50 {1000 * _quantile(times, 0.5):.0f} ms, p99 {1000 * _quantile(times, 0.99):.0f} ms"
 
 
 def _slope(points: list[tuple[float, float]]) -> float:
