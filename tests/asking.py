@@ -45,6 +45,9 @@ class Answered(NamedTuple):
     due: float
     """On the monotonic clock, which all processes share."""
     seconds: float
+    """From then to the answer."""
+    lag: float
+    """Seconds of these until it was sent: large where who asks can't keep up."""
     status: int
     """0 where no answer came."""
     after: int
@@ -59,7 +62,7 @@ class _Connection:
     def __init__(self, port: int, selector: selectors.BaseSelector) -> None:
         self._port, self._selector = port, selector
         self._socket: socket.socket | None = None
-        self.due = 0.0
+        self.due = self.lag = 0.0
         self.buffer = b""
 
     def ask(self, request: bytes, due: float) -> None:
@@ -68,6 +71,7 @@ class _Connection:
             self._socket = socket.create_connection(("127.0.0.1", self._port))
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._selector.register(self._socket, selectors.EVENT_READ, self)
+        self.lag = time.monotonic() - due
         self._socket.sendall(request)
 
     def read(self) -> tuple[bytes, bytes] | None:
@@ -109,7 +113,7 @@ def ask(wanted: Wanted) -> list[Answered]:
     end = began + wanted.seconds
 
     def over(one: _Connection, status: int = 0, after: int = 0, predictions: int = -1) -> None:
-        answered.append(Answered(one.due, time.monotonic() - one.due, status, after, predictions))
+        answered.append(Answered(one.due, time.monotonic() - one.due, one.lag, status, after, predictions))
         busy.discard(one)
         idle.append(one)
 

@@ -43,9 +43,11 @@ REST = 0.0005
 """Seconds after which the event loop has had nothing to do."""
 QUEUE_MOST = 65_536
 """Most rows that wait where the pace is to tell how many: their columns are memory."""
-AIM = 0.75
+AIM = 0.6
 """Share of the objective that a prediction may take: when more is asked than can be answered, all are near to it, and
-predictions are off by a tenth or two."""
+predictions are off by a tenth or two; by half where others want the processor as well."""
+LATE = 0.9
+"""Share of the objective beyond which who waits is held to be late: the call that answers may take longer, too."""
 FAIR = 0.25
 """Share of the objective that one call of the model may take: who comes meanwhile waits for all of it, and then for his
 own."""
@@ -161,8 +163,10 @@ class Batcher:
         """Seconds from when a row that was read now was sent until it would be answered; 0 where nothing else is."""
         seconds = self._turn.unread()
         if self._waiting_rows or self._running:
-            rows = self._waiting_rows + 1
-            seconds += self.round.seconds(rows, math.ceil(rows / self._batch_rows()))
+            rows, most = self._waiting_rows + 1, self._batch_rows()
+            calls = math.ceil(rows / most)
+            # Where there is more than one, who comes later fills up the last.
+            seconds += self.round.seconds(rows if calls == 1 else calls * most, calls)
         if self._running:
             # Of a call that is overdue nothing is known but that: as much again is the best guess.
             seconds += abs(self._ends - time.perf_counter())
@@ -313,6 +317,8 @@ class Batcher:
         batch: list[_Part] = []
         most = room = self._batch_rows()
         queue = self._queue
+        if self._waiting_rows > most:
+            self._drop_late(most)
         while queue and room:
             first = queue[0]
             start, n = first.taken, first.rows.n
@@ -324,6 +330,18 @@ class Batcher:
                 queue.popleft()
         self._waiting_rows -= most - room
         return batch, most - room
+
+    def _drop_late(self, most: int) -> None:
+        """While more waits than a call takes, who can't be answered in time any more makes room for who can."""
+        now = time.perf_counter()
+        since = now + self.pace.seconds(most) - LATE * self._slo
+        while self._waiting_rows > most and self._queue[0].since < since and self._queue[0].taken == 0:
+            late = self._queue[0]
+            self.forget(late)
+            self._counters.expired += 1
+            what = f"the rows have waited for {now - late.since:.2g} s; this server promises {self._slo:g} s."
+            assert self._loop is not None
+            self._loop.call_soon(late.done, self._later(what, self.predicted()))  # it may offer more rows at once
 
     def _outputs(self, batch: list[_Part]) -> list[Outputs | Exception]:
         """What each part gets. Where the batch fails, each part is run by itself: one bad request fails alone."""
