@@ -5,6 +5,9 @@ are there, and answered when their batch has run: no ASGI messages, no task, no 
 (other paths, ``Expect``, upgrades, requests that are sent before the one before is answered) goes to the ASGI
 application as it would without this. Both ask the same ``Service``: ``serving.fast_path: off`` answers the same, later.
 
+Clients send the same heads again and again: of a whole request whose head was seen before, to the byte but for its id,
+nothing is parsed but the body.
+
 It leans on uvicorn's ``HttpToolsProtocol``: on its callbacks for the parser; on its keeping the request at hand in
 ``cycle`` and asking that for ``response_complete`` and setting its ``keep_alive`` when it shuts down; and on
 ``on_response_complete``, which goes on with what was sent ahead. ``tests/unit/serving/test_hot.py`` holds it to that.
@@ -13,14 +16,15 @@ It leans on uvicorn's ``HttpToolsProtocol``: on its callbacks for the parser; on
 from __future__ import annotations
 
 import time
+from collections import OrderedDict
 from functools import partial
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from typing_extensions import override
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from specml.serving.capture import request_id
+from specml.serving.capture import ID, request_id
 from specml.serving.refusal import Refused
 from specml.serving.service import JSON, REQUEST_ID, too_large
 
@@ -33,6 +37,24 @@ STATUS = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() 
 
 MOST_HEAD = 65_536
 """Bytes of a request's head; beyond: 431."""
+
+HEADS = 512
+"""Heads that are remembered; they tell the bodies' lengths, which differ by some digits."""
+HEAD_REMEMBERED = 4_096
+"""Bytes of a head that is remembered."""
+NAMED = f"\r\n{REQUEST_ID}: ".encode()
+"""Before a request's id, as HAProxy writes it."""
+
+
+class Head(NamedTuple):
+    """What a head says that was seen before."""
+
+    route: Route
+    path: str
+    headers: dict[str, str]
+    keep_alive: bool
+    length: int
+    """Bytes of the body."""
 
 
 class Cycle:
@@ -56,6 +78,8 @@ class HotProtocol(HttpToolsProtocol):
     service: Service
     paths: dict[bytes, str]
     """The paths of the model, as they are sent, by what they are called."""
+    heads: OrderedDict[bytes, Head]
+    """What heads say, without the requests' ids."""
     _defaults: tuple[list[tuple[bytes, bytes]], bytes] = ([], b"")
     """The headers that uvicorn puts into every answer, and as they are sent; they change every second."""
 
@@ -78,12 +102,15 @@ class HotProtocol(HttpToolsProtocol):
         self._unread = False
         """Whether the client has not taken an answer yet."""
         self._watch: asyncio.TimerHandle | None = None
+        self._read: Cycle | None = None
+        """The request that was read whole in what was just received."""
 
     @classmethod
     def of(cls, service: Service) -> type[HotProtocol]:
         """The protocol that asks ``service``."""
         paths = {path.encode(): path for path in service.model_paths}
-        return type("HotProtocol", (cls,), {"service": service, "paths": paths, "__module__": __name__})
+        own = {"service": service, "paths": paths, "heads": OrderedDict(), "__module__": __name__}
+        return type("HotProtocol", (cls,), own)
 
     # The connection
 
@@ -109,8 +136,13 @@ class HotProtocol(HttpToolsProtocol):
 
     @override
     def data_received(self, data: bytes) -> None:
-        self._moved = False
+        begins = not self._begun
+        if begins and self._known(data):
+            return
+        self._moved, self._read = False, None
         super().data_received(data)
+        if begins and self._read is not None:
+            self._remember(data, self._read)
         if self._begun and not self._moved and not self.transport.is_closing():
             self._loose += len(data)
             if self._loose > MOST_HEAD:
@@ -151,6 +183,43 @@ class HotProtocol(HttpToolsProtocol):
     def _idle(self) -> bool:
         """Whether no request waits for its answer."""
         return self._waiting is None and (self.cycle is None or self.cycle.response_complete)
+
+    # The message whose head is known
+
+    def _known(self, data: bytes) -> bool:
+        """Read a whole request whose head was seen before; whether it was one."""
+        end = data.find(b"\r\n\r\n") + 4
+        head, identity = _apart(data, end)
+        known = self.heads.get(head)
+        if known is None or len(data) - end != known.length or not self._idle():
+            return False
+        if identity and not ID.fullmatch(identity):
+            return False
+        self._unset_keepalive_if_required()
+        cycle = Cycle({**known.headers, REQUEST_ID: identity or request_id()}, keep_alive=known.keep_alive)
+        self._waiting = cycle
+        self.cycle = cycle  # type: ignore[assignment]
+        try:
+            self.service.admit_again(known.route, known.path, cycle.headers)
+        except Refused as refusal:
+            self._answer(cycle, self.service.refuse(refusal))
+            return True
+        cycle.going = self.service.begin(known.route, data[end:], cycle.headers, partial(self._answer, cycle))
+        return True
+
+    def _remember(self, data: bytes, cycle: Cycle) -> None:
+        """Know the head of a request again that was received in one piece, and nothing else with it."""
+        end = data.find(b"\r\n\r\n") + 4
+        if end + cycle.length != len(data) or end > HEAD_REMEMBERED or "content-length" not in cycle.headers:
+            return
+        assert cycle.route is not None
+        head, identity = _apart(data, end)
+        if head.lower().count(REQUEST_ID.encode()) != bool(identity):  # written otherwise, or twice
+            return
+        headers = {name: value for name, value in cycle.headers.items() if name != REQUEST_ID}
+        self.heads[head] = Head(cycle.route, self.paths[self.url], headers, cycle.keep_alive, cycle.length)
+        if len(self.heads) > HEADS:
+            self.heads.popitem(last=False)
 
     # The message
 
@@ -217,6 +286,7 @@ class HotProtocol(HttpToolsProtocol):
         if cycle is None or cycle.route is None:  # it was refused
             self._since = time.monotonic()
             return
+        self._read = cycle
         body = cycle.parts[0] if len(cycle.parts) == 1 else b"".join(cycle.parts)
         cycle.parts.clear()
         cycle.going = self.service.begin(cycle.route, body, cycle.headers, partial(self._answer, cycle))
@@ -273,6 +343,15 @@ class HotProtocol(HttpToolsProtocol):
             cycle = Cycle({REQUEST_ID: request_id()}, keep_alive=False)
         cycle.keep_alive = False
         self._answer(cycle, self.service.refuse(refusal))
+
+
+def _apart(data: bytes, end: int) -> tuple[bytes, str]:
+    """The head that ends at ``end`` without the request's id, and the id; empty where it has none."""
+    at = data.find(NAMED, 0, end) + len(NAMED)
+    if at < len(NAMED):
+        return data[:end], ""
+    stop = data.find(b"\r\n", at, end)
+    return data[:at] + data[stop:end], data[at:stop].decode("latin-1")
 
 
 _JSON = "".join(f"{name}: {value}\r\n" for name, value in JSON.items())

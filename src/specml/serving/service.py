@@ -328,13 +328,21 @@ class Service:
         if method != route.method and (method, route.method) != ("HEAD", "GET"):
             allowed = route.method
             raise Refused(405, f"{method[:20]} is not answered here; {allowed} is.", headers={"allow": allowed})
+        self._use(route, method, headers)
+        if route.method == "POST":
+            self._check_body(route, headers)
+        return route
+
+    def admit_again(self, route: Route, path: str, headers: Mapping[str, str]) -> None:
+        """Admit a request for the model with a head that was admitted before; raises as ``admit``."""
+        self._access.enter(path, headers)
+        self._use(route, "POST", headers)
+
+    def _use(self, route: Route, method: str, headers: Mapping[str, str]) -> None:
         self._access.use(route.name, method, headers)
         if self.draining and route.name != "/v2/health/live":
             going = {"retry-after": "1", "connection": "close"}
             raise Refused(503, "this replica is going down; try again.", headers=going)
-        if route.method == "POST":
-            self._check_body(route, headers)
-        return route
 
     def route(self, path: str) -> Route:
         """What answers a path.
