@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from specml.serving.answer import Finite, finite
 from specml.serving.pace import Pace
+from specml.serving.packed import BLOCK
 from specml.serving.refusal import Refused, unshown
 
 if TYPE_CHECKING:
@@ -96,6 +98,7 @@ class Batcher:
         run: the model: outputs [n, …] by name for columns [n] by name.
         executor: where a batch runs that takes longer than ``INLINE``; the event loop goes on reading meanwhile.
         pace: of ``run``; kept up to date.
+        packed: the columns that ``run`` takes as one ``BLOCK``.
         inline: whether ``run`` may be called by the event loop, and not by ``executor`` alone.
         max_batch_size: most rows in one call.
         max_wait: seconds that an idle model waits for a full batch.
@@ -111,6 +114,7 @@ class Batcher:
         *,
         pace: Pace | None = None,
         inline: bool = True,
+        packed: tuple[str, ...] = (),
         max_batch_size: int,
         max_wait: float = 0.0,
         max_queue: int | None = None,
@@ -121,6 +125,7 @@ class Batcher:
         self._counters = counters
         self.pace = pace or Pace(fixed=1.0)
         self._inline = inline
+        self._packed = packed
         self._max_batch_size = max_batch_size
         self._max_wait = max_wait
         self._max_queue = max_queue
@@ -163,7 +168,7 @@ class Batcher:
         """Seconds from when a row that was read now was sent until it would be answered; 0 where nothing else is."""
         seconds = self._turn.unread()
         if self._waiting_rows or self._running:
-            rows, most = self._waiting_rows + 1, self._batch_rows()
+            rows, most = self._waiting_rows + 1, self._most
             calls = math.ceil(rows / most)
             # Where there is more than one, who comes later fills up the last.
             seconds += self.round.seconds(rows if calls == 1 else calls * most, calls)
@@ -187,7 +192,7 @@ class Batcher:
         seconds = max(1, math.ceil(wait))
         return Refused(429, f"{what} Try again in {seconds} s.", headers={"retry-after": str(seconds)})
 
-    def offer(self, rows: Rows, done: Done, *, seconds: float = math.inf, began: float | None = None) -> Waiting:
+    def offer(self, rows: Rows, done: Done, seconds: float = math.inf, began: float | None = None) -> Waiting:
         """Run ``rows``; ``done`` is told the outputs in their order, or why there are none.
 
         It is told within ``seconds`` of ``began``, or of now: 504 when the model has not come to them by then; 422 when
@@ -203,8 +208,9 @@ class Batcher:
         waiting = Waiting(rows, done, now, (now if began is None else began) + seconds, seconds)
         self._queue.append(waiting)
         self._waiting_rows += rows.n
-        loop = asyncio.get_running_loop()
-        if loop is not self._loop:
+        loop = self._loop
+        if loop is None or loop.is_closed():
+            loop = asyncio.get_running_loop()
             self._loop, self._flushing, self._reaping = loop, None, None
         if seconds != math.inf:
             self._reap_at(loop, waiting.until)
@@ -305,17 +311,17 @@ class Batcher:
         self._ended = now
 
     def _ease(self) -> None:
-        """What need not be looked at: rows for one call, which an idle model answers in time; one request, at least."""
-        self._easy = min(self._batch_rows(), self.max_queue)
-
-    def _batch_rows(self) -> int:
-        """Most rows of the next batch: no call takes more than its share of the objective."""
-        return int(max(1, min(self._max_batch_size, self.pace.rows_within(FAIR * self._slo))))
+        """What was learnt of the pace, for the requests that come."""
+        # No call takes more than its share of the objective.
+        self._most = int(max(1, min(self._max_batch_size, self.pace.rows_within(FAIR * self._slo))))
+        """Most rows of the next batch."""
+        self._easy = min(self._most, self.max_queue)
+        """Rows that need not be looked at: those of one call, which an idle model answers in time."""
 
     def _take(self) -> tuple[list[_Part], int]:
         """The next batch, and its rows."""
         batch: list[_Part] = []
-        most = room = self._batch_rows()
+        most = room = self._most
         queue = self._queue
         if self._waiting_rows > most:
             self._drop_late(most)
@@ -346,20 +352,21 @@ class Batcher:
     def _outputs(self, batch: list[_Part]) -> list[Outputs | Exception]:
         """What each part gets. Where the batch fails, each part is run by itself: one bad request fails alone."""
         try:
-            outputs = self._run(_columns(batch))
+            outputs = self._run(_columns(batch, self._packed))
         except Refused as refusal:  # by the server, not for the sake of any row
             return [refusal] * len(batch)
         except Exception as error:
             if len(batch) == 1:
                 return [error]
             return [result for part in batch for result in self._outputs([part])]
+        kind = Finite if finite(outputs) else dict
         if len(batch) == 1:
-            return [outputs]
+            return [kind(outputs)]
         results: list[Outputs | Exception] = []
         start = 0
         for part in batch:
             stop = start + part.stop - part.start
-            results.append({name: array[start:stop] for name, array in outputs.items()})
+            results.append(kind((name, array[start:stop]) for name, array in outputs.items()))
             start = stop
         return results
 
@@ -423,12 +430,12 @@ class _Turn:
 
     def read(self) -> None:
         """A request was read."""
-        loop = asyncio.get_running_loop()
-        if not self._reading or loop is not self._loop:
-            now = time.perf_counter()
-            self._before = self._ended - self._began if now - self._ended < REST else 0.0
-            self._began, self._reading, self._loop = now, True, loop
-            loop.call_soon(self.end)
+        if self._reading and self._loop is not None and not self._loop.is_closed():
+            return
+        now = time.perf_counter()
+        self._before = self._ended - self._began if now - self._ended < REST else 0.0
+        self._began, self._reading, self._loop = now, True, asyncio.get_running_loop()
+        self._loop.call_soon(self.end)
 
     def end(self) -> None:
         """What was read is on its way."""
@@ -444,15 +451,14 @@ class _Turn:
         return time.perf_counter() - self._began + self._before if self._reading else 0.0
 
 
-def _columns(batch: list[_Part]) -> dict[str, np.ndarray]:
-    """The columns of a batch: one array of each, blocks in one piece."""
+def _columns(batch: list[_Part], packed: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """The columns of a batch: one array of each, or ``BLOCK`` in the place of those that are ``packed``."""
     rows = batch[0].of.rows
-    if len(batch) == 1 and batch[0].stop - batch[0].start == rows.n:
-        return rows.columns
-    blocked = rows.blocked
-    if not blocked or any(part.of.rows.blocked != blocked for part in batch):
+    names = rows.blocked
+    if not names or any(part.of.rows.blocked != names for part in batch):
         return {name: np.concatenate([part.column(name) for part in batch]) for name in rows.columns}
-    columns = dict(zip(blocked, np.concatenate([part.block() for part in batch], axis=1), strict=True))
+    block = batch[0].block() if len(batch) == 1 else np.concatenate([part.block() for part in batch], axis=1)
+    columns = {BLOCK: np.ascontiguousarray(block.T)} if names == packed else dict(zip(names, block, strict=True))
     for name in rows.others:
         columns[name] = np.concatenate([part.other(name) for part in batch])
     return columns

@@ -62,7 +62,10 @@ QUEUE_ROWS = 50_000
 
 def request_id(*wanted: str | None) -> str:
     """The first of a caller's ids of a request that is well-formed, else a new one."""
-    return next((one for one in wanted if one is not None and ID.fullmatch(one)), None) or os.urandom(16).hex()
+    for one in wanted:
+        if one is not None and ID.fullmatch(one):
+            return one
+    return os.urandom(16).hex()
 
 
 def row_ids(request: str, rows: int) -> list[str]:

@@ -17,7 +17,7 @@ import orjson
 
 from specml.serving.infer import HEADER_LENGTH, LARGEST, NUMBERS, Infer, column_of, read_infer, wanted
 from specml.serving.refusal import Refused
-from specml.serving.request import READ, Rows, keys, keys_stand_once, most_values, read_rows
+from specml.serving.request import READ, Rows, blocked, keys, keys_stand_once, most_values, read_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -61,7 +61,7 @@ class Reader:
         flags = [column for column in contract.inputs if column.kind == "boolean"]
         self._others = [column for column in contract.inputs if column.kind not in ("numeric", "boolean")]
         self._first_flag, self._width = len(numbers), len(numbers) + len(flags)
-        self._block = tuple(column.name for column in (*numbers, *flags))
+        self._block = blocked(contract)
         self._needed = np.array([not column.nullable for column in (*numbers, *flags)], dtype=bool)
         self._place = {name: index for index, name in enumerate(self._block)}
         names = [*self._block, *(column.name for column in self._others)]
@@ -92,30 +92,55 @@ class Reader:
 
     def _rows(self, raw: bytes) -> Rows:
         body = self._object(raw)
-        rows = body.get("rows")
-        if len(body) != 1 or type(rows) is not list or not 0 < len(rows) <= self._max_rows:
+        rows, listed = body.get("rows"), "columns" in body
+        if len(body) != 1 + listed or type(rows) is not list or not 0 < len(rows) <= self._max_rows:
             raise _Unusual
+        values = self._listed(rows, body["columns"], raw) if listed else self._named(rows, raw)
+        width = self._width
+        numbers = values if width == len(self._names) else [row[:width] for row in values]
+        missing = self._kinds(numbers)
+        if missing or len(rows) == 1:
+            block = np.array(numbers, dtype=np.float64)
+        else:
+            block = np.fromiter(chain.from_iterable(numbers), np.float64, len(rows) * width).reshape(len(rows), width)
+        others: dict[str, np.ndarray] = {}
+        for place, column in enumerate(self._others, start=width):
+            try:
+                others[column.name] = READ[column.kind](column, [row[place] for row in values])
+            except Exception:  # it is read again, and told
+                raise _Unusual from None
+        return self._blocked(np.ascontiguousarray(block.T), others, missing=missing)
+
+    def _named(self, rows: list[Any], raw: bytes) -> list[Any]:
+        """The values of objects in the order of ``_names``."""
         if set(map(type, rows)) != {dict}:
             raise _Unusual
         said = sum(map(len, rows))
         if not keys_stand_once(raw, 1 + said):
             raise _Unusual
-        values = self._in_order(rows, said)
-        width = self._width
-        numbers = values if width == len(self._names) else [row[:width] for row in values]
-        if self._kinds(numbers):
-            block = np.array(numbers, dtype=np.float64).reshape(len(rows), width)
-            missing = True
-        else:
-            block = np.fromiter(chain.from_iterable(numbers), np.float64, len(rows) * width).reshape(len(rows), width)
-            missing = False
-        columns: dict[str, np.ndarray] = {}
-        for place, column in enumerate(self._others, start=width):
-            try:
-                columns[column.name] = READ[column.kind](column, [row[place] for row in values])
-            except Exception:  # it is read again, and told
-                raise _Unusual from None
-        return self._blocked(np.ascontiguousarray(block.T), columns, missing=missing)
+        return self._in_order(rows, said)
+
+    def _listed(self, rows: list[Any], columns: Any, raw: bytes) -> list[Any]:
+        """The values of arrays, which stand in the order of ``columns``, in that of ``_names``."""
+        order = self._order(columns)
+        if set(map(type, rows)) != {list} or set(map(len, rows)) != {len(columns)} or not keys_stand_once(raw, 2):
+            raise _Unusual
+        return rows if order is None else list(map(order, rows))
+
+    def _order(self, columns: Any) -> Callable[[Any], Any] | None:
+        """What brings the values of a row into the order of ``_names``; None where they stand so, as in training."""
+        if columns == self._names:
+            return None
+        if type(columns) is not list:
+            raise _Unusual
+        try:
+            places = {name: place for place, name in enumerate(columns)}
+            order = [places[name] for name in self._names]
+        except (KeyError, TypeError):
+            raise _Unusual from None
+        if len(order) != len(columns):
+            raise _Unusual
+        return itemgetter(*order) if len(order) > 1 else _first
 
     def _in_order(self, rows: list[dict[str, Any]], said: int) -> list[tuple[Any, ...]]:
         """The values of each row in the order of ``_names``, None where none is said; ``said``: how many are."""
@@ -299,6 +324,10 @@ def _dicts(tensors: Any) -> list[dict[str, Any]]:
     if type(tensors) is not list or not tensors or set(map(type, tensors)) != {dict}:
         raise _Unusual
     return tensors
+
+
+def _first(row: list[Any]) -> tuple[Any, ...]:
+    return (row[0],)
 
 
 def _one(name: str) -> Callable[[Any], Any]:

@@ -92,16 +92,7 @@ def _limits(max_rows: int, max_body: int, explained_rows: int) -> list[str]:
 
 
 def _predict(contract: Contract, row: dict[str, Any], most: int, notice: dict[str, str]) -> dict[str, Any]:
-    asked = {
-        "type": "object",
-        "additionalProperties": False,
-        "required": ["rows"],
-        "properties": {
-            "rows": {"type": "array", "minItems": 1, "maxItems": most, "items": row},
-            **_shared(contract),
-        },
-        "examples": [{"rows": [example_row(contract)]}],
-    }
+    asked = _rows(contract, row, most, _shared(contract))
     identity = "Of the request, as the header x-request-id names it; its rows are ID-0, ID-1, …"
     given = {
         "id": {"type": "string", "description": identity},
@@ -117,6 +108,29 @@ def _predict(contract: Contract, row: dict[str, Any], most: int, notice: dict[st
         for content in (told["requestBody"]["content"], told["responses"]["200"]["content"]):
             content[kind] = {"schema": {"type": "string", "description": how}}
     return told
+
+
+def _rows(contract: Contract, row: dict[str, Any], most: int, others: dict[str, Any]) -> dict[str, Any]:
+    """A body: rows as objects, or as arrays of values whose columns are named once; ``others``: what else it has."""
+    example = example_row(contract)
+    columns = {"type": "array", "uniqueItems": True, "items": {"enum": list(row["properties"])}}
+    values = {"type": "array", "description": "A value for each of columns."}
+    return {
+        "oneOf": [
+            {
+                "type": "object",
+                "additionalProperties": False,
+                "required": [*first, "rows"],
+                "properties": {
+                    **first,
+                    "rows": {"type": "array", "minItems": 1, "maxItems": most, "items": one},
+                    **others,
+                },
+            }
+            for first, one in (({}, row), ({"columns": columns}, values))
+        ],
+        "examples": [{"rows": [example]}, {"columns": list(example), "rows": [list(example.values())]}],
+    }
 
 
 def _infer(contract: Contract, most: int, notice: dict[str, str]) -> dict[str, Any]:
@@ -188,14 +202,13 @@ def _tensor(column: Column) -> dict[str, Any]:
 def _explain(contract: Contract, row: dict[str, Any], most: int, notice: dict[str, str]) -> dict[str, Any]:
     space = contract.explained.space
     known: dict[str, Any] = {
-        "rows": {"type": "array", "minItems": 1, "maxItems": most, "items": row},
         "top": {"type": "integer", "minimum": 1, "description": "Columns told of each row; all unless said."},
     }
     known |= _shared(contract)
     if contract.classes:
         default = "the positive class" if contract.task == "binary" else "the class that is decided"
         known["class"] = {"enum": list(contract.classes), "description": f"What is explained; {default} unless said."}
-    asked = {"type": "object", "additionalProperties": False, "required": ["rows"], "properties": known}
+    asked = _rows(contract, row, most, known)
     number = {"type": "number"}
     move = {"type": "object", "properties": {"column": {"type": "string"}, "contribution": number}}
     others = {"type": "object", "properties": {"columns": {"type": "integer"}, "contribution": number}}

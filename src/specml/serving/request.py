@@ -44,6 +44,11 @@ class Rows:
         return self._apart
 
 
+def blocked(contract: Contract) -> tuple[str, ...]:
+    """The columns of a block: numbers, and flags after them."""
+    return tuple(one.name for kind in ("numeric", "boolean") for one in contract.inputs if one.kind == kind)
+
+
 def read_object(raw: bytes, most: int) -> dict[str, Any]:
     """The JSON object in ``raw``, of at most ``most`` values.
 
@@ -93,7 +98,7 @@ def most_values(contract: Contract, max_rows: int) -> int:
 
 
 def read_rows(raw: bytes, contract: Contract, max_rows: int, *, ignore_unknown: bool = False) -> Rows:
-    """The rows of ``{"rows": [{column: value, …}, …]}``.
+    """The rows of ``{"rows": [{column: value, …}, …]}``, or of ``{"columns": [column, …], "rows": [[value, …], …]}``.
 
     A column left out, or null, is missing. Numbers for a category become its text. Where the contract has a history, a
     row may bring along the rows before it, and say its own time and group (see ``history``).
@@ -112,12 +117,12 @@ def shares(contract: Contract) -> tuple[str, ...]:
 
 
 def rows_of(body: dict[str, Any], max_rows: int, others: tuple[str, ...] = ()) -> list[Any]:
-    """The list in a body's ``rows``; it may have the keys ``others`` beside it.
+    """The list in a body's ``rows``, with the names in its ``columns``; it may have the keys ``others`` beside these.
 
     Raises:
         Refused: 413 for too many rows, 422 for what is no list of rows or another key.
     """
-    for key in sorted(body.keys() - {"rows", *others}):
+    for key in sorted(body.keys() - {"rows", "columns", *others}):
         more = "".join(f', "{other}": …' for other in others)
         raise Refused(422, f'{short(key)!r} is no key known here: the body is {{"rows": [...]{more}}}.')
     rows = body.get("rows")
@@ -127,7 +132,22 @@ def rows_of(body: dict[str, Any], max_rows: int, others: tuple[str, ...] = ()) -
         raise Refused(422, "rows is empty.")
     if len(rows) > max_rows:
         raise too_many_rows(len(rows), max_rows)
-    return rows
+    return _with_names(rows, body["columns"]) if "columns" in body else rows
+
+
+def _with_names(rows: list[Any], columns: Any) -> list[dict[str, Any]]:
+    """Rows whose values stand in the order of ``columns`` as objects."""
+    if not isinstance(columns, list) or not all(type(name) is str for name in columns):
+        raise Refused(422, "columns is no list of names.")
+    if len(set(columns)) != len(columns):
+        twice = next(name for place, name in enumerate(columns) if name in columns[:place])
+        raise Refused(422, f"{short(twice)} stands twice in columns.")
+    for index, row in enumerate(rows):
+        if type(row) is not list:
+            raise Refused(422, f"rows[{index}] is a JSON {json_type(row)}, not an array of the values of columns.")
+        if len(row) != len(columns):
+            raise Refused(422, f"rows[{index}] has {len(row)} values; columns names {len(columns)}.")
+    return [dict(zip(columns, row, strict=True)) for row in rows]
 
 
 def named(rows: list[Any], contract: Contract, shared: Any = None, *, ignore_unknown: bool = False) -> Rows:

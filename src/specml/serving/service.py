@@ -215,6 +215,7 @@ class Service:
             self.counters,
             pace=pace,
             inline=self.session.anywhere,
+            packed=self.session.packed,
             max_batch_size=max_batch_size,
             max_wait=max_wait,
             max_queue=max_queue,
@@ -459,8 +460,7 @@ class Service:
                 going.key = None
                 self._end(going, known)
                 return
-        times = {"seconds": going.seconds, "began": going.began}
-        going.waiting = self._batcher.offer(asked.rows, partial(self._end, going), **times)
+        going.waiting = self._batcher.offer(asked.rows, partial(self._end, going), going.seconds, going.began)
 
     def _end(self, going: Going, result: Outputs | BaseException) -> None:
         """Answer: with the model's outputs, or with what went wrong."""

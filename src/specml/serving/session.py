@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from dataclasses import replace
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -12,10 +14,11 @@ from specml.bundle import WIDE, predict
 from specml.errors import DeployFailed
 from specml.serving import device as devices
 from specml.serving.announce import example_row
-from specml.serving.bound import Bound, Staged, close, part_of, tails
+from specml.serving.bound import Bound, close, part_of, tails
 from specml.serving.device import CPU, CUDA, NAMES, PROVIDERS, NotOpened, faster, gpu_visible, opened
 from specml.serving.drawn import drawn
-from specml.serving.request import named
+from specml.serving.packed import BLOCK
+from specml.serving.request import blocked, named
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -37,14 +40,10 @@ HELD = 1024
 """Rows, at most, of which a GPU's answers are compared with the CPU's before it answers anybody."""
 ROUNDED = 1e-4
 """How far they may be off, relative and absolute: graphs compute in float32, and devices sum in another order."""
+FEW = 4
+"""Numbers of a row from which they are one input."""
 TRIED = 0.2
 """Seconds that a device is timed for where nothing is known of it."""
-
-
-class Gathered(NamedTuple):
-    """A batch for a session that is bound to nothing."""
-
-    columns: Columns
 
 
 class Session:
@@ -81,6 +80,9 @@ class Session:
         self.bound: Bound | None = None
         """What the graph is bound to; None: it is called as it is."""
         self._session: onnxruntime.InferenceSession | None = None
+        self._outputs = list(self._contract.outputs())
+        self.packed: tuple[str, ...] = ()
+        """The columns that the graph takes as one ``BLOCK``; none where it takes each by itself."""
         self.device: Device = "cpu"
         try:
             self.why = self._here(self._open, device, gpu=gpu, costs=costs or {})
@@ -100,32 +102,29 @@ class Session:
         return self.device == "cpu"
 
     def run(self, columns: Columns) -> Columns:
-        """The graph's outputs [n, …] for columns [n]; from any thread."""
-        rows = len(next(iter(columns.values())))
-        if self.bound is None or rows <= self.bound.sizes[-1]:
-            return self.run_staged(self.stage([columns]))
-        step = self.bound.sizes[-1]
-        parts = [self.run_staged(self.stage([part_of(columns, start + step, start)])) for start in range(0, rows, step)]
+        """The graph's outputs [n, …] for columns [n], or for ``BLOCK`` and what is not packed; from any thread."""
+        if self.bound is None:
+            return self._here(self._called, columns)
+        rows, step = len(next(iter(columns.values()))), self.bound.sizes[-1]
+        if rows <= step:
+            return self._here(self.bound.run, self.bound.stage([columns]))
+        parts = [
+            self._here(self.bound.run, self.bound.stage([part_of(columns, start + step, start)]))
+            for start in range(0, rows, step)
+        ]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-    def stage(self, parts: Sequence[Columns]) -> Staged | Gathered:
-        """Gather the rows of several requests, of ``max_batch_size`` at most; another batch may run meanwhile.
+    def _called(self, columns: Columns) -> Columns:
+        assert self._session is not None
+        if self.packed and BLOCK not in columns:
+            columns = self._in_one_block(columns)
+        feeds = {name: array if name == BLOCK else array.reshape(-1, 1) for name, array in columns.items()}
+        return dict(zip(self._outputs, self._session.run(self._outputs, feeds), strict=True))
 
-        Where the graph is bound, they are written to where the device reads them. Each is to be run; two can be staged
-        at a time, and a third waits.
-        """
-        if self.bound is not None:
-            return self.bound.stage(parts)
-        if len(parts) == 1:
-            return Gathered(parts[0])
-        return Gathered({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
-
-    def run_staged(self, staged: Staged | Gathered) -> Columns:
-        """The outputs of a staged batch; from any thread."""
-        if isinstance(staged, Staged):
-            assert self.bound is not None
-            return self._here(self.bound.run, staged)
-        return self._here(predict, self._session, staged.columns)
+    def _in_one_block(self, columns: Columns) -> Columns:
+        others = columns.keys() - self.packed
+        block = np.stack([columns[name].reshape(-1) for name in self.packed], axis=1)
+        return {BLOCK: block, **{name: columns[name] for name in others}}
 
     def warm_up(self, sizes: tuple[int, ...]) -> None:
         """Run once per size, so that no request pays for the first call's allocations."""
@@ -196,8 +195,19 @@ class Session:
             if cut is not None:
                 bind = {"wide": self._wide}
                 self.bound = Bound(cut, Cpu(), [(CPU, {})], self._asked, self._sample(self._asked), **bind)
-        self._session = self._bundle.session()
+        self._session = self._packed() if self.bound is None else self._bundle.session()
         return why
+
+    def _packed(self) -> onnxruntime.InferenceSession:
+        """The graph with the numbers of a request as one input, where what it takes to change it is installed."""
+        columns = blocked(self._contract)
+        if len(columns) < FEW or find_spec("onnx") is None:
+            return self._bundle.session()
+        from specml.serving.packed import packed
+
+        session = replace(self._bundle, model=packed(self._bundle.model, columns)).session()
+        self.packed = columns
+        return session
 
     def _on(self, device: Device) -> str:
         """Open it on a GPU, bound as closely as can be; returns how it is.

@@ -106,7 +106,9 @@ _READ: dict[str, Callable[[str], Any]] = {"numeric": _number, "boolean": _boolea
 
 def answered_as(accept: str | None) -> str:
     """The content type of the answer: the first of ours that the header names, JSON where it names none."""
-    for one in (accept or "").lower().split(","):
+    if accept is None:
+        return JSON
+    for one in accept.lower().split(","):
         if (kind := one.partition(";")[0].strip()) in TAKEN:
             return kind
     return JSON

@@ -84,18 +84,20 @@ def test_requests_gathered_into_one_batch_keep_their_order(
 ) -> None:
     session, rows = sessions["categories"], drawn(bundles["categories"].contract, 16)
     ends = np.cumsum([0, *parts])
-    staged = session.stage([part(rows, start, stop) for start, stop in pairwise(ends)])
-    same(session.run_staged(staged), predict(bundles["categories"].session(), part(rows, 0, sum(parts))))
+    assert session.bound is not None
+    staged = session.bound.stage([part(rows, start, stop) for start, stop in pairwise(ends)])
+    same(session.bound.run(staged), predict(bundles["categories"].session(), part(rows, 0, sum(parts))))
 
 
 def test_the_next_batch_is_written_before_the_one_before_has_run(
     sessions: dict[str, Session], bundles: dict[str, Bundle]
 ) -> None:
     session, rows = sessions["tensors"], drawn(bundles["tensors"].contract, 48)
-    staged = [session.stage([part(rows, start, start + 5 + start // 5)]) for start in (0, 10)]
+    assert session.bound is not None
+    staged = [session.bound.stage([part(rows, start, start + 5 + start // 5)]) for start in (0, 10)]
     plain = bundles["tensors"].session()
     for start, one in zip((0, 10), staged, strict=True):
-        same(session.run_staged(one), predict(plain, part(rows, start, start + 5 + start // 5)))
+        same(session.bound.run(one), predict(plain, part(rows, start, start + 5 + start // 5)))
 
 
 def test_a_batch_that_can_not_be_written_takes_no_memory_with_it(

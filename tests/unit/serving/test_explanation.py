@@ -150,8 +150,8 @@ def test_openapi_tells_what_is_asked_and_told(bundle: Path) -> None:
     assert "/explain" in json.loads(asyncio.run(get("/")).body)["paths"]
     operation = json.loads(asyncio.run(get("/openapi.json")).body)["paths"]["/explain"]["post"]
     asked = operation["requestBody"]["content"]["application/json"]["schema"]
-    assert asked["properties"]["rows"]["maxItems"] == 7
-    assert asked["properties"]["class"]["enum"] == [0, 1]
+    assert asked["oneOf"][0]["properties"]["rows"]["maxItems"] == 7
+    assert asked["oneOf"][0]["properties"]["class"]["enum"] == [0, 1]
     given = operation["responses"]["200"]["content"]["application/json"]["schema"]
     answer = json.loads(asyncio.run(ask(service, "POST", "/explain", question(GOOD, top=2))).body)
     assert set(given["required"]) == set(answer)

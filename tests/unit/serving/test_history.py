@@ -197,7 +197,7 @@ def test_more_values_than_a_history_has_are_refused(server: Any, folder: Path) -
 def test_openapi_says_how_many_rows_of_which_columns(server: Any) -> None:
     document = server("GET", "/openapi.json")[1]
     asked = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["schema"]
-    row = asked["properties"]["rows"]["items"]["properties"]
+    row = asked["oneOf"][0]["properties"]["rows"]["items"]["properties"]
     assert "of the same person before this one, by at, oldest first. Of more than 1" in row["history"]["description"]
     assert row["history"]["items"]["properties"]["hours"]["type"] == ["number", "null"]
     assert asked["examples"][0]["rows"][0]["history"] == [{"hours": 50.0}]

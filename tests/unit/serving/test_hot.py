@@ -8,6 +8,7 @@ import re
 import socket
 import time
 import warnings
+from datetime import date, timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,14 +18,17 @@ import uvicorn.config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from specml.serving.app import Args, protocol
-from specml.serving.hot import MOST_HEAD, Cycle, HotProtocol
+from specml.serving.auth import salted
+from specml.serving.hot import HEAD_REMEMBERED, MOST_HEAD, Cycle, HotProtocol
 from tests.malformed import rows
 from tests.transports import closed, read, request, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from specml.serving.hot import Head
     from specml.serving.service import Service
+    from tests.transports import Running
 
 PINNED = dict(
     re.findall(r"^(uvicorn|ray|httptools)(?:\[.*\])?==(\S+)$", Path("constraints.txt").read_text(), flags=re.MULTILINE)
@@ -160,3 +164,108 @@ def test_half_of_what_a_client_sends_is_nobodys(bundle: Path) -> None:
         assert read(connection).status == 200
         connection.shutdown(socket.SHUT_WR)
         assert closed(connection)
+
+
+# Heads that were seen before
+
+
+def heads(server: Running) -> dict[bytes, Head]:
+    return dict(server.server.config.http_protocol_class.heads)  # type: ignore[union-attr]
+
+
+def whole(**headers: str) -> bytes:
+    """A request without an id of its own, but for what is told."""
+    told = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
+    raw = rows()
+    head = f"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n{told}"
+    return f"{head}content-length: {len(raw)}\r\n\r\n".encode() + raw
+
+
+def test_a_head_is_known_again_whatever_the_requests_are_called(bundle: Path) -> None:
+    with running(bundle, "hot") as server, server.connect() as connection:
+        for identity in ("one", "two", "three"):
+            connection.sendall(whole(x_request_id=identity))
+            answer = raw_answer(connection)
+            assert f"x-request-id: {identity}\r\n".encode() in answer
+            assert f'"id":"{identity}"'.encode() in answer
+        assert len(heads(server)) == 1
+        for _ in range(3):
+            connection.sendall(whole())
+            assert re.search(rb'"id":"[0-9a-f]{32}"', raw_answer(connection))
+        assert len(heads(server)) == 2
+
+
+@pytest.mark.parametrize("identity", ["no good id", "x" * 101, ""])
+def test_an_id_that_is_none_is_not_answered(bundle: Path, identity: str) -> None:
+    with running(bundle, "hot") as server, server.connect() as connection:
+        for _ in range(2):
+            connection.sendall(whole(x_request_id="good"))
+            raw_answer(connection)
+            connection.sendall(whole(x_request_id=identity))
+            assert re.search(rb"x-request-id: [0-9a-f]{32}\r\n", raw_answer(connection))
+
+
+def test_only_whole_requests_alone_are_known(bundle: Path) -> None:
+    raw = whole()
+    with running(bundle, "hot") as server, server.connect() as connection:
+        connection.sendall(raw[:30])
+        time.sleep(0.1)
+        connection.sendall(raw[30:])
+        raw_answer(connection)
+        connection.sendall(whole(X_Request_Id="one"))  # HAProxy writes it otherwise
+        raw_answer(connection)
+        connection.sendall(whole(x_filler="y" * HEAD_REMEMBERED))
+        raw_answer(connection)
+        assert heads(server) == {}
+        connection.sendall(raw)
+        raw_answer(connection)
+        (known,) = heads(server).values()
+        assert known.length == len(rows())
+        # With what is sent ahead, and with a body of another length, it is read as ever.
+        connection.sendall(raw + raw)
+        assert [raw_answer(connection)[:15], raw_answer(connection)[:15]] == [b"HTTP/1.1 200 OK"] * 2
+        connection.sendall(raw[:-5])
+        time.sleep(0.1)
+        connection.sendall(raw[-5:] + raw[:50])
+        assert raw_answer(connection)[:15] == b"HTTP/1.1 200 OK"
+        connection.sendall(raw[50:])
+        assert raw_answer(connection)[:15] == b"HTTP/1.1 200 OK"
+
+
+def test_who_is_known_is_asked_for_the_key_all_the_same(bundle: Path) -> None:
+    tomorrow = date.today() + timedelta(days=1)
+    key = {"env": "NONE", "digests": [f"salt${salted('a-key-of-a-test', 'salt')}"], "until": str(tomorrow)}
+    with running(bundle, "hot", auth={"keys": {"one": key}}) as server, server.connect() as connection:
+        raw = whole(authorization="Bearer a-key-of-a-test")
+        for _ in range(2):
+            connection.sendall(raw)
+            assert read(connection).status == 200
+        assert len(heads(server)) == 1
+        server.service._access.keys._clock = lambda: time.time() + 3 * 86_400  # type: ignore[union-attr]
+        connection.sendall(raw)
+        assert read(connection).status == 401
+        server.service._access.keys._clock = time.time  # type: ignore[union-attr]
+        server.service.draining = True
+        connection.sendall(raw)
+        assert read(connection).status == 503
+        server.service.draining = False
+
+
+def test_so_many_heads_are_known_and_no_more(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("specml.serving.hot.HEADS", 3)
+    with running(bundle, "hot") as server, server.connect() as connection:
+        for number in range(5):
+            connection.sendall(whole(x_number=str(number)))
+            raw_answer(connection)
+        assert [known.headers["x-number"] for known in heads(server).values()] == ["2", "3", "4"]
+
+
+def raw_answer(connection: socket.socket) -> bytes:
+    """The next answer with its body, as it is sent."""
+    told = b""
+    while b"\r\n\r\n" not in told:
+        told += connection.recv(1)
+    length = int(re.search(rb"content-length: (\d+)", told)[1])  # type: ignore[index]
+    while length > len(told) - told.index(b"\r\n\r\n") - 4:
+        told += connection.recv(1)
+    return told

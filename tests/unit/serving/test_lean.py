@@ -67,6 +67,32 @@ def test_rows(contract: Contract, body: Any) -> None:
     assert same(told(lambda: Reader(contract, 3).rows(raw)), told(lambda: read_rows(raw, contract, 3)))
 
 
+@settings(deadline=None, max_examples=80)
+@given(
+    columns=st.one_of(st.permutations(list(GOOD)), st.lists(st.sampled_from([*GOOD, "agee"]), max_size=5), value),
+    rows=st.lists(st.one_of(st.lists(value, min_size=4, max_size=4), st.lists(value, max_size=5), value), max_size=4),
+    numeric=st.lists(st.tuples(st.floats(0, 9), value, st.booleans()), min_size=1, max_size=3),
+)
+def test_rows_of_arrays(contract: Contract, numbers: Contract, columns: Any, rows: Any, numeric: Any) -> None:
+    for of, body in (
+        (contract, {"columns": columns, "rows": rows}),
+        (numbers, {"columns": ["age", "hours", "member"], "rows": numeric}),
+        (numbers, {"rows": [one[::-1] for one in numeric], "columns": ["member", "hours", "age"]}),
+    ):
+        raw = json.dumps(body).encode()
+        assert same(told(lambda: Reader(of, 3).rows(raw)), told(lambda: read_rows(raw, of, 3)))  # noqa: B023
+
+
+def test_arrays_are_what_objects_are(contract: Contract) -> None:
+    objects = [GOOD, {**GOOD, "age": None, "hours": 1}]
+    arrays = {"columns": list(GOOD)[::-1], "rows": [list(one.values())[::-1] for one in objects]}
+    reader = Reader(contract, 3)
+    assert same(
+        told(lambda: reader.rows(json.dumps(arrays).encode())),
+        told(lambda: reader.rows(json.dumps({"rows": objects}).encode())),
+    )
+
+
 shape = st.sampled_from([[1], [2], [1, 1], [2, 1], [True, 1], [2, True], [], [0], None, [1, 2]])
 kind = st.sampled_from(["FP64", "FP32", "FP64", "BOOL", "BYTES", "INT32", None, 5])
 tensor = st.fixed_dictionaries(

@@ -120,7 +120,7 @@ def test_a_person_is_told_how() -> None:
     assert '"image"' in curl_line("http://localhost:1", CONTRACT)
     document = openapi(CONTRACT, version="1", max_rows=10, max_body=9, explained_rows=0, secured=False, notice={})
     asked = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["schema"]
-    schema = asked["properties"]["rows"]["items"]
+    schema = asked["oneOf"][0]["properties"]["rows"]["items"]
     assert schema["properties"]["image"]["contentEncoding"] == "base64"
     assert schema["required"] == []
     # Who asks by columns sees those alone.

@@ -113,14 +113,18 @@ def test_openapi_is_typed_from_the_contract(get: Callable[..., Asked], post: Cal
     document = json.loads(get("/openapi.json").body)
     assert document["openapi"] == "3.1.0"
     schema = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["schema"]
-    row = schema["properties"]["rows"]["items"]
-    assert schema["properties"]["rows"]["maxItems"] == 50
+    row = schema["oneOf"][0]["properties"]["rows"]["items"]
+    assert schema["oneOf"][0]["properties"]["rows"]["maxItems"] == 50
     assert row["required"] == ["age", "member"]
     assert row["properties"]["age"]["type"] == "number"
     assert "from 17 to 90" in row["properties"]["age"]["description"]
     assert "Private" in row["properties"]["workclass"]["description"]
     assert "null" in row["properties"]["workclass"]["type"]
-    assert post("/predict", json.dumps(schema["examples"][0]).encode()).status == 200
+    for example in schema["examples"]:
+        jsonschema.validate(example, schema)
+        assert post("/predict", json.dumps(example).encode()).status == 200
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"columns": ["agee"], "rows": [[1]]}, schema)
     told = document["paths"]["/predict"]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
     assert told["properties"]["predictions"]["items"]["properties"]["label"]["enum"] == [0, 1]
 

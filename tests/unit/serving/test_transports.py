@@ -87,6 +87,13 @@ def test_every_transport_answers_the_same(name: str, servers: dict[str, Running]
         assert hot.body["error"]
 
 
+@pytest.mark.parametrize("name", [name for name, (_, status) in CASES.items() if status < 400 or "predict:" in name])
+def test_a_head_that_was_seen_before_is_answered_the_same(name: str, servers: dict[str, Running]) -> None:
+    raw, server = CASES[name][0], servers["hot"]
+    first, again = server.ask(raw)[0], server.ask(raw)[0]
+    assert again == first
+
+
 def test_the_fast_path_is_taken_and_told(servers: dict[str, Running]) -> None:
     for name, server in servers.items():
         (told,) = server.ask(request("GET", "/healthz"))
