@@ -11,9 +11,10 @@ so that what else the machine does cancels. Printed are medians, in brackets the
 time that all processes of a server took for a request, which a busy machine changes least.
 
 specml is asked in three places: through HAProxy (``specml``), at its replica's port (``direct``), and without Ray, as
-an archive for a device serves it (``alone``); and in three forms: tensors in JSON, tensors in the binary extension, and
-rows with named columns, beside a FastAPI that takes these too. The others are asked in their own JSON form. With
-everything on, both sides check a bearer token, count requests and keep each request and its answer.
+an archive for a device serves it (``alone``); and in four forms: rows as arrays whose columns are named once, which is
+what FastAPI and the others are asked, and the names; the thirty tensors of the Open Inference Protocol in JSON, and in
+its binary extension; and rows as objects, beside a FastAPI that takes these too. With everything on, both sides check a
+bearer token, count requests and keep each request and its answer.
 
 FastAPI and Ray Serve run in this environment. The others get one each, made by pip in ``--peers`` (``~/.cache/specml``)
 when it is lacking, unless ``--peer mlserver=PYTHON`` names one. What can't be had is said.
@@ -54,9 +55,13 @@ PACKAGES = {name: (name, "onnxruntime", "uvloop", "httptools") for name in ("mls
 SPECML = ("specml", "direct", "alone")
 SYSTEMS = (*SPECML, "fastapi", "fastapi-2", "ray", *PACKAGES)
 ANCHOR = "fastapi"
-PLAIN, NAMED, BINARY = "json", "named", "binary"
-LOADS = ((1, 1, PLAIN), (1, 16, PLAIN), (1, 64, PLAIN), (100, 16, PLAIN), (100, 16, BINARY))
-LOADS += ((1, 1, NAMED), (1, 16, NAMED), (1, 64, NAMED), (100, 16, NAMED))
+PLAIN, TENSORS, BINARY, NAMED = FORMS = "json", "tensors", "binary", "named"
+LOADS = [
+    (rows, connections, form)
+    for form in (PLAIN, TENSORS, NAMED)
+    for rows, connections in ((1, 1), (1, 16), (1, 64), (100, 16))
+]
+LOADS += [(100, 16, BINARY)]
 """Rows in a request, connections, form."""
 BARS = (
     *(("specml", 1, connections, PLAIN, wanted) for connections, wanted in ((1, 1.0), (16, 2.0), (64, 2.5))),
@@ -122,6 +127,8 @@ class Asked:
         if form == NAMED:
             body = {"rows": [dict(zip(COLUMNS, row, strict=True)) for row in X.tolist()]}
             return "/named" if self.system.startswith("fastapi") else "/predict", headers, orjson.dumps(body)
+        if form == PLAIN and self.system in SPECML:
+            return "/predict", headers, orjson.dumps({"columns": COLUMNS, "rows": X.tolist()})
         if self.system not in (*SPECML, "mlserver"):
             return "/predict", headers, orjson.dumps({"rows": X.tolist()})
         n, tensors, binary = len(X), [], b""
@@ -223,14 +230,11 @@ def one_tensor(bundle: Path, target: Path) -> None:
 
     model = onnx.load(bundle)
     graph = model.graph
-    joined = next(node for node in graph.node if node.op_type == "Concat" and len(node.input) == len(COLUMNS))
-    casts = {node.output[0]: node for node in graph.node if node.op_type == "Cast" and node.output[0] in joined.input}
-    order = [COLUMNS.index(casts[one].input[0]) for one in joined.input]
-    assert order == list(range(len(COLUMNS))), "the graph takes its columns in another order"
-    gone = [*casts.values(), joined]
-    kept = [node for node in graph.node if not any(node is one for one in gone)]
+    joined, cast, *kept = graph.node
+    assert list(joined.input) == COLUMNS, "the graph takes its columns in another order"
+    assert cast.op_type == "Cast", "the graph does something else with its columns"
     del graph.node[:], graph.input[:]
-    graph.node.extend([onnx.helper.make_node("Identity", ["rows"], [joined.output[0]]), *kept])
+    graph.node.extend([onnx.helper.make_node("Identity", ["rows"], [cast.output[0]]), *kept])
     graph.input.append(onnx.helper.make_tensor_value_info("rows", onnx.TensorProto.FLOAT, [None, len(COLUMNS)]))
     onnx.save(model, target)
 
@@ -397,7 +401,7 @@ def checked(asked: Asked, project: Path) -> Asked:
     """
     X = rows(100, 0)
     wanted = session(project / "rows.onnx").run(["probabilities"], {"rows": X})[0][:, 1]
-    for form in (PLAIN, NAMED, BINARY):
+    for form in FORMS:
         if not takes(asked.system, form):
             continue
         until = time.monotonic() + 60
@@ -495,7 +499,7 @@ def measure(systems: list[Asked], folder: Path, options: argparse.Namespace) -> 
             turn = number % len(there)
             told = {}
             for asked in there[turn:] + there[:turn]:
-                # What takes binary tensors is compared with the anchor's JSON: it has nothing better.
+                # What takes tensors is compared with the anchor's JSON: it has nothing better.
                 own = form if takes(asked.system, form) else PLAIN
                 told[asked.system] = wrk(asked, written(asked, n, own, folder), script, connections, options.seconds)
             for system, one in told.items():
@@ -568,7 +572,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2, help="of each measurement")
     parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=SYSTEMS)
-    parser.add_argument("--forms", nargs="+", choices=(PLAIN, NAMED, BINARY), default=(PLAIN, NAMED, BINARY))
+    parser.add_argument("--forms", nargs="+", choices=FORMS, default=FORMS)
     parser.add_argument("--parts", nargs="+", choices=("bare", "everything"), default=("bare", "everything"))
     parser.add_argument("--peer", action="append", default=[], metavar="NAME=PYTHON")
     parser.add_argument("--peers", type=Path, default=Path.home() / ".cache/specml/peers", metavar="DIR")

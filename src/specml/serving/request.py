@@ -141,7 +141,7 @@ def _with_names(rows: list[Any], columns: Any) -> list[dict[str, Any]]:
         raise Refused(422, "columns is no list of names.")
     if len(set(columns)) != len(columns):
         twice = next(name for place, name in enumerate(columns) if name in columns[:place])
-        raise Refused(422, f"{short(twice)} stands twice in columns.")
+        raise Refused(422, f"the column {short(twice)!r} stands twice.")
     for index, row in enumerate(rows):
         if type(row) is not list:
             raise Refused(422, f"rows[{index}] is a JSON {json_type(row)}, not an array of the values of columns.")

@@ -192,4 +192,4 @@ def test_the_example_is_taken_and_the_document_tells_the_steps() -> None:
         assert (most, history) == (50, one.history)
         assert kinds["sales@-3"] == "numeric"
         asked = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["schema"]
-        assert "The rows of all series" in asked["properties"]["history"]["description"]
+        assert "The rows of all series" in asked["oneOf"][0]["properties"]["history"]["description"]

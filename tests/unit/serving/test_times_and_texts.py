@@ -160,9 +160,9 @@ def test_the_interface_says_what_is_taken(made: Trained) -> None:
     told = openapi(
         made.bundle.contract, version="1", max_rows=5, max_body=9, explained_rows=0, secured=False, notice={}
     )
-    row = told["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["schema"]["properties"][
-        "rows"
-    ]
+    row = told["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["schema"]["oneOf"][0][
+        "properties"
+    ]["rows"]
     schemas = row["items"]["properties"]
     assert {name: _kind(one) for name, one in schemas.items()} == {
         "at": "datetime",
