@@ -47,6 +47,7 @@ import orjson
 import polars as pl
 import psutil
 
+from specml.serving.app import Args
 from specml.targets.local.cluster import Cluster
 
 SERVERS = Path(__file__).resolve().with_name("serving_peers")
@@ -303,7 +304,9 @@ def ours(project: Path, *, everything: bool) -> Iterator[list[Asked]]:
     try:
         record = json.loads((project / ".specml/serving.json").read_text())
         direct = next(one for one in range(record["ports"] + 10, record["ports"] + 30) if healthy(one))
-        args = json.dumps(record["config"]["applications"][0]["args"])
+        (application,) = record["config"]["applications"]
+        knobs = application["deployments"][0]["user_config"]
+        args = Args.model_validate(application["args"]).with_knobs(knobs).model_dump_json()
         alone = subprocess.Popen(
             [sys.executable, "-m", "specml.serving.alone"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )

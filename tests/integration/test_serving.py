@@ -28,6 +28,7 @@ import psutil
 import pytest
 
 from specml import ledger
+from specml.cli import exit_status
 from tests import faults, malformed
 from tests.bundles import binary_bundle, probability, release
 from tests.conftest import ROOT, specml
@@ -672,7 +673,11 @@ class Load:
                 self.failures.append((status, answer))
 
 
-def test_knobs_change_while_it_answers_and_no_replica_restarts(live: Live) -> None:
+def test_knobs_change_while_it_answers_and_no_replica_restarts(live: Live, capsys: pytest.CaptureFixture[str]) -> None:
+    def run(verb: str, *arguments: str) -> str:
+        assert exit_status([verb, str(live.folder), *arguments]) == 0
+        return "".join(capsys.readouterr())
+
     def up() -> tuple[set[str], set[int]]:
         found = [one for one in marked(live.record["mark"]) if "ServeReplica" in "".join(one.cmdline()[:1])]
         return set(metrics(live)), {one.pid for one in found}
@@ -683,20 +688,21 @@ def test_knobs_change_while_it_answers_and_no_replica_restarts(live: Live) -> No
         return {live.ask("POST", "/predict", people)[0] for _ in range(6)}, (time.perf_counter() - began) / 6
 
     before, (refused, _) = up(), asked()
-    with Load(live) as load:
+    with Load(live) as load, ThreadPoolExecutor(1) as pool:
+        calling = pool.submit(called, live, load.stopped)
         knobs = ("serving.max_rows=60", "serving.batching.max_wait=300ms", "serving.rate_limit.rows=1e9")
-        told = json.loads(specml("tune", *knobs, "--json", folder=live.folder).stdout)
+        told = json.loads(run("tune", *knobs, "--json"))
         time.sleep(0.5)
+        load.stopped.set()
+        assert calling.result()
     taken, seconds = asked()
     assert (refused, taken, seconds > 0.25) == ({413}, {200}, True)
     assert told["changed"]["serving.max_rows"] == {"from": "50", "to": "60"}
     assert told["live"]["replicas"] == 2
-    status = specml("status", folder=live.folder).stdout
-    assert "serving.batching.max_wait is 300ms, in the spec 0ms" in status
+    assert "serving.batching.max_wait is 300ms, in the spec 0ms" in run("status")
     with Load(live) as again:
-        done = specml("deploy", folder=live.folder)
+        assert "in place; no replica restarts" in run("deploy")
         time.sleep(0.5)
-    assert "in place; no replica restarts" in done.stderr
     assert asked()[0] == {413}
     assert (load.failures, again.failures) == ([], [])
     assert len(load.answers) > 4
