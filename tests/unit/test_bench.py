@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from click.testing import CliRunner
 
 from specml import measurements
+from specml.application import asked
 from specml.cli import cli
 from specml.cli.bench import sizes
 from specml.files import canonical_json
-from specml.targets.local import _asked
 from tests.bundles import binary_bundle
 from tests.conftest import tree
 
@@ -52,8 +52,8 @@ def test_another_measurement_is_no_other_deployment() -> None:
     def config(**args: object) -> dict[str, object]:
         return {"applications": [{"name": "x", "args": args}]}
 
-    assert _asked(config(costs={"cpu": {"1": 0.5}}, bundle="a")) == _asked(config(bundle="a"))
-    assert _asked(config(bundle="a")) != _asked(config(bundle="b"))
+    assert asked(config(costs={"cpu": {"1": 0.5}}, bundle="a")) == asked(config(bundle="a"))
+    assert asked(config(bundle="a")) != asked(config(bundle="b"))
 
 
 def test_sizes_end_with_the_largest_batch() -> None:
