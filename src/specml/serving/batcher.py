@@ -130,6 +130,8 @@ class Batcher:
         self._max_wait = max_wait
         self._max_queue = max_queue
         self._slo = math.inf if slo is None else slo
+        self._limited = 0.0
+        """Since when that holds: who came before was promised otherwise."""
         self._queue: deque[Waiting] = deque()
         self._waiting_rows = 0
         self._running: list[_Part] = []
@@ -150,6 +152,7 @@ class Batcher:
         """Go by these from now on; what waits already goes on as it was let in."""
         self._max_wait, self._max_queue = max_wait, max_queue
         self._slo = math.inf if slo is None else slo
+        self._limited = time.perf_counter()
         self._ease()
 
     @property
@@ -341,7 +344,7 @@ class Batcher:
         """While more waits than a call takes, who can't be answered in time any more makes room for who can."""
         now = time.perf_counter()
         since = now + self.pace.seconds(most) - LATE * self._slo
-        while self._waiting_rows > most and self._queue[0].since < since and self._queue[0].taken == 0:
+        while self._waiting_rows > most and self._limited <= self._queue[0].since < since and self._queue[0].taken == 0:
             late = self._queue[0]
             self.forget(late)
             self._counters.expired += 1

@@ -71,6 +71,11 @@ class Reader:
         self._all = list(range(self._width))
         self._plans: OrderedDict[bytes, _Plan] = OrderedDict()
 
+    def limit(self, max_rows: int) -> None:
+        """Read so many rows at most from now on, for who holds this reader already, too."""
+        self._max_rows, self._most = max_rows, most_values(self._contract, max_rows)
+        self._plans.clear()  # they are not asked for their rows again
+
     def rows(self, raw: bytes) -> Rows:
         """As ``request.read_rows``."""
         if self._plain and self._width:

@@ -205,7 +205,7 @@ class Service:
             for column in bundle.contract.inputs
             if 0 < len(column.categories) < CATEGORIES_KEPT  # a longer list is cut
         }
-        self._reads = self._reader_of_rows()
+        self._reads = Reader(bundle.contract, max_rows, ignore_unknown=ignore_unknown)
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="reader")
         self._aside: deque[Going] = deque()
         """Whose bodies are read by it, or wait to be."""
@@ -254,13 +254,10 @@ class Service:
         self.timeout, self._revision = timeout, revision
         if max_rows != self.max_rows:
             self.max_rows = max_rows
-            self._reads = self._reader_of_rows()
-            self._routes = self._table()
+            self._reads.limit(max_rows)
+            self._routes = self._table()  # connections may remember routes of the one before, which go by the same
         self._healthy["revision"] = revision
         LOG.info("Goes by other knobs now, as revision %s has them.", revision)
-
-    def _reader_of_rows(self) -> Reader:
-        return Reader(self._contract, self.max_rows, ignore_unknown=self._ignore_unknown)
 
     @property
     def model_paths(self) -> tuple[str, ...]:

@@ -273,3 +273,18 @@ def test_who_is_late_makes_room_while_more_waits_than_a_call_takes() -> None:
 
     model = with_batcher(test, max_batch_size=4, slo=0.3, pace=Pace(0.001))
     assert model.batches == [[0.0], [2.0] * 4, [3.0] * 4, [0.0], [5.0] * 4]
+
+
+def test_who_came_before_another_objective_is_not_late_by_it() -> None:
+    async def test(batcher: Batcher, model: Model) -> None:
+        model.gate.clear()
+        runs = asyncio.create_task(batcher.submit(rows([0.0])))
+        await asyncio.to_thread(model.entered.wait, 10)
+        before = [asyncio.create_task(batcher.submit(rows([1.0] * 4))) for _ in range(3)]
+        await asyncio.sleep(0.1)
+        batcher.limit(max_wait=0.0, max_queue=None, slo=0.05)
+        model.gate.set()
+        for one in (runs, *before):
+            assert len((await one)["y"]) in (1, 4)
+
+    assert len(with_batcher(test, max_batch_size=4, slo=9.0, pace=Pace(0.001)).batches) == 4

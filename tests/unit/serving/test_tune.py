@@ -6,6 +6,7 @@ import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
@@ -36,12 +37,16 @@ async def status(service: Service, path: str = "/predict", body: bytes = b"") ->
     return (await ask(service, "POST", path, body or rows())).status
 
 
+def three() -> dict[str, Any]:
+    """Tensors of three rows."""
+    one = tensors()
+    return {**one, "inputs": [{**each, "shape": [3, 1], "data": each["data"] * 3} for each in one["inputs"]]}
+
+
 def test_more_rows_are_taken_on_every_path_and_told(args: Args, service: Service) -> None:
     async def check() -> None:
         people = json.dumps({"rows": [GOOD] * 3}).encode()
-        one = tensors()
-        three = {**one, "inputs": [{**each, "shape": [3, 1], "data": each["data"] * 3} for each in one["inputs"]]}
-        both = (("/predict", people), ("/v2/models/census/infer", json.dumps(three).encode()))
+        both = (("/predict", people), ("/v2/models/census/infer", json.dumps(three()).encode()))
         assert [await status(service, *each) for each in both] == [413, 413]
         args.with_knobs({"max_rows": 3, "revision": "second"}).tune(service)
         assert [await status(service, *each) for each in both] == [200, 200]
@@ -49,6 +54,32 @@ def test_more_rows_are_taken_on_every_path_and_told(args: Args, service: Service
         assert json.loads((await ask(service, "GET", "/healthz")).body)["revision"] == "second"
         args.with_knobs({"max_rows": 2}).tune(service)
         assert [await status(service, *each) for each in both] == [413, 413]
+
+    asyncio.run(check())
+
+
+def test_routes_and_headers_that_are_remembered_go_by_it_too(args: Args, service: Service) -> None:
+    """As connections and the reader of binary requests remember them."""
+    names = ("age", "hours", "member", "workclass")
+    values = [np.full(3, one).tobytes() for one in (50.0, 10.0)] + [b"\0" * 3, (b"\7\0\0\0Private") * 3]
+    kinds = ("FP64", "FP64", "BOOL", "BYTES")
+    inputs = [
+        {"name": name, "datatype": kind, "shape": [3, 1], "parameters": {"binary_data_size": len(raw)}}
+        for name, kind, raw in zip(names, kinds, values, strict=True)
+    ]
+    head = json.dumps({"inputs": inputs}).encode()
+    binary = {"content-type": "application/octet-stream", "inference-header-content-length": str(len(head))}
+    asked = ((binary, b"".join([head, *values])), ({"content-type": "application/json"}, json.dumps(three()).encode()))
+    routes = [service.admit("POST", "/v2/models/census/infer", headers) for headers, _ in asked]
+
+    async def statuses() -> list[int]:
+        each = zip(routes, asked, strict=True)
+        return [(await service.answer(route, body, headers)).status for route, (headers, body) in each]
+
+    async def check() -> None:
+        for max_rows, expected in ((2, 413), (3, 200), (3, 200), (2, 413), (4, 200)):
+            args.with_knobs({"max_rows": max_rows}).tune(service)
+            assert await statuses() == [expected] * 2
 
     asyncio.run(check())
 
