@@ -218,8 +218,8 @@ class Reader:
             raise _Unusual from None
 
     def _binary(self, raw: bytes, length: str) -> Infer:
-        """Tensors in the binary part alone; all numbers, of one type and shape."""
-        if not length.isascii() or not length.isdigit() or len(length) > 12 or int(length) > len(raw):
+        """Tensors in the binary part alone; all numbers, of one type and shape, for a model that takes no texts."""
+        if self._others or not length.isascii() or not length.isdigit() or len(length) > 12 or int(length) > len(raw):
             raise _Unusual
         header, identity = raw[: int(length)], None
         plan = self._plans.get(header)

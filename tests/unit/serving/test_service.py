@@ -76,6 +76,21 @@ def test_infer_gives_what_is_asked_for(post: Callable[..., Asked]) -> None:
     assert told["outputs"] == [{"name": "label", "datatype": "BYTES", "shape": [1], "data": ["1"]}]
 
 
+def test_numbers_in_binary_alone_leave_what_is_no_number_missing(post: Callable[..., Asked]) -> None:
+    values = {"age": 50.0, "hours": 10.0, "member": 0.0}
+    inputs = [
+        {"name": name, "datatype": "FP64", "shape": [1], "parameters": {"binary_data_size": 8}} for name in values
+    ]
+    head = json.dumps({"inputs": inputs}).encode()
+    raw = head + np.array(list(values.values())).tobytes()
+    headers = {"content-type": "application/octet-stream", "inference-header-content-length": str(len(head))}
+    for _ in range(2):  # the second time, the header is known
+        answer = post("/v2/models/census/infer", raw, headers)
+        assert answer.status == 200, answer.body
+    told = {one["name"]: one["data"] for one in json.loads(answer.body)["outputs"]}
+    assert told["probabilities"][1] == pytest.approx(probability({**values, "workclass": None}), rel=1e-5)
+
+
 def test_infer_answers_in_binary_where_asked(post: Callable[..., Asked]) -> None:
     answer = post(
         "/v2/models/census/infer", json.dumps({**tensors(), "parameters": {"binary_data_output": True}}).encode()

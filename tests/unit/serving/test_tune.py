@@ -11,6 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from specml.serving.app import Args
+from tests.bundles import regression_bundle
 from tests.malformed import GOOD, rows, tensors
 from tests.unit.serving.conftest import ask
 
@@ -58,30 +59,27 @@ def test_more_rows_are_taken_on_every_path_and_told(args: Args, service: Service
     asyncio.run(check())
 
 
-def test_routes_and_headers_that_are_remembered_go_by_it_too(args: Args, service: Service) -> None:
+def test_routes_and_headers_that_are_remembered_go_by_it_too(tmp_path: Path) -> None:
     """As connections and the reader of binary requests remember them."""
-    names = ("age", "hours", "member", "workclass")
-    values = [np.full(3, one).tobytes() for one in (50.0, 10.0)] + [b"\0" * 3, (b"\7\0\0\0Private") * 3]
-    kinds = ("FP64", "FP64", "BOOL", "BYTES")
-    inputs = [
-        {"name": name, "datatype": kind, "shape": [3, 1], "parameters": {"binary_data_size": len(raw)}}
-        for name, kind, raw in zip(names, kinds, values, strict=True)
-    ]
-    head = json.dumps({"inputs": inputs}).encode()
+    regression_bundle(tmp_path / "b")
+    args = Args(bundle=str(tmp_path / "b"), max_rows=2)
+    service = args.service("r1")
+    tensor = {"name": "area", "datatype": "FP64", "shape": [3, 1]}
+    head = json.dumps({"inputs": [{**tensor, "parameters": {"binary_data_size": 24}}]}).encode()
     binary = {"content-type": "application/octet-stream", "inference-header-content-length": str(len(head))}
-    asked = ((binary, b"".join([head, *values])), ({"content-type": "application/json"}, json.dumps(three()).encode()))
-    routes = [service.admit("POST", "/v2/models/census/infer", headers) for headers, _ in asked]
-
-    async def statuses() -> list[int]:
-        each = zip(routes, asked, strict=True)
-        return [(await service.answer(route, body, headers)).status for route, (headers, body) in each]
+    plain = json.dumps({"inputs": [{**tensor, "data": [50.0] * 3}]}).encode()
+    asked = ((binary, head + np.full(3, 50.0).tobytes()), ({"content-type": "application/json"}, plain))
+    path = f"/v2/models/{service.contract.name}/infer"
+    routes = [service.admit("POST", path, headers) for headers, _ in asked]
 
     async def check() -> None:
         for max_rows, expected in ((2, 413), (3, 200), (3, 200), (2, 413), (4, 200)):
             args.with_knobs({"max_rows": max_rows}).tune(service)
-            assert await statuses() == [expected] * 2
+            for route, (headers, body) in zip(routes, asked, strict=True):
+                assert (await service.answer(route, body, headers)).status == expected
 
     asyncio.run(check())
+    service.close()
 
 
 def test_what_is_on_its_way_goes_on_as_it_came(args: Args, service: Service) -> None:
