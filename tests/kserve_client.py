@@ -1,6 +1,6 @@
 """What KServe's Python client is told, as JSON: run in an environment of its own, which has ``kserve`` and not specml.
 
-``python tests/kserve_client.py HTTP_PORT GRPC_PORT``, of a server of the model "census" (tests/bundles.py).
+``python -P tests/kserve_client.py HTTP_PORT GRPC_PORT``, of a server of the model "census" (tests/bundles.py).
 """
 
 from __future__ import annotations

@@ -45,9 +45,11 @@ REST = 0.0005
 """Seconds after which the event loop has had nothing to do."""
 QUEUE_MOST = 65_536
 """Most rows that wait where the pace is to tell how many: their columns are memory."""
-AIM = 0.6
+AIM = 0.75
 """Share of the objective that a prediction may take: when more is asked than can be answered, all are near to it, and
-predictions are off by a tenth or two; by half where others want the processor as well."""
+predictions are off by a tenth or two."""
+CARE = 1.5
+"""How many times as long as predicted the calls ahead are held to take: others want the processor as well."""
 LATE = 0.9
 """Share of the objective beyond which who waits is held to be late: the call that answers may take longer, too."""
 FAIR = 0.25
@@ -167,14 +169,17 @@ class Batcher:
             return self._max_queue
         return int(max(self._max_batch_size, min(self.round.rows_within(self._slo), QUEUE_MOST)))
 
-    def predicted(self) -> float:
-        """Seconds from when a row that was read now was sent until it would be answered; 0 where nothing else is."""
+    def predicted(self, care: float = 1.0) -> float:
+        """Seconds from when a row that was read now was sent until it would be answered; 0 where nothing else is.
+
+        The calls for what waits are held to take ``care`` times as long as they have lately.
+        """
         seconds = self._turn.unread()
         if self._waiting_rows or self._running:
             rows, most = self._waiting_rows + 1, self._most
             calls = math.ceil(rows / most)
             # Where there is more than one, who comes later fills up the last.
-            seconds += self.round.seconds(rows if calls == 1 else calls * most, calls)
+            seconds += care * self.round.seconds(rows if calls == 1 else calls * most, calls)
         if self._running:
             # Of a call that is overdue nothing is known but that: as much again is the best guess.
             seconds += abs(self._ends - time.perf_counter())
@@ -187,7 +192,7 @@ class Batcher:
             Refused: 429, when it would wait for too long.
         """
         self._turn.read()
-        if (wait := more + self.predicted()) > AIM * self._slo:
+        if (wait := more + self.predicted(CARE)) > AIM * self._slo:
             what = f"an answer would take {wait:.2g} s or more; this server promises {self._slo:g} s."
             raise self._later(what, wait)
 
