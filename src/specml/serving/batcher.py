@@ -41,6 +41,9 @@ INLINE = 0.0003
 """Seconds that a batch may keep the event loop; to hand it to a thread and back takes a third of that."""
 BUSY = 4.0
 """How many times as long it may be where the machine is busy."""
+SHORT = 0.02
+"""Seconds of a full batch up to which the next one is handed over while it runs: the model need not wait then for the
+event loop, which reads and writes meanwhile. Beyond, that wait counts for little, and the late can still be put off."""
 REST = 0.0005
 """Seconds after which the event loop has had nothing to do."""
 QUEUE_MOST = 65_536
@@ -136,9 +139,10 @@ class Batcher:
         """Since when that holds: who came before was promised otherwise."""
         self._queue: deque[Waiting] = deque()
         self._waiting_rows = 0
-        self._running: list[_Part] = []
+        self._running: deque[list[_Part]] = deque()
+        """The batches in the executor: one that runs, and one that is next."""
         self._ends = 0.0
-        """When the batch in the executor is predicted to end."""
+        """When they are predicted to end."""
         self.round = Pace(self.pace.fixed, self.pace.per_row)
         """What a batch takes with all that is done for it: reading its requests, and writing their answers."""
         self._ended = 0.0
@@ -224,6 +228,8 @@ class Batcher:
             self._reap_at(loop, waiting.until)
         if not self._running:
             self._schedule(loop)
+        elif self._ahead:
+            self._flush()
         return waiting
 
     async def submit(self, rows: Rows, *, seconds: float = math.inf) -> Outputs:
@@ -266,49 +272,64 @@ class Batcher:
     def _flush(self) -> None:
         """Run a batch, here or in the executor, and the next one after it."""
         self._flushing = None
-        if self._running:
+        if self._running and not self._ahead:
             return
         batch, rows = self._take()
         if not batch:
             return
         loop = self._loop
         assert loop is not None
-        began = time.perf_counter()
-        for part in batch:
-            if part.start == 0:
-                self._counters.waited(began - part.of.since)
-        predicted = self.pace.seconds(rows)
+        predicted, now = self.pace.seconds(rows), time.perf_counter()
         busy = min(self.pace.busy, BUSY)  # threads take longer then, too
-        if self._inline and predicted < INLINE * busy:
-            self._finish(batch, rows, self._outputs(batch), time.perf_counter() - began)
+        if self._inline and not self._running and predicted < INLINE * busy:
+            self._finish(batch, rows, *self._timed(batch))
             self._turn.extend()
             return
-        self._running, self._ends = batch, began + predicted
+        self._ends = max(now, self._ends if self._running else 0.0) + predicted
         try:
-            running = loop.run_in_executor(self._executor, self._outputs, batch)
+            running = loop.run_in_executor(self._executor, self._timed, batch)
         except RuntimeError:  # the executor is shut down: the replica is going
-            self._finish(batch, rows, [Refused(503, "the server is going down.")] * len(batch), 0.0)
+            self._finish(batch, rows, [Refused(503, "the server is going down.")] * len(batch), now, 0.0)
             return
-        running.add_done_callback(partial(self._ran, batch, rows, began))
+        self._running.append(batch)
+        running.add_done_callback(partial(self._ran, batch, rows))
+
+    @property
+    def _ahead(self) -> bool:
+        """Whether another batch may be handed over while one runs."""
+        return self._short and self._waiting_rows >= self._most and len(self._running) == 1
+
+    def _timed(self, batch: list[_Part]) -> tuple[list[Outputs | Exception], float, float]:
+        """What each part gets, when that began, and the seconds that it took."""
+        began = time.perf_counter()
+        return self._outputs(batch), began, time.perf_counter() - began
 
     def _ran(
-        self, batch: list[_Part], rows: int, began: float, running: asyncio.Future[list[Outputs | Exception]]
+        self,
+        batch: list[_Part],
+        rows: int,
+        running: asyncio.Future[tuple[list[Outputs | Exception], float, float]],
     ) -> None:
+        self._running.popleft()
         if running.cancelled():
             results: list[Outputs | Exception] = [Refused(503, "the server is going down.")] * len(batch)
+            began, seconds = time.perf_counter(), 0.0
         else:
-            results = running.result()
-        self._finish(batch, rows, results, time.perf_counter() - began)
+            results, began, seconds = running.result()
+            self._flush()  # before the answers: they may be long
+        self._finish(batch, rows, results, began, seconds)
 
-    def _finish(self, batch: list[_Part], rows: int, results: list[Outputs | Exception], seconds: float) -> None:
-        self._running = []
-        began = time.perf_counter() - seconds
+    def _finish(
+        self, batch: list[_Part], rows: int, results: list[Outputs | Exception], began: float, seconds: float
+    ) -> None:
         if seconds:
             self.pace.seen(rows, seconds)
             self._counters.batch(rows, len(batch), seconds)
-        if self._queue and self._loop is not None:  # before the answers: they may be long
+        if self._queue and not self._running and self._flushing is None and self._loop is not None:
             self._flushing = self._loop.call_soon(self._flush)
         for part, result in zip(batch, results, strict=True):
+            if part.start == 0:
+                self._counters.waited(began - part.of.since)
             self._answer(part, result)
         now = time.perf_counter()
         if seconds:
@@ -323,6 +344,7 @@ class Batcher:
         # No call takes more than its share of the objective.
         self._most = int(max(1, min(self._max_batch_size, self.pace.rows_within(FAIR * self._slo))))
         """Most rows of the next batch."""
+        self._short = self.pace.seconds(self._most) < SHORT
         self._easy = min(self._most, self.max_queue)
         """Rows that need not be looked at: those of one call, which an idle model answers in time."""
 
@@ -348,7 +370,8 @@ class Batcher:
     def _drop_late(self, most: int) -> None:
         """While more waits than a call takes, who can't be answered in time any more makes room for who can."""
         now = time.perf_counter()
-        since = now + self.pace.seconds(most) - LATE * self._slo
+        begins = max(now, self._ends) if self._running else now
+        since = begins + self.pace.seconds(most) - LATE * self._slo
         while self._waiting_rows > most and self._limited <= self._queue[0].since < since and self._queue[0].taken == 0:
             late = self._queue[0]
             self.forget(late)
@@ -410,7 +433,8 @@ class Batcher:
     def _reap(self) -> None:
         self._reaping = None
         now = time.perf_counter()
-        waiting = {id(part.of): part.of for part in self._running} | {id(one): one for one in self._queue}
+        waiting = {id(part.of): part.of for batch in self._running for part in batch}
+        waiting |= {id(one): one for one in self._queue}
         for one in waiting.values():
             if one.until <= now and not one.over:
                 self._counters.expired += 1

@@ -62,9 +62,10 @@ def with_batcher(test: Callable[[Batcher, Model], object], **options: object) ->
     requests=st.lists(st.tuples(st.integers(1, 30), st.booleans(), st.integers(0, 3)), min_size=1, max_size=40),
     max_batch_size=st.integers(1, 16),
     max_wait=st.sampled_from([0.0, 0.001]),
+    pace=st.sampled_from([1.0, 0.001, 1e-6]),
 )
 def test_nothing_is_lost_doubled_or_reordered(
-    requests: list[tuple[int, bool, int]], max_batch_size: int, max_wait: float
+    requests: list[tuple[int, bool, int]], max_batch_size: int, max_wait: float, pace: float
 ) -> None:
     """Requests of any size, some poisoned, some arriving later: each gets its own rows back, or fails alone."""
     count = 0
@@ -90,7 +91,7 @@ def test_nothing_is_lost_doubled_or_reordered(
             assert answer == (422 if POISON in values else [2 * value for value in values])
         assert batcher.waiting_rows == 0
 
-    model = with_batcher(test, max_batch_size=max_batch_size, max_wait=max_wait)
+    model = with_batcher(test, max_batch_size=max_batch_size, max_wait=max_wait, pace=Pace(pace))
     assert max(map(len, model.batches)) <= max_batch_size
     clean = [batch for batch in model.batches if POISON not in batch]
     if not any(poisoned for _, poisoned, _ in requests):
@@ -243,6 +244,25 @@ def test_what_has_waited_for_too_long_is_answered_and_not_run() -> None:
     assert with_batcher(test).batches == [[0.0], [2.0]]
 
 
+def test_a_full_batch_is_handed_over_while_one_runs() -> None:
+    """And no other before that one runs; the rows that fill none wait for more."""
+
+    async def test(batcher: Batcher, model: Model) -> None:
+        model.gate.clear()
+        first = asyncio.create_task(batcher.submit(rows([0.0])))
+        await asyncio.to_thread(model.entered.wait, 10)
+        rest = [asyncio.create_task(batcher.submit(rows([float(i)] * 3))) for i in range(1, 7)]
+        await asyncio.sleep(0.01)
+        assert batcher.waiting_rows == 18 - 8
+        model.gate.set()
+        answers = await asyncio.gather(*rest)
+        assert [answer["y"].tolist() for answer in answers] == [[2.0 * i] * 3 for i in range(1, 7)]
+        await first
+
+    model = with_batcher(test, pace=Pace(0.001))
+    assert list(map(len, model.batches)) == [1, 8, 8, 2]
+
+
 def test_who_is_late_makes_room_while_more_waits_than_a_call_takes() -> None:
     async def test(batcher: Batcher, model: Model) -> None:
         model.gate.clear()
@@ -271,7 +291,7 @@ def test_who_is_late_makes_room_while_more_waits_than_a_call_takes() -> None:
         assert (await only)["y"].tolist() == [10.0] * 4
         await again
 
-    model = with_batcher(test, max_batch_size=4, slo=0.3, pace=Pace(0.001))
+    model = with_batcher(test, max_batch_size=4, slo=0.3, pace=Pace(0.03))
     assert model.batches == [[0.0], [2.0] * 4, [3.0] * 4, [0.0], [5.0] * 4]
 
 
