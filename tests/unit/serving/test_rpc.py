@@ -396,7 +396,7 @@ def test_no_call_fails_when_one_of_two_servers_at_a_port_stops(
 
     async def main(pool: ThreadPoolExecutor) -> None:
         port = int(served.url.rpartition(":")[2])
-        rpc = Rpc(service, host="127.0.0.1", port=port, calls=10, max_rows=10, max_body=10_000)
+        rpc = Rpc(service, host="127.0.0.1", port=port, calls=10, max_body=10_000)
         await rpc.start()
         try:
             for number in range(8):
