@@ -32,6 +32,7 @@ WORDS = [
     *('"binary_data_size"', '"binary_data_output"', '"rows"', '"history"', '"age"', '"hours"', '"member"', '"label"'),
     *('"workclass"', '"at"', '"note"', '"person"', '"FP64"', '"FP32"', '"FP16"', '"BF16"', '"INT64"', '"UINT64"'),
     *('"BYTES"', '"BOOL"', "true", "false", "null", "NaN", "1e400", "-1", "9223372036854775808", "0.1", "[]", "{}"),
+    *('"columns"', '{"columns": [', '], "rows": [['),
     *('"2024-01-01T00:00:00Z"', '"0001-01-01"', '"9999-12-31T23:59:59"', '"24:00"', "[[", "]]", ",", ":", "\\\\ud800"),
 ]
 

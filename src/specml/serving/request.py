@@ -198,7 +198,10 @@ def _numbers(column: Column, values: list[Any]) -> np.ndarray:
     if type(None) in found:
         _refuse_missing(column, values)
         values = [np.nan if value is None else value for value in values]
-    return np.array(values, dtype=np.float64)
+    array = np.array(values, dtype=np.float64)
+    if (endless := np.isinf(array)).any():  # which JSON has not
+        raise _Unfit(int(endless.argmax()), "is infinite; the column takes a number.")
+    return array
 
 
 def _booleans(column: Column, values: list[Any]) -> np.ndarray:

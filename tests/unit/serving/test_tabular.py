@@ -151,6 +151,14 @@ def test_explain_takes_json_alone(service: Service) -> None:
     assert (answer.status, "application/json or text/csv or" in json.loads(answer.body)["error"]) == (415, True)
 
 
+@pytest.mark.parametrize("endless", [float("inf"), float("-inf")])
+def test_a_number_without_end_is_refused(service: Service, endless: float) -> None:
+    table = pl.DataFrame({"age": [1.0, endless], "hours": [1.0, 2.0], "member": [True, False], "workclass": ["a", "b"]})
+    answer = predict(service, stream(table), ARROW)
+    told = "rows[1].age is infinite; the column takes a number."
+    assert (answer.status, json.loads(answer.body)["error"]) == (422, told)
+
+
 TABLE = pl.DataFrame(
     {
         "number": [1.5, None, float("nan"), -1e300],
