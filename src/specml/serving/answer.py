@@ -27,17 +27,19 @@ def predictions(outputs: dict[str, np.ndarray], contract: Contract) -> list[dict
             dict(zip(names, row, strict=True)) for row in zip(*(outputs[name].ravel() for name in names), strict=True)
         ]
     names, labels = _names(contract.classes, tuple(map(type, contract.classes)))
-    answers = []
-    binary, width = contract.task == "binary", len(names)
-    numbers = list(outputs["probabilities"].ravel())
-    for place, label in enumerate(outputs["label"].ravel().tolist()):
-        row = numbers[place * width : (place + 1) * width]
-        answer: dict[str, Any] = {"label": labels.get(label, label)}
-        if binary:
-            answer["probability"] = row[-1]
-        answer["probabilities"] = dict(zip(names, row, strict=True))
-        answers.append(answer)
-    return answers
+    decided = [labels.get(label, label) for label in outputs["label"].ravel().tolist()]
+    numbers, width = list(outputs["probabilities"].ravel()), len(names)
+    by_class = [numbers[place::width] for place in range(width)]
+    if contract.task == "binary":
+        negative, positive = names
+        return [
+            {"label": label, "probability": yes, "probabilities": {negative: no, positive: yes}}
+            for label, no, yes in zip(decided, *by_class, strict=True)
+        ]
+    return [
+        {"label": label, "probabilities": dict(zip(names, row, strict=True))}
+        for label, row in zip(decided, zip(*by_class, strict=True), strict=True)
+    ]
 
 
 @lru_cache(maxsize=8)
