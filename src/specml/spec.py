@@ -7,6 +7,7 @@ Only what the rest of specml acts on is a key here. Whole-spec contradictions ar
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal, get_args
 
@@ -365,8 +366,11 @@ class BearerAuth(Block):
         return ({"tokens": Key(token=self.tokens)} if self.tokens else {}) | self.keys
 
     def variable(self, *scopes: Scope) -> str:
-        """The environment variable that holds a key for the scopes, or else for most of them."""
-        return max(self.named.values(), key=lambda one: len({*scopes} & {*one.scopes})).token.name
+        """The environment variable that holds a key for the scopes, or else for most of them; one that is accepted."""
+        today = datetime.now(UTC).date().isoformat()
+        living = [one for one in self.named.values() if one.until is None or one.until >= today]
+        found = max(living or self.named.values(), key=lambda one: len({*scopes} & {*one.scopes}))
+        return found.token.name
 
 
 class RateLimit(Block):

@@ -46,6 +46,16 @@ def test_a_command_asks_with_the_key_that_is_good_for_most() -> None:
     assert (auth.variable("predict", "describe"), auth.variable("metrics")) == ("P", "M")
 
 
+def test_a_command_asks_with_a_key_that_is_still_accepted() -> None:
+    old, new = ({"token": "${secret:OLD}", "until": "2020-01-01"}, {"token": "${secret:NEW}", "scopes": ["predict"]})
+    auth = spec_of(serving={"auth": {"keys": {"old": old, "new": new}}}).serving.auth
+    assert auth is not None
+    assert auth.variable("predict", "explain") == "NEW"
+    auth = spec_of(serving={"auth": {"keys": {"old": old}}}).serving.auth
+    assert auth is not None
+    assert auth.variable("predict") == "OLD"
+
+
 def test_names_are_asked_for_where_keys_are_not() -> None:
     assert "hosts" not in args()
     assert args("127.0.0.1")["hosts"] == ["localhost", "127.0.0.1", "::1"]
