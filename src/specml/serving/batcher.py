@@ -279,13 +279,12 @@ class Batcher:
             return
         loop = self._loop
         assert loop is not None
-        predicted, now = self.pace.seconds(rows), time.perf_counter()
-        busy = min(self.pace.busy, BUSY)  # threads take longer then, too
-        if self._inline and not self._running and predicted < INLINE * busy:
+        if not self._running and self._brief(rows):
             self._finish(batch, rows, *self._timed(batch))
             self._turn.extend()
             return
-        self._ends = max(now, self._ends if self._running else 0.0) + predicted
+        now = time.perf_counter()
+        self._ends = max(now, self._ends if self._running else 0.0) + self.pace.seconds(rows)
         try:
             running = loop.run_in_executor(self._executor, self._timed, batch)
         except RuntimeError:  # the executor is shut down: the replica is going
@@ -293,6 +292,11 @@ class Batcher:
             return
         self._running.append(batch)
         running.add_done_callback(partial(self._ran, batch, rows))
+
+    def _brief(self, rows: int) -> bool:
+        """Whether so many rows are run by the event loop itself."""
+        busy = min(self.pace.busy, BUSY)  # threads take longer then, too
+        return self._inline and self.pace.seconds(rows) < INLINE * busy
 
     @property
     def _ahead(self) -> bool:
@@ -316,7 +320,8 @@ class Batcher:
             began, seconds = time.perf_counter(), 0.0
         else:
             results, began, seconds = running.result()
-            self._flush()  # before the answers: they may be long
+            if not self._brief(min(self._waiting_rows, self._most)):
+                self._flush()  # before the answers: they may be long
         self._finish(batch, rows, results, began, seconds)
 
     def _finish(
