@@ -102,6 +102,8 @@ class Reader:
             raise _Unusual
         values = self._listed(rows, body["columns"], raw) if listed else self._named(rows, raw)
         width = self._width
+        if listed and self._plainly_numbers(raw):
+            return self._numbers(values)
         numbers = values if width == len(self._names) else [row[:width] for row in values]
         missing = self._kinds(numbers)
         if missing or len(rows) == 1:
@@ -115,6 +117,24 @@ class Reader:
             except Exception:  # it is read again, and told
                 raise _Unusual from None
         return self._blocked(np.ascontiguousarray(block.T), others, missing=missing)
+
+    def _plainly_numbers(self, raw: bytes) -> bool:
+        """Whether arrays can hold nothing but numbers and null: no text stands there beside the names, and no flag."""
+        return (
+            self._first_flag == len(self._names)
+            and raw.count(b'"') == 4 + 2 * len(self._names)
+            and b"true" not in raw
+            and b"false" not in raw
+        )
+
+    def _numbers(self, rows: list[Any]) -> Rows:
+        try:
+            block = np.array(rows, dtype=np.float64)
+        except (TypeError, ValueError):  # arrays within arrays
+            raise _Unusual from None
+        if block.ndim != 2:
+            raise _Unusual
+        return self._blocked(np.ascontiguousarray(block.T), {}, missing=True)
 
     def _named(self, rows: list[Any], raw: bytes) -> list[Any]:
         """The values of objects in the order of ``_names``."""

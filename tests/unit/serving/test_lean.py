@@ -74,10 +74,16 @@ def test_rows(contract: Contract, body: Any) -> None:
     numeric=st.lists(st.tuples(st.floats(0, 9), value, st.booleans()), min_size=1, max_size=3),
 )
 def test_rows_of_arrays(contract: Contract, numbers: Contract, columns: Any, rows: Any, numeric: Any) -> None:
+    plain = numbers.model_copy(update={"inputs": numbers.inputs[:2]})
     for of, body in (
         (contract, {"columns": columns, "rows": rows}),
         (numbers, {"columns": ["age", "hours", "member"], "rows": numeric}),
         (numbers, {"rows": [one[::-1] for one in numeric], "columns": ["member", "hours", "age"]}),
+        (plain, {"columns": ["age", "hours"], "rows": [list(one[:2]) for one in numeric]}),
+        (plain, {"columns": ["hours", "age"], "rows": [[one[1], one[0]] for one in numeric]}),
+        (plain, {"columns": ["age", "hours"], "rows": [[one[0], [one[1]]] for one in numeric]}),
+        (plain, {"columns": ["age", "hours"], "rows": [[[one[0]], [one[0]]] for one in numeric]}),
+        (plain, {"columns": ["age", "hours"], "rows": [[one[0], {}] for one in numeric]}),
     ):
         raw = json.dumps(body).encode()
         assert same(told(lambda: Reader(of, 3).rows(raw)), told(lambda: read_rows(raw, of, 3)))  # noqa: B023
