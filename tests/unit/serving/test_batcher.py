@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -98,13 +98,19 @@ def test_nothing_is_lost_doubled_or_reordered(
         assert sorted(value for batch in clean for value in batch) == [float(i) for i in range(count)]
 
 
+async def behind_a_long_call(batcher: Batcher, model: Model, requests: int) -> tuple[Any, list[Any]]:
+    """A row whose call goes on until the gate opens; and requests of three rows that come meanwhile, told 1, 2, …"""
+    model.gate.clear()
+    first = asyncio.create_task(batcher.submit(rows([0.0])))
+    await asyncio.to_thread(model.entered.wait, 10)
+    rest = [asyncio.create_task(batcher.submit(rows([float(i)] * 3))) for i in range(1, requests + 1)]
+    await asyncio.sleep(0.01)
+    return first, rest
+
+
 def test_first_come_is_first_served_and_what_waits_is_batched() -> None:
     async def test(batcher: Batcher, model: Model) -> None:
-        model.gate.clear()
-        first = asyncio.create_task(batcher.submit(rows([0.0])))
-        await asyncio.to_thread(model.entered.wait, 10)
-        rest = [asyncio.create_task(batcher.submit(rows([float(i)] * 3))) for i in range(1, 6)]
-        await asyncio.sleep(0.01)
+        first, rest = await behind_a_long_call(batcher, model, 5)
         assert batcher.waiting_rows == 15
         model.gate.set()
         await asyncio.gather(first, *rest)
@@ -248,11 +254,7 @@ def test_a_full_batch_is_handed_over_while_one_runs() -> None:
     """And no other before that one runs; the rows that fill none wait for more."""
 
     async def test(batcher: Batcher, model: Model) -> None:
-        model.gate.clear()
-        first = asyncio.create_task(batcher.submit(rows([0.0])))
-        await asyncio.to_thread(model.entered.wait, 10)
-        rest = [asyncio.create_task(batcher.submit(rows([float(i)] * 3))) for i in range(1, 7)]
-        await asyncio.sleep(0.01)
+        first, rest = await behind_a_long_call(batcher, model, 6)
         assert batcher.waiting_rows == 18 - 8
         model.gate.set()
         answers = await asyncio.gather(*rest)
