@@ -126,6 +126,8 @@ def ask(wanted: Wanted) -> list[Answered]:
             except OSError:
                 one.close()
                 over(one)
+                asked += 1
+                break  # nobody listens: time must go on
             asked += 1
         # Questions are due in between; sleeping short keeps them on time.
         for key, _ in selector.select(0.001 if now < end else 0.1):

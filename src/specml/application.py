@@ -230,11 +230,21 @@ def in_place(before: dict[str, Any], after: dict[str, Any]) -> bool:
 
 
 def tuned(config: dict[str, Any], spec: Spec) -> dict[str, Any]:
-    """The config, live or about to be, with the knobs of ``spec`` and all else as it is."""
+    """The config, live or about to be, with the knobs of ``spec`` and all else as it is.
+
+    Raises:
+        DeployFailed: a knob does not go with what stays.
+    """
     changed = copy.deepcopy(config)
     _, knobs = _apart(options(spec))
-    most = changed["applications"][0]["args"]["batching"]["max_batch_size"]
-    let_in = _let_in(knobs["batching"]["max_queue"], most)
+    queue, most = knobs["batching"]["max_queue"], changed["applications"][0]["args"]["batching"]["max_batch_size"]
+    if queue is not None and queue < most:
+        raise DeployFailed(
+            f"is {queue}, less than one batch of {most} as it is live.",
+            where="serving.batching.max_queue",
+            hint="`specml deploy` changes both.",
+        )
+    let_in = _let_in(queue, most)
     _model_of(changed).update(user_config=knobs, max_ongoing_requests=let_in)
     _revise(changed)
     return changed

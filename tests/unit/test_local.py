@@ -239,10 +239,33 @@ def test_a_broken_record_is_told_and_touches_nothing(content: str, tmp_path: Pat
 
 
 def test_a_record_comes_back_as_it_was_written(tmp_path: Path) -> None:
-    made = Cluster("m", "/tmp/specml-x", 1, 2, 3, "127.0.0.1:7", {"applications": [{"args": {"revision": "r"}}]})
+    made = Cluster("m", "/tmp/specml-x", 1, 2, 3, "127.0.0.1:7", {"applications": [{"args": {"slo": 1}}]})
     made.write(tmp_path)
     assert Cluster.read(tmp_path) == made
-    assert made.args == {"revision": "r"}
+    assert made.args == {"slo": 1}
+
+
+def test_after_a_change_that_was_cut_off_whichever_is_live_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def config(revision: str) -> dict[str, Any]:
+        return {
+            "applications": [{"args": {}, "deployments": [{"name": "model", "user_config": {"revision": revision}}]}]
+        }
+
+    monkeypatch.setattr("specml.application.knobs", lambda _: {})
+    live = "old"
+    monkeypatch.setattr(
+        "specml.liveness.replicas", lambda _, asked: ("sha256:b", {"one": "CPU"}) if asked == live else None
+    )
+    made = Cluster("m", "/tmp/specml-x", 1, 2, 3, "127.0.0.1:7", config("old"), wanted=config("new"))
+    assert made.deployment() is not None
+    assert (made.config, made.wanted) == (config("old"), config("new"))
+    live = "new"
+    assert made.deployment() is not None
+    assert (made.config, made.wanted) == (config("new"), {})
+    live = "another"
+    assert made.deployment() is None
 
 
 def test_another_server_at_the_port_is_no_deployment(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from specml import application
 from specml.cli import exit_status
 from specml.errors import DeployFailed
+from specml.kinds import Deployment
 from specml.load import load
 from specml.releases import Entry, Release
 from specml.serving.app import Args
@@ -157,6 +158,58 @@ def test_what_can_t_be_tuned_is_told(
     assert exit_status(["tune", str(project(tmp_path)), *arguments]) == 2
     assert told in capsys.readouterr().err
     assert not (tmp_path / ".specml/ledger.jsonl").exists()
+
+
+class Live:
+    """In the place of a server: goes by what it is told, so that the command can be tried over and over."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
+        self.folder, self.knobs = project(folder, **changes), application.knobs(spec_of(**changes))
+        monkeypatch.setattr(Local, "status", lambda *_: self._told())
+        monkeypatch.setattr(Local, "tune", lambda _, spec, *__: self._takes(spec))
+
+    def _told(self) -> Deployment:
+        return Deployment("http://x", "sha256:0", 2, (), knobs=self.knobs)
+
+    def _takes(self, spec: Spec) -> Deployment:
+        self.knobs = application.knobs(spec)
+        return self._told()
+
+    def tune(self, *arguments: str) -> int:
+        return exit_status(["tune", str(self.folder), *arguments])
+
+
+def test_what_is_live_counts_not_what_the_spec_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    live = Live(tmp_path, monkeypatch)
+    assert live.tune("serving.timeout=45s", "serving.slo=null") == 0
+    assert live.tune("serving.timeout=500ms") == 0
+    assert (live.knobs["serving.timeout"], live.knobs["serving.slo"]) == ("500ms", "null")
+    assert live.tune("serving.timeout=45s") == 0
+    assert live.tune("serving.slo=40s") == 0
+    assert live.tune("serving.slo=50s") == 2
+    assert live.tune("serving.rate_limit.rows=5") == 0
+    assert live.knobs["serving.rate_limit.rows"] == "5"
+    assert live.tune("~serving.rate_limit") == 0
+    assert live.knobs["serving.rate_limit"] == "null"
+
+
+def test_what_changed_is_told_even_if_nothing_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    live = Live(tmp_path, monkeypatch)
+    for changed in ({"serving.slo": {"from": "1s", "to": "2s"}}, {}):
+        assert live.tune("serving.slo=2s", "--json") == 0
+        assert json.loads(capsys.readouterr().out)["changed"] == changed
+    begun, ended = map(json.loads, (tmp_path / ".specml/ledger.jsonl").read_text().splitlines())
+    begun, ended = begun["facts"], ended["facts"]
+    assert (begun["phase"], begun["changed"]) == ("begun", {"serving.slo": {"from": "1s", "to": "2s"}})
+    assert (ended["phase"], ended["status"]) == ("ended", 0)
+
+
+def test_a_queue_holds_a_batch_as_it_is_live(tmp_path: Path) -> None:
+    live = settled(tmp_path, spec_of())  # batches of 256
+    with pytest.raises(DeployFailed, match="is 16, less than one batch of 256"):
+        application.tuned(live, spec_of(serving={"batching": {"max_batch_size": 8, "max_queue": 16}}))
 
 
 def test_where_nothing_is_live_nothing_is_tuned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

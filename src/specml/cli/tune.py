@@ -38,22 +38,25 @@ def command(arguments: tuple[str, ...], quiet: bool, as_json: bool) -> None:
     path, overrides = parse(arguments)
     if not overrides:
         raise click.UsageError("say what to change, as in: specml tune serving.slo=200ms")
-    loaded = load(path, overrides)
     if problems := list(_fixed(overrides)):
+        load(path, overrides)  # what is no key at all is told as such
         raise SpecError(problems)
-    spec, project = load(path).spec, loaded.folder
+    loaded = load(path)
+    spec, project = loaded.spec, loaded.folder
     target = spec.deployment.target
-    with releases.alone(project), ledger.recorded(project, "tune") as facts:
+    with releases.alone(project):
         live = target.status(spec, project)
+        # What stays as it is live counts in what fits it, not what the spec has by now.
+        kept = [f"{key}={value}" for key, value in application.beside(live.knobs, spec).items()] if live else []
+        wanted = load(path, [*kept, *overrides]).spec
         if live is None:
             raise DeployFailed("nothing is live.", where=spec.name, hint="`specml deploy` starts it.")
-        kept = [f"{key}={value}" for key, value in application.beside(live.knobs, spec).items()]
-        wanted = load(path, [*kept, *overrides]).spec
         changed = _differing(live.knobs, application.knobs(wanted))
+        facts = {"changed": {key: {"from": before, "to": now} for key, (before, now) in changed.items()}}
         if changed or not live.knobs:  # one that has none says so itself
             say(f"Changing knobs of {spec.name} in place …")
-            facts["changed"] = {key: {"from": before, "to": now} for key, (before, now) in changed.items()}
-            live = target.tune(wanted, project, say)
+            with ledger.recorded(project, "tune", **facts):
+                live = target.tune(wanted, project, say)
     if as_json:
         print(json.dumps({"schema_version": 1, "name": spec.name, **facts, "live": asdict(live)}, indent=1))
         return

@@ -367,8 +367,8 @@ class Http:
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:
             message = await receive()
-            if message["type"] == "lifespan.startup" and self._rpc is not None:
-                await self._rpc.start()
+            if message["type"] == "lifespan.startup" and self._rpc is not None and self._bare:
+                await self._rpc.start()  # in Ray, ``Replica`` does it, once it has its knobs
             if message["type"] == "lifespan.shutdown":
                 if self._rpc is not None:
                     await self._rpc.stop()
@@ -451,11 +451,14 @@ class Replica:
         return Http(self._service, self._rpc, bare=False)
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """Take over knobs: Ray Serve calls it before the first request, and when they alone have changed.
+        """Take over knobs: Ray Serve calls it once this object stands, and when they alone have changed.
 
-        A coroutine, so that it is the event loop which does it, between two requests.
+        A coroutine, so that it is the event loop which does it, between two requests. HAProxy asks nothing of a replica
+        before; by gRPC nothing can be asked, for who is limited by knobs shares its port with others.
         """
         self._args.with_knobs(user_config).tune(self._service)
+        if self._rpc is not None:
+            await self._rpc.start()
 
     def check_health(self) -> None:
         """Ray Serve replaces the replica when this raises."""

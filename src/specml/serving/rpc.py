@@ -90,11 +90,13 @@ class Rpc:
         self._server: grpc.aio.Server | None = None
 
     async def start(self) -> None:
-        """Listen.
+        """Listen, if this one doesn't yet.
 
         Raises:
             DeployFailed: somebody else does.
         """
+        if self._server is not None:
+            return
         import grpc
 
         options = [

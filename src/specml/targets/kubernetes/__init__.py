@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 import shutil
@@ -175,12 +176,22 @@ class Kubernetes(Target):
                 where=f"deployment.target.{'url' if client is not None else 'context'}",
                 hint="Name both context and url, or change the spec and deploy it.",
             )
-        found, service = self._live(spec, client), client.get("rayservice", spec.name)
-        if found is None or service is None:
-            raise DeployFailed("nothing is live.", where=spec.name, hint="`specml deploy` starts it.")
-        config = application.tuned(_config_of(service), spec)
-        client.patch("rayservice", spec.name, {"spec": {"serveConfigV2": manifests.serve_config(config)}})
-        return self._rolled_out(spec, client, found.bundle, config)
+        before = _config_of(client.get("rayservice", spec.name) or {})
+        found = self._live(spec, client, application.generation(before)) if before else None
+        if found is None:
+            raise DeployFailed(
+                "nothing is live, or another release is on its way.",
+                where=spec.name,
+                hint="`specml status` says which; `specml deploy` starts it.",
+            )
+        config = application.tuned(before, spec)
+        try:
+            self._hand_over(spec, client, config)
+            return self._rolled_out(spec, client, found.bundle, config, seen=True)
+        except BaseException:
+            with contextlib.suppress(DeployFailed):
+                self._hand_over(spec, client, before)
+            raise
 
     @override
     def status(self, spec: Spec, project: Path) -> Deployment | None:
@@ -303,6 +314,8 @@ class Kubernetes(Target):
         if generation and told.get(f"{manifests.OURS}/{GENERATION}", "") != generation:
             return None
         config = _config_of(service or {})
+        if told.get(f"{manifests.OURS}/{GENERATION}", "") != application.generation(config):
+            config = {}  # it is not this cluster's, but that of the one that is to come
         bundle = told.get(f"{manifests.OURS}/bundle", "")
         ready = sum(map(_ready, client.pods(f"ray.io/cluster={name},{manifests.COMPONENT}=model")))
         devices: tuple[str, ...] = ()
@@ -313,11 +326,17 @@ class Kubernetes(Target):
         replicas, knobs = ready * manifests.pods(spec).replicas, application.knobs(config)
         return Deployment(self._url(spec), bundle, replicas, devices, (guard,), knobs=knobs)
 
-    def _rolled_out(self, spec: Spec, client: Kubectl, bundle: str, config: dict[str, Any]) -> Deployment:
+    def _hand_over(self, spec: Spec, client: Kubectl, config: dict[str, Any]) -> None:
+        client.patch("rayservice", spec.name, {"spec": {"serveConfigV2": manifests.serve_config(config)}})
+
+    def _rolled_out(
+        self, spec: Spec, client: Kubectl, bundle: str, config: dict[str, Any], *, seen: bool = False
+    ) -> Deployment:
+        """What answers once all is as wanted; ``seen``: replicas must have told so themselves."""
         until = time.monotonic() + READY_WITHIN
         while time.monotonic() < until:
             found = self._live(spec, client, application.generation(config))
-            if found is not None and found.bundle == bundle and found.replicas and self._handed_over(config):
+            if found is not None and found.bundle == bundle and found.replicas and self._handed_over(config, seen=seen):
                 return found
             time.sleep(PAUSE)
         service = client.get("rayservice", spec.name) or {}
@@ -330,11 +349,11 @@ class Kubernetes(Target):
             hint=f"kubectl --context {self.context} -n {self.namespace} describe rayservice {spec.name}",
         )
 
-    def _handed_over(self, config: dict[str, Any]) -> bool:
-        """Whether replicas go by the config's knobs; True as well where nobody sees it from here."""
+    def _handed_over(self, config: dict[str, Any], *, seen: bool) -> bool:
+        """Whether replicas go by the config's knobs; unless it must be ``seen``, where nobody can look as well."""
         answer = liveness.healthz(self._within) if self._within else None
         if answer is None:
-            return True
+            return not seen
         return liveness.replicas(self._within, application.revision(config)) is not None
 
 

@@ -89,8 +89,8 @@ class Local(Target):
         state.mkdir(parents=True, exist_ok=True)
         with alone(state):
             live = Cluster.read(state)
-            config = self._resolved(spec, project, release, live)
             answering = live.deployment() if live is not None else None
+            config = self._resolved(spec, project, release, live)
             front = self._front(project)
             if live is not None and answering is not None and live.certificate and front == live.front:
                 live.renew()
@@ -161,10 +161,14 @@ class Local(Target):
     def _bring_up(
         self, cluster: Cluster, spec: Spec, project: Path, config: dict[str, Any], say: Callable[[str], None]
     ) -> Deployment:
-        state = project / STATE
+        state, knobs_alone = project / STATE, application.in_place(cluster.config, config)
+        if cluster.config:
+            cluster.wanted = config
+            cluster.write(state)
         cluster.launch(config, state, say, secrets={secret.name for _, secret in values.secrets(spec)})
+        cluster.wanted = {}
         cluster.write(state)
-        if spec.serving.grpc is not None:
+        if spec.serving.grpc is not None and not knobs_alone:
             say(f"gRPC is answered at 127.0.0.1:{spec.serving.grpc.port}.")
         return cluster.answering()
 

@@ -69,6 +69,8 @@ class Cluster:
     """Where Ray answers; empty until it does."""
     config: dict[str, Any] = field(default_factory=dict)
     """The Ray Serve config that is live."""
+    wanted: dict[str, Any] = field(default_factory=dict)
+    """The one that it is being changed to; whoever was cut off while it did so does not know which is live by now."""
     host: str = LOOPBACK
     """The address that is listened at, beside loopback."""
     tls_port: int = 0
@@ -258,6 +260,10 @@ class Cluster:
         """What answers now, as told by every replica; None when nothing does."""
         url = f"http://127.0.0.1:{self.port}"
         found = liveness.replicas(url, application.revision(self.config))
+        if found is None and self.wanted:
+            found = liveness.replicas(url, application.revision(self.wanted))
+            if found is not None:
+                self.config, self.wanted = self.wanted, {}
         if found is None:
             return None
         bundle, devices = found

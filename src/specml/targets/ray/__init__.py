@@ -193,13 +193,13 @@ class Ray(Target):
     ) -> Deployment | None:
         """What is live, where its replicas stay: nothing differs, or knobs alone, which they then have taken over."""
         live = _ours(spec, serve)
-        if not live or (found := self._answering(spec, serve)) is None:
+        if not live or not application.in_place(config | {"applications": [live["config"]]}, config):
+            return None
+        if (found := self._answering(spec, serve)) is None:
             return None
         if live["config"] == config["applications"][0]:
             say(f"{spec.name} is live already with this bundle and these options: nothing to do.")
             return found
-        if not application.in_place(config | {"applications": [live["config"]]}, config):
-            return None
         say(f"Changing knobs of {spec.name} in place; no replica restarts.")
         return self._handed_over(spec, cluster, serve, config)
 
