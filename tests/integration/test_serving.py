@@ -707,7 +707,7 @@ def test_knobs_change_while_it_answers_and_no_replica_restarts(live: Live, capsy
     assert (load.failures, again.failures) == ([], [])
     assert len(load.answers) > 4
     assert up() == before
-    *_, record = (one for one in ledger.verify(live.folder).records if one.event == "tune")
+    *_, record, _ = (one for one in ledger.verify(live.folder).records if one.event == "tune")
     assert record.facts["changed"]["serving.max_rows"] == {"from": "50", "to": "60"}
 
 

@@ -12,6 +12,8 @@ from specml.data import category
 from specml.serving.refusal import Refused
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from specml.bundle import Contract
 
 
@@ -55,12 +57,12 @@ class Finite(dict[str, np.ndarray]):
     """Outputs whose numbers are finite, as was seen for a whole batch at once."""
 
 
-def finite(outputs: dict[str, np.ndarray]) -> bool:
+def finite(outputs: Mapping[str, np.ndarray]) -> bool:
     """Whether every number is one."""
     return all(array.dtype.kind != "f" or bool(np.isfinite(array).all()) for array in outputs.values())
 
 
-def refuse_not_finite(outputs: dict[str, np.ndarray], first: int = 0) -> None:
+def refuse_not_finite(outputs: Mapping[str, np.ndarray], first: int = 0) -> None:
     """Make sure that every number is one: values far from all training rows can drive a model beyond float32.
 
     ``first``: the place of the first row in the request.
@@ -68,7 +70,7 @@ def refuse_not_finite(outputs: dict[str, np.ndarray], first: int = 0) -> None:
     Raises:
         Refused: 422; the message names the first row without an answer.
     """
-    if type(outputs) is Finite:
+    if type(outputs) is Finite or finite(outputs):
         return
     for array in outputs.values():
         if array.dtype.kind == "f" and not np.isfinite(array).all():

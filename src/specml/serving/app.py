@@ -261,7 +261,7 @@ class Args(_Args):
             return None
         from specml.serving.rpc import Rpc
 
-        # As many calls as there may be rows on their way: more are told by the queue to come back.
+        # As many calls as there may ever be rows on their way: the queue says no to fewer.
         calls = QUEUE_MOST + self.batching.max_batch_size
         return Rpc(service, **self.grpc.model_dump(), calls=calls, max_body=self.max_body)
 

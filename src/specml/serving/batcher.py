@@ -1,7 +1,8 @@
 """Rows of many requests in one call of the model.
 
 Work-conserving: an idle model runs what has come in one turn of the event loop; rows that arrive while it runs form the
-next batch, so batches grow with the load and nothing waits for a clock (unless ``max_wait`` is set).
+next batch, so batches grow with the load and nothing waits for a clock (unless ``max_wait`` is set). Where a batch is
+short, the next full one is handed over before it ends: from then on it is as if it ran.
 Counted in rows, first in first out; a request larger than a batch is split. What is predicted to wait for longer than
 the objective is refused, and what has waited for too long is taken out.
 """
@@ -139,8 +140,8 @@ class Batcher:
         """Since when that holds: who came before was promised otherwise."""
         self._queue: deque[Waiting] = deque()
         self._waiting_rows = 0
-        self._running: deque[list[_Part]] = deque()
-        """The batches in the executor: one that runs, and one that is next."""
+        self._running: deque[tuple[list[_Part], int]] = deque()
+        """The batches in the executor, with their rows: one that runs, and one that is next."""
         self._ends = 0.0
         """When they are predicted to end."""
         self.round = Pace(self.pace.fixed, self.pace.per_row)
@@ -160,6 +161,10 @@ class Batcher:
         self._slo = math.inf if slo is None else slo
         self._limited = time.perf_counter()
         self._ease()
+        if self._flushing is not None and self._loop is not None:  # a batch that waits for more goes by it, too
+            self._flushing.cancel()
+            self._flushing = None
+            self._schedule(self._loop)
 
     @property
     def waiting_rows(self) -> int:
@@ -290,7 +295,7 @@ class Batcher:
         except RuntimeError:  # the executor is shut down: the replica is going
             self._finish(batch, rows, [Refused(503, "the server is going down.")] * len(batch), now, 0.0)
             return
-        self._running.append(batch)
+        self._running.append((batch, rows))
         running.add_done_callback(partial(self._ran, batch, rows))
 
     def _brief(self, rows: int) -> bool:
@@ -314,7 +319,9 @@ class Batcher:
         rows: int,
         running: asyncio.Future[tuple[list[Outputs | Exception], float, float]],
     ) -> None:
-        self._running.popleft()
+        self._running.remove((batch, rows))
+        if self._running:  # it began just now; what was predicted of the one before counts no more
+            self._ends = time.perf_counter() + self.pace.seconds(self._running[0][1])
         if running.cancelled():
             results: list[Outputs | Exception] = [Refused(503, "the server is going down.")] * len(batch)
             began, seconds = time.perf_counter(), 0.0
@@ -438,7 +445,7 @@ class Batcher:
     def _reap(self) -> None:
         self._reaping = None
         now = time.perf_counter()
-        waiting = {id(part.of): part.of for batch in self._running for part in batch}
+        waiting = {id(part.of): part.of for batch, _ in self._running for part in batch}
         waiting |= {id(one): one for one in self._queue}
         for one in waiting.values():
             if one.until <= now and not one.over:

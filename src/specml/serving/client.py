@@ -85,7 +85,7 @@ class Client:
 def told(document: dict[str, Any]) -> tuple[dict[str, Kind], int, PastRows | None]:
     """What an OpenAPI document of ours tells of ``/predict``."""
     asked = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["schema"]
-    rows = asked["oneOf"][0]["properties"]["rows"]
+    rows = asked.get("oneOf", [asked])[0]["properties"]["rows"]  # servers of before have one form
     schemas = dict(rows["items"]["properties"])
     history = schemas.pop(KEY)["x-history"] if "x-history" in schemas.get(KEY, {}) else None
     kinds = {name: _kind(schema) for name, schema in schemas.items() if "type" in schema}  # others only place a row

@@ -216,6 +216,8 @@ class HotProtocol(HttpToolsProtocol):
         head, identity = _apart(data, end)
         if head.lower().count(REQUEST_ID.encode()) != bool(identity):  # written otherwise, or twice
             return
+        if identity and not ID.fullmatch(identity):
+            return
         headers = {name: value for name, value in cycle.headers.items() if name != REQUEST_ID}
         self.heads[head] = Head(cycle.route, self.paths[self.url], headers, cycle.keep_alive, cycle.length)
         if len(self.heads) > HEADS:

@@ -31,7 +31,7 @@ def packed(graph: bytes, columns: Sequence[str]) -> bytes:
             nodes += _taken([places[name] for name in node.input], len(columns), node.output[0])
         else:
             nodes.append(node)
-    apart = places.keys() & set(_used(nodes))
+    apart = places.keys() & {*_used(nodes), *(one.name for one in model.graph.output)}
     first = [one for name in columns if name in apart for one in _taken([places[name]], len(columns), name)]
     del model.graph.input[:], model.graph.node[:]
     block = helper.make_tensor_value_info(BLOCK, onnx.TensorProto.DOUBLE, [None, len(columns)])

@@ -77,6 +77,8 @@ CONTENTS = {
 class Rpc:
     """A gRPC server in front of a service; several processes may listen at one port, and share its connections.
 
+    One in each process: it ends all that the process has at the port.
+
     Args:
         host: the address to listen at.
         port: 0 for any free one.
@@ -123,15 +125,18 @@ class Rpc:
         """Take no more connections, wait until clients have gone to others, and let what is left finish.
 
         gRPC's own way would fail calls: those that are sent before their client has heard of the end are dropped, and
-        end in CANCELLED, which no client tries again.
+        end in CANCELLED, which no client tries again. A connection that is being made in the moment when the listener
+        closes is refused: UNAVAILABLE, which clients that wait to be ready try again.
         """
         if self._server is None:
             return
         until = time.monotonic() + LEAVING
-        await asyncio.to_thread(self._close)
-        while await asyncio.to_thread(self._connected) and time.monotonic() < until:
-            await asyncio.sleep(0.1)
-        await self._server.stop(GRACE)
+        try:
+            await asyncio.to_thread(self._close)
+            while await asyncio.to_thread(self._connected) and time.monotonic() < until:
+                await asyncio.sleep(0.1)
+        finally:
+            await self._server.stop(GRACE)
 
     def _close(self) -> None:
         """Stop listening, so that the kernel gives new connections to others at this port; gRPC can't without stopping.
@@ -274,7 +279,7 @@ def write_message(
     Raises:
         Refused: 422; a row has no finite answer.
     """
-    refuse_not_finite(dict(outputs))
+    refuse_not_finite(outputs)
     answer: Any = message("ModelInferResponse")(
         model_name=model, model_version=version, id=identity if request.id is None else request.id
     )

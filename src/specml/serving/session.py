@@ -135,6 +135,8 @@ class Session:
     def call(self, most: int) -> Callable[[int], object]:
         """What runs so many plausible rows, ``most`` at most: to be timed."""
         columns = drawn(self._contract, most)
+        if self.packed:
+            columns = self._in_one_block(columns)
         return lambda rows: self.run(part_of(columns, rows))
 
     def close(self) -> None:
@@ -201,7 +203,8 @@ class Session:
     def _packed(self) -> onnxruntime.InferenceSession:
         """The graph with the numbers of a request as one input, where what it takes to change it is installed."""
         columns = blocked(self._contract)
-        if len(columns) < FEW or find_spec("onnx") is None:
+        named_like_it = any(one.name.startswith(BLOCK) for one in self._contract.inputs)
+        if len(columns) < FEW or named_like_it or find_spec("onnx") is None:
             return self._bundle.session()
         from specml.serving.packed import packed
 

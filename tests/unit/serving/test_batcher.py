@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -263,6 +264,32 @@ def test_a_full_batch_is_handed_over_while_one_runs() -> None:
 
     model = with_batcher(test, pace=Pace(0.001))
     assert list(map(len, model.batches)) == [1, 8, 8, 2]
+
+
+def test_what_is_predicted_does_not_run_away_while_batches_are_handed_over() -> None:
+    """Calls that end early are no reason to expect the next ones late."""
+    ahead: list[float] = []
+
+    async def test(batcher: Batcher, model: Model) -> None:
+        async def one(value: float) -> None:
+            await batcher.submit(rows([value] * 8))
+            ahead.append(batcher._ends - time.perf_counter())
+
+        await asyncio.gather(*(one(float(i)) for i in range(60)))
+
+    model = with_batcher(test, pace=Pace(0.01))
+    assert len(model.batches) == len(ahead) == 60
+    assert max(ahead) < 0.03
+
+
+def test_a_shorter_wait_holds_for_who_waits_already() -> None:
+    async def test(batcher: Batcher, model: Model) -> None:
+        waits = asyncio.create_task(batcher.submit(rows([1.0])))
+        await asyncio.sleep(0.01)
+        batcher.limit(max_wait=0.0, max_queue=None, slo=None)
+        assert (await asyncio.wait_for(waits, 5))["y"].tolist() == [2.0]
+
+    with_batcher(test, max_wait=60.0)
 
 
 def test_who_is_late_makes_room_while_more_waits_than_a_call_takes() -> None:

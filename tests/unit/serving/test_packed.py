@@ -64,6 +64,15 @@ def test_columns_together_and_apart(joined: list[str], apart: str, order: list[s
     np.testing.assert_array_equal(found, wanted)
 
 
+def test_a_column_that_is_an_output_stays_one() -> None:
+    model = onnx.load_model_from_string(graph(helper.make_node("Sqrt", ["b"], ["y"])))
+    model.graph.output.append(helper.make_tensor_value_info("a", TensorProto.DOUBLE, [None, 1]))
+    session = onnxruntime.InferenceSession(packed(bytes(model.SerializeToString()), NAMES))
+    X = np.arange(12.0).reshape(3, 4)
+    (found,) = session.run(["a"], {BLOCK: X, "text": np.full((3, 1), "x", dtype=object)})
+    np.testing.assert_array_equal(found, X[:, [0]])
+
+
 def test_all_in_order_are_taken_as_they_are() -> None:
     changed = onnx.load_model_from_string(packed(graph(helper.make_node("Concat", NAMES, ["y"], axis=1)), NAMES))
     assert [node.op_type for node in changed.graph.node] == ["Identity"]
