@@ -12,7 +12,7 @@ from specml.data import category
 from specml.serving.refusal import Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from specml.bundle import Contract
 
@@ -88,12 +88,24 @@ def predict_body(
         Refused: 422; a row has no finite answer.
     """
     refuse_not_finite(outputs)
-    body: dict[str, Any] = {
-        "id": identity,
-        "model": contract.name,
-        "bundle": bundle,
-        "predictions": predictions(outputs, contract),
-    }
+    n = len(next(iter(outputs.values())))
+    return next(predict_bodies(outputs, contract, bundle, [(identity, n)], notice))
+
+
+def predict_bodies(
+    outputs: dict[str, np.ndarray],
+    contract: Contract,
+    bundle: str,
+    requests: Iterable[tuple[str, int]],
+    notice: dict[str, str],
+) -> Iterator[bytes]:
+    """The same for requests one after the other, by what they are called and how many rows they have."""
+    told = predictions(outputs, contract)
+    body: dict[str, Any] = {"id": "", "model": contract.name, "bundle": bundle, "predictions": []}
     if notice:
         body["notice"] = notice
-    return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+    start = 0
+    for identity, n in requests:
+        body["id"], body["predictions"] = identity, told[start : start + n]
+        start += n
+        yield orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)

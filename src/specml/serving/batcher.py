@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     Outputs = dict[str, np.ndarray]
     Run = Callable[[dict[str, np.ndarray]], Outputs]
-    Done = Callable[[Outputs | Refused], None]
+    Done = Callable[[Outputs | Exception], None]
 
 LOG = logging.getLogger("ray.serve")
 """Ray Serve's log: it goes to the replica's own file."""
@@ -62,12 +62,16 @@ own."""
 
 
 class Waiting:
-    """A request's rows on their way through the model."""
+    """Rows on their way through the model: of one request, or of several ``requests`` that came in one turn."""
 
-    __slots__ = ("done", "out", "over", "parts", "rows", "seconds", "since", "taken", "until")
+    __slots__ = ("done", "out", "over", "parts", "requests", "rows", "seconds", "several", "since", "taken", "until")
 
-    def __init__(self, rows: Rows, done: Done, since: float, until: float, seconds: float) -> None:
+    def __init__(
+        self, rows: Rows, done: Done, since: float, until: float, seconds: float, *, requests: int = 1
+    ) -> None:
         self.rows, self.done, self.since, self.until, self.seconds = rows, done, since, until, seconds
+        self.requests, self.several = requests, requests > 1
+        """``requests``: those of them that are still waited for."""
         self.taken = 0
         """Rows that went into a batch."""
         self.out = 0
@@ -172,6 +176,11 @@ class Batcher:
         return self._waiting_rows
 
     @property
+    def room(self) -> int:
+        """Rows that the next batch still has room for."""
+        return self._most - self._waiting_rows
+
+    @property
     def max_queue(self) -> int:
         """Most rows that may wait now."""
         if self._max_queue is not None:
@@ -194,6 +203,10 @@ class Batcher:
             seconds += abs(self._ends - time.perf_counter())
         return seconds
 
+    def reading(self) -> None:
+        """A request was read that will be offered at the end of this turn of the event loop."""
+        self._turn.read()
+
     def refuse_late(self, more: float = 0.0) -> None:
         """Make sure that a request that was just read can be answered in time; ``more``: seconds that it waits first.
 
@@ -209,11 +222,17 @@ class Batcher:
         seconds = max(1, math.ceil(wait))
         return Refused(429, f"{what} Try again in {seconds} s.", headers={"retry-after": str(seconds)})
 
-    def offer(self, rows: Rows, done: Done, seconds: float = math.inf, began: float | None = None) -> Waiting:
+    def offer(
+        self, rows: Rows, done: Done, seconds: float = math.inf, began: float | None = None, turn: int = 0
+    ) -> Waiting:
         """Run ``rows``; ``done`` is told the outputs in their order, or why there are none.
 
         It is told within ``seconds`` of ``began``, or of now: 504 when the model has not come to them by then; 422 when
         it can't be run on them.
+
+        ``turn``: of how many requests they are, where these are all that came in this turn of the event loop. An idle
+        model then runs them before this returns, and where it fails on several requests, ``done`` is told its error:
+        each may be offered by itself.
 
         Raises:
             Refused: 429, when too many wait already.
@@ -222,7 +241,7 @@ class Batcher:
         if waits and waits + rows.n > self._easy and waits + rows.n > self.max_queue:
             raise self._later(f"{waits} rows wait already; at most {self.max_queue} may.", self.predicted())
         now = time.perf_counter()
-        waiting = Waiting(rows, done, now, (now if began is None else began) + seconds, seconds)
+        waiting = Waiting(rows, done, now, (now if began is None else began) + seconds, seconds, requests=turn or 1)
         self._queue.append(waiting)
         self._waiting_rows += rows.n
         loop = self._loop
@@ -231,17 +250,17 @@ class Batcher:
             self._loop, self._flushing, self._reaping = loop, None, None
         if seconds != math.inf:
             self._reap_at(loop, waiting.until)
-        if not self._running:
-            self._schedule(loop)
-        elif self._ahead:
+        if self._ahead or (turn and not self._running and not self._max_wait):
             self._flush()
+        elif not self._running:
+            self._schedule(loop)
         return waiting
 
     async def submit(self, rows: Rows, *, seconds: float = math.inf) -> Outputs:
         """As ``offer``, to be waited for."""
-        answer: asyncio.Future[Outputs | Refused] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Outputs | Exception] = asyncio.get_running_loop().create_future()
 
-        def done(result: Outputs | Refused) -> None:
+        def done(result: Outputs | Exception) -> None:
             if not answer.done():
                 answer.set_result(result)
 
@@ -251,9 +270,15 @@ class Batcher:
         except asyncio.CancelledError:
             self.forget(waiting)
             raise
-        if isinstance(result, Refused):
+        if isinstance(result, Exception):
             raise result
         return result
+
+    def leave(self, waiting: Waiting) -> None:
+        """Who asked for (one of the requests in) these rows is gone."""
+        waiting.requests -= 1
+        if waiting.requests == 0:
+            self.forget(waiting)
 
     def forget(self, waiting: Waiting) -> None:
         """Drop what no batch has taken of a request that nobody waits for any more; it is told nothing."""
@@ -336,12 +361,12 @@ class Batcher:
     ) -> None:
         if seconds:
             self.pace.seen(rows, seconds)
-            self._counters.batch(rows, len(batch), seconds)
+            self._counters.batch(rows, sum([part.of.requests for part in batch]), seconds)
         if self._queue and not self._running and self._flushing is None and self._loop is not None:
             self._flushing = self._loop.call_soon(self._flush)
         for part, result in zip(batch, results, strict=True):
             if part.start == 0:
-                self._counters.waited(began - part.of.since)
+                self._counters.waited(began - part.of.since, part.of.requests)
             self._answer(part, result)
         now = time.perf_counter()
         if seconds:
@@ -387,7 +412,7 @@ class Batcher:
         while self._waiting_rows > most and self._limited <= self._queue[0].since < since and self._queue[0].taken == 0:
             late = self._queue[0]
             self.forget(late)
-            self._counters.expired += 1
+            self._counters.expired += late.requests
             what = f"the rows have waited for {now - late.since:.2g} s; this server promises {self._slo:g} s."
             assert self._loop is not None
             self._loop.call_soon(late.done, self._later(what, self.predicted()))  # it may offer more rows at once
@@ -418,6 +443,10 @@ class Batcher:
         if waiting.over:
             return
         if isinstance(result, Exception):
+            if waiting.several and not isinstance(result, Refused):  # it may be the fault of one of them
+                self.forget(waiting)
+                waiting.done(result)
+                return
             self._counters.failures += 1
             if not isinstance(result, Refused):
                 LOG.error("The model failed on a request of %s rows.", waiting.rows.n, exc_info=unshown(result))
@@ -449,7 +478,7 @@ class Batcher:
         waiting |= {id(one): one for one in self._queue}
         for one in waiting.values():
             if one.until <= now and not one.over:
-                self._counters.expired += 1
+                self._counters.expired += one.requests
                 self.forget(one)
                 one.done(Refused(504, f"the model has not answered within {one.seconds:g} s."))
         left = [one.until for one in waiting.values() if not one.over]

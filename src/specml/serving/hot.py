@@ -55,6 +55,8 @@ class Head(NamedTuple):
     keep_alive: bool
     length: int
     """Bytes of the body."""
+    joins: bool
+    """Whether it is answered with others that are read in the same turn."""
 
 
 class Cycle:
@@ -204,7 +206,8 @@ class HotProtocol(HttpToolsProtocol):
         except Refused as refusal:
             self._answer(cycle, self.service.refuse(refusal))
             return True
-        cycle.going = self.service.begin(known.route, data[end:], cycle.headers, partial(self._answer, cycle))
+        begin = self.service.begin_soon if known.joins else self.service.begin
+        cycle.going = begin(known.route, data[end:], cycle.headers, partial(self._answer, cycle))
         return True
 
     def _remember(self, data: bytes, cycle: Cycle) -> None:
@@ -219,7 +222,8 @@ class HotProtocol(HttpToolsProtocol):
         if identity and not ID.fullmatch(identity):
             return
         headers = {name: value for name, value in cycle.headers.items() if name != REQUEST_ID}
-        self.heads[head] = Head(cycle.route, self.paths[self.url], headers, cycle.keep_alive, cycle.length)
+        joins = self.service.joins(cycle.route, headers, cycle.length)
+        self.heads[head] = Head(cycle.route, self.paths[self.url], headers, cycle.keep_alive, cycle.length, joins)
         if len(self.heads) > HEADS:
             self.heads.popitem(last=False)
 

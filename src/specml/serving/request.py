@@ -43,6 +43,12 @@ class Rows:
             self._apart = self.others | dict(zip(self.blocked, self.block, strict=True))
         return self._apart
 
+    def part(self, start: int, stop: int) -> Rows:
+        """Some of them, in memory of their own."""
+        others = {name: array[start:stop].copy() for name, array in self.others.items()}
+        block = self.block if self.block is None else self.block[:, start:stop].copy()
+        return Rows(stop - start, others, block, self.blocked)
+
 
 def blocked(contract: Contract) -> tuple[str, ...]:
     """The columns of a block: numbers, and flags after them."""

@@ -22,7 +22,7 @@ from specml.data import CATEGORIES_KEPT, MISSING
 from specml.serving import cache as caches
 from specml.serving import infer, page, tabular
 from specml.serving.access import Access
-from specml.serving.answer import predict_body
+from specml.serving.answer import predict_bodies, predict_body
 from specml.serving.auth import scope
 from specml.serving.batcher import Batcher
 from specml.serving.capture import Capture, request_id
@@ -33,6 +33,7 @@ from specml.serving.openapi import openapi
 from specml.serving.pace import Pace
 from specml.serving.refusal import Refused, unshown, without_detail
 from specml.serving.session import Session
+from specml.serving.together import SMALL, Together
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable, Mapping
@@ -221,6 +222,7 @@ class Service:
             max_queue=max_queue,
             slo=slo,
         )
+        self._together = Together(self, self._reads, self._batcher)
         self.ongoing = 0
         """Requests for the model that are not answered yet."""
         self.fast = False
@@ -374,9 +376,31 @@ class Service:
 
         Never raises for what a client sent; ``leave`` says that the client is gone.
         """
-        going = Going(route, headers, _shorter(self.timeout, headers.get(TIMEOUT)), done)
-        self.ongoing += 1
-        assert route.read is not None
+        going = self._going(route, headers, done)
+        self.start(going, body)
+        return going
+
+    def begin_soon(self, route: Route, body: bytes, headers: Mapping[str, str], done: Callable[[Reply], None]) -> Going:
+        """As ``begin``, of a request that ``joins``: with the others that are read in this turn of the event loop."""
+        going = self._going(route, headers, done)
+        self._together.gather(going, body)
+        return going
+
+    def joins(self, route: Route, headers: Mapping[str, str], length: int) -> bool:
+        """Whether a request with such a head, and so many bytes, may be answered together with others."""
+        return (
+            length <= SMALL
+            and route.name == "/predict"
+            and self._cache is None
+            and self._reads.joins
+            and media_type(headers) == tabular.answered_as(headers.get("accept")) == tabular.JSON
+            and TIMEOUT not in headers
+        )
+
+    def start(self, going: Going, body: bytes) -> None:
+        """Read a request for the model, and offer it to the batcher."""
+        headers, read = going.headers, going.route.read
+        assert read is not None
         try:
             aside = len(body) >= LARGE or self._contract.image is not None
             # At least as long as the first of those that wait to be read has waited.
@@ -385,10 +409,13 @@ class Service:
             if aside:
                 self._read_aside(going, body, headers)
             else:
-                self._offer(going, route.read(body, headers))
+                self.offer(going, read(body, headers))
         except Exception as error:
-            self._end(going, error)
-        return going
+            self.end(going, error)
+
+    def _going(self, route: Route, headers: Mapping[str, str], done: Callable[[Reply], None]) -> Going:
+        self.ongoing += 1
+        return Going(route, headers, _shorter(self.timeout, headers.get(TIMEOUT)), done)
 
     def leave(self, going: Going) -> None:
         """The client is gone: the model need not come to what no batch has taken."""
@@ -397,7 +424,7 @@ class Service:
             self.ongoing -= 1
             self.counters.gone += 1
             if going.waiting is not None:
-                self._batcher.forget(going.waiting)
+                self._batcher.leave(going.waiting)
 
     def refuse(self, refusal: Refused) -> Reply:
         """The answer to a request that was not admitted."""
@@ -436,16 +463,21 @@ class Service:
     def _was_read(self, going: Going, reading: asyncio.Future[Asked]) -> None:
         self._aside.popleft()  # one thread reads: first come, first read
         if reading.cancelled():
-            self._end(going, Refused(503, "the server is going down."))
+            self.end(going, Refused(503, "the server is going down."))
         elif (wrong := reading.exception()) is not None:  # raised here, it would be in a ring with the body
-            self._end(going, wrong)
+            self.end(going, wrong)
         else:
             try:
-                self._offer(going, reading.result())
+                self.offer(going, reading.result())
             except Exception as error:
-                self._end(going, error)
+                self.end(going, error)
 
-    def _offer(self, going: Going, asked: Asked) -> None:
+    def offer(self, going: Going, asked: Asked) -> None:
+        """Have the model answer a request that was read.
+
+        Raises:
+            Refused: 429; too much waits already.
+        """
         if going.over:
             return
         self.counters.parse_seconds.add(time.perf_counter() - going.began)
@@ -455,16 +487,22 @@ class Service:
             going.key = caches.key(asked.rows)
             if (known := self._cache.get(going.key)) is not None:
                 going.key = None
-                self._end(going, known)
+                self.end(going, known)
                 return
-        going.waiting = self._batcher.offer(asked.rows, partial(self._end, going), going.seconds, going.began)
+        going.waiting = self._batcher.offer(asked.rows, partial(self.end, going), going.seconds, going.began)
 
-    def _end(self, going: Going, result: Outputs | BaseException) -> None:
+    def offer_rows(self, going: Going, rows: Rows) -> None:
+        """Have the model answer a request for ``/predict`` whose rows were read with those of others."""
+        try:
+            self._batcher.refuse_late()
+            self.offer(going, self._asked(rows, going.headers))
+        except Exception as error:
+            self.end(going, error)
+
+    def end(self, going: Going, result: Outputs | BaseException) -> None:
         """Answer: with the model's outputs, or with what went wrong."""
         if going.over:
             return
-        going.over = True
-        self.ongoing -= 1
         began = time.perf_counter()
         try:
             if isinstance(result, BaseException):
@@ -473,9 +511,30 @@ class Service:
                 reply = self._written(going, result)
         except Exception as error:
             reply = self._failed(going.route, error)
-        now = time.perf_counter()
-        self.counters.write_seconds.add(now - began)
-        self.counters.request(going.route.name, reply.status, now - going.began, reply.rows)
+        self.counters.write_seconds.add(time.perf_counter() - began)
+        self._reply(going, reply)
+
+    def end_all(self, group: list[Going], rows: Rows, counts: list[int], outputs: Outputs) -> None:
+        """Answer requests for ``/predict`` of which each has so many of the ``rows``, and of the finite outputs."""
+        began, several = time.perf_counter(), len(group)
+        requests = [(going.headers[REQUEST_ID], n) for going, n in zip(group, counts, strict=True)]
+        bodies = list(predict_bodies(outputs, self._contract, self._bundle.digest, requests, self._notice))
+        self._count_unseen(rows)
+        self.counters.write_seconds.add((time.perf_counter() - began) / several, several)
+        start = 0
+        for going, body, n in zip(group, bodies, counts, strict=True):
+            if not going.over:
+                self._access.rows(going.headers, n)
+                if self.capture is not None:
+                    theirs = {name: array[start : start + n] for name, array in outputs.items()}
+                    self.capture.offer(going.headers[REQUEST_ID], rows.part(start, start + n), theirs)
+                self._reply(going, Reply(200, body, JSON, n))
+            start += n
+
+    def _reply(self, going: Going, reply: Reply) -> None:
+        going.over = True
+        self.ongoing -= 1
+        self.counters.request(going.route.name, reply.status, time.perf_counter() - going.began, reply.rows)
         going.done(reply)
 
     def _written(self, going: Going, outputs: Outputs) -> Reply:
@@ -507,12 +566,16 @@ class Service:
     # The routes
 
     def _predict(self, body: bytes, headers: Mapping[str, str]) -> Asked:
-        kind, identity = media_type(headers), request_id(headers.get(REQUEST_ID))
+        kind = media_type(headers)
         if kind == tabular.JSON:
             rows = self._reads.rows(body)
         else:
             ignoring = {"ignore_unknown": self._ignore_unknown}
             rows = tabular.read(body, kind, self._contract, self.max_rows, **ignoring)
+        return self._asked(rows, headers)
+
+    def _asked(self, rows: Rows, headers: Mapping[str, str]) -> Asked:
+        identity = request_id(headers.get(REQUEST_ID))
         return Asked(rows, identity, partial(self._write_rows, identity, headers.get("accept")))
 
     def _inferred(self, read: ReadInfer, write: WriteInfer, body: bytes, headers: Mapping[str, str]) -> Asked:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from specml.bundle import open_bundle
 from specml.serving.infer import HEADER_LENGTH, Infer, read_infer
-from specml.serving.lean import HEADERS, Reader, _Unusual
+from specml.serving.lean import HEADERS, Reader, Unusual
 from specml.serving.refusal import Refused
 from specml.serving.request import Rows, read_rows
 from tests.malformed import GOOD, INFER, PREDICT, infer, rows, tensors
@@ -87,6 +87,60 @@ def test_rows_of_arrays(contract: Contract, numbers: Contract, columns: Any, row
     ):
         raw = json.dumps(body).encode()
         assert same(told(lambda: Reader(of, 3).rows(raw)), told(lambda: read_rows(raw, of, 3)))  # noqa: B023
+
+
+@settings(deadline=None, max_examples=80)
+@given(
+    bodies=st.lists(
+        st.one_of(
+            st.tuples(st.just("objects"), st.lists(row, min_size=1, max_size=2)),
+            st.tuples(st.just("arrays"), st.lists(st.tuples(st.floats(0, 9), value), min_size=1, max_size=2)),
+            st.tuples(st.just("turned"), st.lists(st.tuples(value, st.floats(0, 9)), min_size=1, max_size=2)),
+            st.tuples(st.just("raw"), st.sampled_from([one for one, _, _ in PREDICT.values()])),
+        ),
+        min_size=1,
+        max_size=4,
+    ),
+    alike=st.booleans(),
+)
+def test_several_together_are_each_by_itself(contract: Contract, numbers: Contract, bodies: Any, alike: bool) -> None:
+    plain = numbers.model_copy(update={"inputs": numbers.inputs[:2]})
+    forms = {
+        "objects": lambda told: json.dumps({"rows": told}).encode(),
+        "arrays": lambda told: json.dumps({"columns": ["age", "hours"], "rows": told}).encode(),
+        "turned": lambda told: json.dumps({"rows": told, "columns": ["hours", "age"]}).encode(),
+        "raw": lambda told: told,
+    }
+    raws = [forms[bodies[0][0] if alike and form != "raw" != bodies[0][0] else form](body) for form, body in bodies]
+    for of in (contract, numbers, plain):
+        reader = Reader(of, 3)
+        try:
+            found, counts = reader.together(raws)
+        except Unusual:
+            continue
+        assert sum(counts) == found.n
+        for place, raw in enumerate(raws):
+            start = sum(counts[:place])
+            part = functools.partial(found.part, start, start + counts[place])
+            assert same(told(part), told(functools.partial(read_rows, raw, of, 3)))
+
+
+@pytest.mark.parametrize(
+    "raws",
+    [
+        (b'{"rows": [{"age": 1, "hours": 2}]}', b'{"rows": [{"age": 1, "age": 2}]}'),
+        (b'{"columns": ["age", "hours"], "rows": [[1, 2]]}', b'{"columns": ["hours", "age"], "rows": [[1, 2]]}'),
+        (b'{"columns": ["age", "hours"], "rows": [[1, 2]]}', b'{"columns": ["age", "hours"], "rows": [[1, true]]}'),
+        (b'{"columns": ["age", "hours"], "rows": [[1, 2]]}', b'{"columns": ["age", "hours"], "rows": [["1", 2]]}'),
+        (b'{"columns": ["age", "hours"], "rows": [[1, 2]]}', b'{"rows": [[9]], "rows": [[1, 2]], "columns": [1]}'),
+        (b'{"rows": [{"age": 1, "hours": 2}', b'{"age": 1, "hours": 2}]}'),
+    ],
+)
+def test_what_is_wrong_with_one_is_not_lost_among_several(numbers: Contract, raws: tuple[bytes, ...]) -> None:
+    plain = numbers.model_copy(update={"inputs": numbers.inputs[:2]})
+    for order in (raws, raws[::-1]):
+        with pytest.raises(Unusual):
+            Reader(plain, 3).together(list(order))
 
 
 def test_arrays_are_what_objects_are(contract: Contract) -> None:
@@ -183,8 +237,12 @@ def test_what_is_malformed_is_refused_alike(contract: Contract, numbers: Contrac
 def test_the_usual_is_usual(contract: Contract, numbers: Contract) -> None:
     """Else the tests above would compare the close look with itself."""
     reader = Reader(contract, 50)
-    assert reader._rows(rows()).blocked == ("age", "hours", "member")
-    assert reader._rows(json.dumps({"rows": [{"age": 1, "member": True}] * 3}).encode()).n == 3
+    assert reader.together([rows()])[0].blocked == ("age", "hours", "member")
+    assert reader.together([json.dumps({"rows": [{"age": 1, "member": True}] * 3}).encode()])[1] == [3]
+    plain = numbers.model_copy(update={"inputs": numbers.inputs[:2]})
+    listed = b'{"columns": ["age", "hours"], "rows": [[1, null]]}'
+    assert Reader(plain, 50)._plainly_numbers(listed)
+    assert Reader(plain, 50).together([listed] * 3)[1] == [1, 1, 1]
     body = tensors()
     for one in body["inputs"]:
         one |= {"shape": [1, 1], "datatype": "BYTES" if one["name"] == "workclass" else "FP64"}
@@ -192,7 +250,7 @@ def test_the_usual_is_usual(contract: Contract, numbers: Contract) -> None:
     assert reader._tensors(json.dumps(body).encode()).rows.block is not None
     asked = {**body, "id": "a", "outputs": [{"name": "label", "parameters": {"binary_data": True}}]}
     assert reader._tensors(json.dumps(asked).encode()).outputs == (("label", True),)
-    with pytest.raises(_Unusual):
+    with pytest.raises(Unusual):
         reader._tensors(infer())  # a flag as BOOL
 
 

@@ -1,0 +1,102 @@
+"""Requests that are read in one turn of the event loop: their rows are read, run and answered together.
+
+Most of what a small request costs is the same for ten of them: so a busy replica answers more of them, and each gets
+what it would get by itself. Where something about one of them is unusual, all of the turn are read one by one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from functools import partial
+from typing import TYPE_CHECKING
+
+from specml.serving.answer import Finite
+from specml.serving.lean import Unusual
+from specml.serving.refusal import Refused
+
+if TYPE_CHECKING:
+    from specml.serving.batcher import Batcher, Outputs
+    from specml.serving.lean import Reader
+    from specml.serving.request import Rows
+    from specml.serving.service import Going, Service
+
+SMALL = 8_192
+"""Bytes of a body up to which what is the same for all requests counts for more than its rows."""
+MOST = 64
+"""Requests that are read together: a millisecond or two, in which nothing else is."""
+
+
+class Together:
+    """The requests of one turn after another, of the route ``/predict`` with JSON in and out.
+
+    Args:
+        service: answers each by itself, where that is better.
+    """
+
+    def __init__(self, service: Service, reads: Reader, batcher: Batcher) -> None:
+        self._service, self._reads, self._batcher = service, reads, batcher
+        self._gathered: list[tuple[Going, bytes]] = []
+
+    def gather(self, going: Going, body: bytes) -> None:
+        """Answer a request at the end of this turn."""
+        if not self._gathered:
+            asyncio.get_running_loop().call_soon(self._start)
+            self._batcher.reading()
+        self._gathered.append((going, body))
+
+    def _start(self) -> None:
+        gathered, self._gathered = self._gathered, []
+        for start in range(0, len(gathered), MOST):
+            self._begin([one for one in gathered[start : start + MOST] if not one[0].over])
+
+    def _begin(self, gathered: list[tuple[Going, bytes]]) -> None:
+        try:
+            rows, counts = self._read([body for _, body in gathered])
+        except (Unusual, Refused):  # each is told by itself, and why
+            for going, body in gathered:
+                self._service.start(going, body)
+            return
+        self._offer([going for going, _ in gathered], rows, counts)
+
+    def _read(self, bodies: list[bytes]) -> tuple[Rows, list[int]]:
+        """The rows of all, and how many each has.
+
+        Raises:
+            Unusual: they are better read one by one.
+            Refused: 429; none would be answered in time.
+        """
+        if self._batcher.room <= 0 or not bodies:
+            raise Unusual
+        self._batcher.refuse_late()
+        return self._reads.together(bodies)
+
+    def _offer(self, group: list[Going], rows: Rows, counts: list[int]) -> None:
+        first, several = group[0], len(group)
+        self._service.counters.parse_seconds.add((time.perf_counter() - first.began) / several, several)
+        if rows.n > self._batcher.room:
+            self._one_by_one(group, rows, counts)
+            return
+        done = partial(self._answer, group, rows, counts)
+        try:
+            waiting = self._batcher.offer(rows, done, first.seconds, first.began, turn=several)
+        except Refused as refusal:
+            self._answer(group, rows, counts, refusal)
+            return
+        for going in group:
+            going.waiting = waiting
+
+    def _one_by_one(self, group: list[Going], rows: Rows, counts: list[int]) -> None:
+        start = 0
+        for going, n in zip(group, counts, strict=True):
+            self._service.offer_rows(going, rows.part(start, start + n))
+            start += n
+
+    def _answer(self, group: list[Going], rows: Rows, counts: list[int], result: Outputs | Exception) -> None:
+        if isinstance(result, Refused):
+            for going in group:
+                self._service.end(going, result)
+        elif type(result) is Finite:
+            self._service.end_all(group, rows, counts, result)
+        else:  # one of them has no answer: the others have
+            self._one_by_one(group, rows, counts)

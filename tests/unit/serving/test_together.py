@@ -1,0 +1,258 @@
+"""Requests that are read in one turn of the event loop: each gets what it would get by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from specml.serving import together
+from specml.serving.app import Args
+from specml.serving.refusal import Refused
+from specml.serving.service import REQUEST_ID, Reply
+from specml.serving.session import Session
+from tests.bundles import probability
+from tests.malformed import GOOD, PREDICT, rows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from specml.serving.service import Going, Service
+
+    Run = Callable[[Session, dict[str, np.ndarray]], dict[str, np.ndarray]]
+
+HEADERS = {"content-type": "application/json"}
+
+
+class Turn:
+    """What becomes of bodies that are all read in one turn."""
+
+    def __init__(self, service: Service, bodies: Sequence[bytes], *, soon: bool = True) -> None:
+        self.replies: list[Reply | None] = [None] * len(bodies)
+        self.going: list[Going] = []
+        self._all = asyncio.Event()
+        begin = service.begin_soon if soon else service.begin
+        for place, body in enumerate(bodies):
+            headers = {**HEADERS, REQUEST_ID: f"request-{place}"}
+            route = service.admit("POST", "/predict", headers)
+            assert service.joins(route, HEADERS, len(body)) or not soon
+            self.going.append(begin(route, body, headers, lambda reply, place=place: self._take(place, reply)))
+
+    def _take(self, place: int, reply: Reply) -> None:
+        assert self.replies[place] is None, "answered twice"
+        self.replies[place] = reply
+        self._all.set()
+
+    async def answered(self, but: tuple[int, ...] = ()) -> list[Reply | None]:
+        """All of them, once they are there."""
+        while not all(reply or place in but for place, reply in enumerate(self.replies)):
+            self._all.clear()
+            await asyncio.wait_for(self._all.wait(), 10)
+        return self.replies
+
+
+async def answered(service: Service, bodies: Sequence[bytes], *, soon: bool = True) -> list[tuple[int, Any, Any]]:
+    replies = await Turn(service, bodies, soon=soon).answered()
+    return [(one.status, json.loads(one.body), dict(one.headers)) for one in replies if one is not None]
+
+
+def found(one: tuple[int, Any, Any]) -> list[float]:
+    status, body, _ = one
+    assert status == 200, body
+    return [prediction["probability"] for prediction in body["predictions"]]
+
+
+def several(ages: Sequence[int]) -> bytes:
+    return json.dumps({"rows": [{**GOOD, "age": age} for age in ages]}).encode()
+
+
+def test_each_gets_its_own_answer_under_its_own_name_from_one_call(bundle: Path) -> None:
+    service = Args(bundle=str(bundle)).service("r1")
+    ages = [[place, place + 1][: 1 + place % 2] for place in range(100)]
+    answers = asyncio.run(answered(service, [several(one) for one in ages]))
+    told = service.counters
+    service.close()
+    assert [body["id"] for _, body, _ in answers] == [f"request-{place}" for place in range(100)]
+    for one, wanted in zip(answers, ages, strict=True):
+        assert found(one) == [pytest.approx(probability({**GOOD, "age": age}), rel=1e-6) for age in wanted]
+    assert sum(told.batch_rows.counts) == 2  # of 64 and of 36 requests
+    assert told.requests == {("/predict", 200): 100}
+    assert told.rows == 150
+    assert [sum(one.counts) for one in (told.parse_seconds, told.wait_seconds, told.write_seconds)] == [100] * 3
+    assert service.ongoing == 0
+
+
+@pytest.mark.parametrize("name", [*PREDICT, "unknown", "too many rows", "not small"])
+def test_what_is_wrong_with_one_is_told_to_it_alone(bundle: Path, name: str, service: Service) -> None:
+    more = {
+        "unknown": rows(agee=1),
+        "too many rows": several(range(51)),
+        "not small": rows() + b" " * (together.SMALL - len(rows())),
+    }
+    wrong = more[name] if name in more else PREDICT[name][0]
+    if len(wrong) > together.SMALL:
+        pytest.skip("such a body is no member of a turn")
+
+    async def main() -> None:
+        bodies = [rows(), wrong, rows(age=1)]
+        one, two = await answered(service, bodies), await answered(service, bodies, soon=False)
+        assert one == two
+        assert (one[0][0], one[2][0]) == (200, 200)
+
+    asyncio.run(main())
+
+
+def poisoned(run: Run, poison: Callable[[np.ndarray], bool]) -> Run:
+    def maybe(self: Session, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        if poison(columns["age"]):
+            raise RuntimeError("poison")
+        return run(self, columns)
+
+    return maybe
+
+
+def test_one_poisoned_request_fails_alone(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Session, "run", poisoned(Session.run, lambda ages: bool((ages == 666).any())))
+    service = Args(bundle=str(bundle)).service("r1")
+    answers = asyncio.run(answered(service, [rows(age=666 if place == 31 else place) for place in range(64)]))
+    service.close()
+    assert [place for place, one in enumerate(answers) if one[0] != 200] == [31]
+    assert answers[31][0] == 422
+    assert service.counters.failures == 1
+    assert found(answers[63]) == [pytest.approx(probability({**GOOD, "age": 63}), rel=1e-6)]
+
+
+def test_an_answer_that_is_not_finite_is_that_ones_alone(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Session.run
+
+    def far(self: Session, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        outputs = run(self, columns)
+        outputs["probabilities"][columns["age"].ravel() == 666] = np.nan
+        return outputs
+
+    monkeypatch.setattr(Session, "run", far)
+    service = Args(bundle=str(bundle)).service("r1")
+    answers = asyncio.run(answered(service, [rows(age=1), several([2, 666]), rows(age=3)]))
+    service.close()
+    assert [one[0] for one in answers] == [200, 422, 200]
+    assert "rows[1]" in answers[1][1]["error"]
+
+
+@pytest.mark.parametrize("when", ["before it was read", "while it runs"])
+def test_who_goes_is_not_answered_and_the_others_are(bundle: Path, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    go, run = threading.Event(), Session.run
+    service = Args(bundle=str(bundle)).service("r1")
+
+    def slow(self: Session, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        assert go.wait(10)
+        return run(self, columns)
+
+    monkeypatch.setattr(Session, "run", slow)
+    service._batcher._inline = False
+
+    async def main() -> list[Reply | None]:
+        turn = Turn(service, [rows(age=place) for place in range(3)])
+        if when == "while it runs":
+            await asyncio.sleep(0.01)
+        service.leave(turn.going[1])
+        await asyncio.sleep(0)
+        go.set()
+        return await turn.answered(but=(1,))
+
+    answers = asyncio.run(main())
+    service.close()
+    assert [one and one.status for one in answers] == [200, None, 200]
+    assert (service.counters.gone, service.ongoing) == (1, 0)
+
+
+def test_where_all_are_gone_the_model_is_not_asked(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    go, entered, run = threading.Event(), threading.Event(), Session.run
+    batches: list[int] = []
+    service = Args(bundle=str(bundle)).service("r1")
+
+    def slow(self: Session, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        batches.append(len(columns["age"]))
+        entered.set()
+        assert go.wait(10)
+        return run(self, columns)
+
+    monkeypatch.setattr(Session, "run", slow)
+    service._batcher._inline = False
+
+    async def main() -> None:
+        first = Turn(service, [rows()])
+        while not entered.is_set():
+            await asyncio.sleep(0.001)
+        gone = Turn(service, [rows(), rows()])
+        await asyncio.sleep(0.01)
+        assert service._batcher.waiting_rows == 2
+        service.leave(gone.going[0])
+        assert service._batcher.waiting_rows == 2
+        service.leave(gone.going[1])
+        assert service._batcher.waiting_rows == 0
+        go.set()
+        await first.answered()
+
+    asyncio.run(main())
+    service.close()
+    assert batches == [1]
+
+
+def test_nobody_is_answered_late(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    go, run = threading.Event(), Session.run
+    service = Args(bundle=str(bundle), timeout=0.1).service("r1")
+
+    def slow(self: Session, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        assert go.wait(10)
+        return run(self, columns)
+
+    monkeypatch.setattr(Session, "run", slow)
+    service._batcher._inline = False
+
+    async def main() -> list[tuple[int, Any, Any]]:
+        found = await answered(service, [rows(), rows()])
+        go.set()
+        return found
+
+    answers = asyncio.run(main())
+    service.close()
+    assert [one[0] for one in answers] == [504, 504]
+    assert service.counters.expired == 2
+
+
+def test_who_would_wait_for_too_long_is_refused(bundle: Path) -> None:
+    service = Args(bundle=str(bundle), slo=1e-9).service("r1")
+    answers = asyncio.run(answered(service, [rows(), rows()]))
+    service.close()
+    assert [(one[0], one[2]["retry-after"]) for one in answers] == [(429, "1")] * 2
+
+
+def test_rows_are_captured_by_the_names_of_their_requests(bundle: Path, tmp_path: Path) -> None:
+    import polars as pl
+
+    told = {"bundle": str(bundle), "capture": {"folder": str(tmp_path / "live" / "captures" / "b")}}
+    service = Args.model_validate(told).service("r1")
+    asyncio.run(answered(service, [several([1, 2]), rows(age=3)]))
+    service.close()
+    (file,) = tmp_path.rglob("*.parquet")
+    kept = [(one["id"], one["inputs"]["age"], one["outputs"]) for one in pl.read_parquet(file).to_dicts()]
+    assert [(name, age) for name, age, _ in kept] == [("request-0-0", 1), ("request-0-1", 2), ("request-1-0", 3)]
+    for _, age, outputs in kept:
+        assert outputs["probabilities"][1] == pytest.approx(probability({**GOOD, "age": age}), rel=1e-6)
+
+
+def test_a_key_pays_for_its_rows(bundle: Path) -> None:
+    service = Args.model_validate({"bundle": str(bundle), "rate_limit": {"rows": 3}}).service("r1")
+
+    async def main() -> None:
+        await answered(service, [several([1, 2]), several([3, 4, 5])])
+        with pytest.raises(Refused, match="3 rows a second"):
+            Turn(service, [rows()])
+
+    asyncio.run(main())
+    service.close()
