@@ -4,51 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import secrets
-import shutil
-import subprocess
-import sys
-import tempfile
 import threading
 import time
 import urllib.request
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from specml import rollout
+from specml.cluster import nodes
 from specml.errors import DeployFailed
 from specml.load import load
-from specml.targets import ray
-from specml.targets.ray.dashboard import Dashboard
 from tests.bundles import binary_bundle, probability, release
 from tests.conftest import specml
 from tests.servers import free_port
+from tests.two_nodes import two_nodes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
+
+    from specml.cluster.dashboard import Dashboard
 
 pytestmark = pytest.mark.sweep
-
-# Written as `ray start` does, the file tells jobs which of the machine's clusters is theirs.
-NODES = """\
-import sys
-from pathlib import Path
-from ray.cluster_utils import Cluster
-
-folder, port = sys.argv[1], int(sys.argv[2])
-node = {"num_cpus": 4, "object_store_memory": 80 * 2**20}
-head = {"include_dashboard": True, "dashboard_host": "127.0.0.1", "dashboard_port": port, "temp_dir": folder}
-two = Cluster(initialize_head=True, head_node_args={**node, **head, "dashboard_agent_listen_port": port + 1})
-Path(folder, "ray_current_cluster").write_text(two.address)
-two.add_node(**node, dashboard_agent_listen_port=port + 2)
-print("up", flush=True)
-sys.stdin.read()
-two.shutdown()
-"""
 
 SPEC = """\
 name: census
@@ -91,31 +70,11 @@ class There:
 
 @pytest.fixture(scope="module")
 def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[There]:
-    dashboard, port, token = free_port(), free_port(), secrets.token_hex(32)
-    folder = tempfile.mkdtemp(prefix="ray-")  # sockets stand there, whose paths are short
-    started = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "RAY_USAGE_STATS_ENABLED": "0"}
-    # One machine: its processes keep to 127.0.0.1.
-    started |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_worker_niceness": "0"}
-    started["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    with (
-        (Path(folder) / "nodes.log").open("w") as log,
-        subprocess.Popen(
-            [sys.executable, "-c", NODES, folder, str(dashboard)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
-            env={**os.environ, **started},
-        ) as nodes,
-    ):  # fmt: skip
-        try:
-            assert nodes.stdout is not None
-            assert nodes.stdout.readline() == "up\n", (Path(folder) / "nodes.log").read_text()[-2000:]
-            project = tmp_path_factory.mktemp("census")
-            (project / "spec.yaml").write_text(SPEC.format(dashboard=dashboard, port=port))
-            yield There(project, port, Dashboard(f"http://127.0.0.1:{dashboard}", token))
-        finally:
-            assert nodes.stdin is not None
-            nodes.stdin.close()
-            nodes.wait(60)
-            shutil.rmtree(folder, ignore_errors=True)
+    port = free_port()
+    with two_nodes(cpus=4) as nodes:
+        project = tmp_path_factory.mktemp("census")
+        (project / "spec.yaml").write_text(SPEC.format(dashboard=nodes.dashboard, port=port))
+        yield There(project, port, nodes.cluster)
 
 
 ROW = {"age": 50, "hours": 40.0, "member": True, "workclass": "Private"}
@@ -175,13 +134,13 @@ def test_a_release_on_two_nodes(there: There) -> None:
     assert set(answers) == {first}
     model = there.cluster.serve()["applications"]["census"]["deployments"]["model"]
     assert {one["actor_id"] for one in model["replicas"]} == before
-    assert len(there.cluster.jobs("census")) == 1
+    assert len(there.cluster.jobs(specml="census")) == 1
 
     second = there.packs(0.07)
     with asked_all_the_while(there.port) as answers:
         assert "release 2" in there.run("deploy")
     assert set(answers) == {first, second}
-    assert len(there.cluster.jobs("census")) == 1  # the package of the first is let go
+    assert len(there.cluster.jobs(specml="census")) == 1  # the package of the first is let go
 
     told = there.run("rollback", "--reason", "a test")
     assert "rolled back from release 2 to release 1" in told
@@ -193,8 +152,8 @@ def test_a_bundle_that_is_another_on_the_way_takes_no_traffic(there: There, monk
     there.packs(0.09)
     other = there.folder / "other"
     binary_bundle(other, weight=0.5)
-    packed = ray._packed
-    monkeypatch.setattr(ray, "_packed", lambda _: packed(other))
+    packed = nodes.packed
+    monkeypatch.setattr(nodes, "packed", lambda _: packed(other))
     monkeypatch.setenv("RAY_TOKEN", there.cluster.token)
     loaded = load(there.folder)
     with asked_all_the_while(there.port) as answers, pytest.raises(DeployFailed, match="deployed was sha256"):
@@ -204,12 +163,12 @@ def test_a_bundle_that_is_another_on_the_way_takes_no_traffic(there: There, monk
     while there.live != before and time.monotonic() < until:
         time.sleep(1)
     assert there.live == before
-    assert len(there.cluster.jobs("census")) == 1
+    assert len(there.cluster.jobs(specml="census")) == 1
 
 
 def test_stopped_the_cluster_goes_on(there: There) -> None:
     assert "census: stopped." in there.run("stop")
     assert there.live is None
-    assert there.cluster.jobs("census") == []
+    assert there.cluster.jobs(specml="census") == {}
     assert there.cluster.serve()["applications"] == {}
     assert "nothing was running" in there.run("stop")

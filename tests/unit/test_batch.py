@@ -23,7 +23,8 @@ from specml.errors import DataCheckFailed, NotEnoughData
 from specml.serving.request import named
 from specml.serving.scoring import Part, Scorer, Wanted, read
 from specml.serving.table import to_rows, with_predictions
-from specml.targets.batch.parts import JOURNAL, Journal, parts
+from specml.targets.batch.journal import JOURNAL, Journal
+from specml.targets.batch.reading import parts
 from tests.bundles import binary_bundle, release
 from tests.conftest import spec_of
 

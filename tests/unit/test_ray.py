@@ -12,10 +12,10 @@ import pytest
 from ruamel.yaml import YAML
 
 from specml.bundle import open_bundle
+from specml.cluster import nodes, survey
+from specml.cluster.dashboard import Dashboard
 from specml.errors import DeployFailed
 from specml.targets import ray
-from specml.targets.ray import Ray, survey
-from specml.targets.ray.dashboard import Dashboard
 from tests.bundles import binary_bundle
 from tests.conftest import spec_of
 from tests.servers import free_port
@@ -72,21 +72,21 @@ def test_captured_rows_need_a_folder_that_all_nodes_see(shared: bool, wrong: int
 
 def test_a_package_is_named_for_its_content_and_holds_the_bundle(tmp_path: Path) -> None:
     digest = binary_bundle(tmp_path / "bundle")
-    with zipfile.ZipFile(BytesIO(ray._packed(tmp_path / "bundle"))) as packed:
+    with zipfile.ZipFile(BytesIO(nodes.packed(tmp_path / "bundle"))) as packed:
         packed.extractall(tmp_path / "node")
     assert open_bundle(tmp_path / "node/bundle").digest == digest
     assert (tmp_path / "node/survey.py").exists()
-    assert ray._named(digest) == ray._named(digest) != ray._named("sha256:other")
+    assert nodes.named(digest) == nodes.named(digest) != nodes.named("sha256:other")
 
 
 def node(**changes: Any) -> dict[str, Any]:
     """What the survey says of this very machine, but for ``changes``."""
-    asked = {"packages": [*ray.PACKAGES, *ray.ONNXRUNTIMES], "settings": ["PATH"], "folder": ""}
+    asked = {"packages": [*nodes.SAME, *nodes.ONNXRUNTIMES], "settings": ["PATH"], "folder": ""}
     return {"node": "10.0.0.6", **survey.look(asked), **changes}
 
 
 def test_a_node_like_this_machine_will_do() -> None:
-    ray._refuse_node(node(), "sha256:1", False)
+    nodes.refuse(node(), nodes.Needs(""))
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_a_node_like_this_machine_will_do() -> None:
 )
 def test_another_specml_on_a_node_is_refused(changes: dict[str, Any], told: str) -> None:
     with pytest.raises(DeployFailed, match=told) as error:
-        ray._refuse_node(node(**changes), "sha256:1", False)
+        nodes.refuse(node(**changes), nodes.Needs(""))
     assert error.value.where == "node 10.0.0.6"
     assert "pip install specml==" in error.value.hint
 
@@ -106,7 +106,7 @@ def test_another_specml_on_a_node_is_refused(changes: dict[str, Any], told: str)
 def test_a_node_without_the_shared_disk_is_refused(tmp_path: Path) -> None:
     found = survey.look({"packages": [], "settings": [], "folder": str(tmp_path)})["bundle"]
     with pytest.raises(DeployFailed, match="sees the bundle none"):
-        ray._refuse_node(node(bundle=found), "sha256:1", True)
+        nodes.refuse(node(bundle=found), nodes.Needs("", bundle="sha256:1"))
 
 
 def test_settings_that_ray_has_read_otherwise_are_named_with_what_to_type() -> None:
@@ -197,7 +197,7 @@ def test_what_is_no_cluster_of_ours_is_told(
 
 def test_another_ray_is_refused(answers: Callable[[int, bytes], str]) -> None:
     with pytest.raises(DeployFailed, match=r"the cluster has Ray 2\.9\.0"):
-        Ray(address="http://x")._refuse_version(Dashboard(answers(200, b'{"ray_version": "2.9.0"}')))
+        nodes.refuse_version(Dashboard(answers(200, b'{"ray_version": "2.9.0"}')))
 
 
 def test_nobody_at_the_address_is_told() -> None:

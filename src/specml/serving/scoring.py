@@ -8,7 +8,9 @@ is closed, and ends with the process that started it.
 from __future__ import annotations
 
 import io
+import json
 import sys
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
@@ -28,6 +30,7 @@ from specml.serving.table import BOOLEANS
 
 if TYPE_CHECKING:
     import polars as pl
+    import pyarrow as pa
 
     from specml.bundle import Contract
     from specml.data import Column
@@ -116,6 +119,17 @@ class Scorer:
             self._write(Path(part.aside), beside(table[places], [numbers, reasons]))
         return told.model_copy(update={"digest": self._write(Path(part.file), answered)})
 
+    def told(self, rows: bytes, part: Part) -> Scored:
+        """``score`` of rows as Arrow IPC, and whatever is wrong with them."""
+        import polars as pl
+
+        try:
+            return self.score(pl.read_ipc(io.BytesIO(rows)), part)
+        except SpecmlError as error:
+            return Scored(failed=f"{error.what} {error.hint}".strip())
+        except OSError as error:
+            return Scored(failed=f"{error.filename} can't be written: {error.strerror}.")
+
     def _kept(self, table: pl.DataFrame) -> pl.DataFrame:
         if self._wanted.keep is None:
             return table
@@ -166,6 +180,25 @@ class Scorer:
             table.write_parquet(content, compression="zstd")
         write_atomic(path, content.getvalue())
         return digest(content.getvalue())
+
+
+class InPool:
+    """A scorer in an actor of Ray Data, which hands it tables of one row: ``job``, as JSON, and ``rows``, as Arrow IPC.
+
+    Where ``job`` has a ``part``, that is scored; its files' names end in what is told as ``attempt``: an actor that
+    was lost may still write while another one does the same again.
+    """
+
+    def __init__(self, wanted: dict[str, Any]) -> None:
+        self._scorer = Scorer(Wanted.model_validate({**wanted, "parent": 0}))
+
+    def __call__(self, table: pa.Table) -> dict[str, list[str]]:
+        job, rows = table["job"][0].as_py(), table["rows"][0]
+        told, attempt = Scored(), f".{uuid.uuid4().hex}"
+        if (part := json.loads(job).get("part")) is not None:
+            names = {key: f"{part[key]}{attempt}" if part[key] else "" for key in ("file", "aside")}
+            told = self._scorer.told(rows.as_buffer(), Part.model_validate({**part, **names, "size": 0}))
+        return {"job": [job], "told": [told.model_dump_json()], "attempt": [attempt]}
 
 
 def read(table: pl.DataFrame, contract: Contract) -> tuple[dict[str, np.ndarray], dict[int, str]]:
@@ -302,20 +335,12 @@ def _time(value: Any) -> float:
 
 def main(source: BinaryIO, target: BinaryIO) -> None:
     """Score part after part until there are no more."""
-    import polars as pl
-
     wanted = Wanted.model_validate_json(source.readline())
     die_with_parent(wanted.parent)
     scorer = Scorer(wanted)
     while line := source.readline():
         part = Part.model_validate_json(line)
-        try:
-            table = pl.read_ipc(io.BytesIO(source.read(part.size)))
-            told = scorer.score(table, part)
-        except SpecmlError as error:
-            told = Scored(failed=f"{error.what} {error.hint}".strip())
-        except OSError as error:
-            told = Scored(failed=f"{error.filename} can't be written: {error.strerror}.")
+        told = scorer.told(source.read(part.size), part)
         target.write(told.model_dump_json().encode() + b"\n")
         target.flush()
 

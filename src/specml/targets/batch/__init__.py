@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 from typing_extensions import override
 
+from specml.cluster.dashboard import Dashboard
 from specml.component import Block, Disagreement
 from specml.errors import SpecmlError
 from specml.files import canonical_json, inside, locked, read_json, write_atomic
 from specml.kinds import Deployment, Target
 from specml.releases import Release, named
 from specml.targets.batch.parts import Scoring, scored
-from specml.values import FilePath
+from specml.targets.batch.remote import Remote
+from specml.values import FilePath, Secret
 
 if TYPE_CHECKING:
     from specml.releases import Release
@@ -27,6 +29,16 @@ OF_USE = ("batching", "trees")
 """Keys of ``serving`` that say how a graph is made or run; others are of requests."""
 LIVE = "live"
 """The link in the folder of answers that leads to those of the release that is live."""
+
+
+class Cluster(Block):
+    """A Ray cluster that runs already, all nodes of which see the project's folder at the same path."""
+
+    address: Annotated[str, Field(pattern=r"^https?://[^\s/]+/?$")]
+    """Of the cluster's dashboard, as ``http://10.0.0.5:8265``: all goes through its HTTP API."""
+    token: Secret | None = None
+    """The cluster's token, as ``${secret:RAY_TOKEN}``, where it was started with ``RAY_AUTH_MODE=token``. It is sent as
+    it is: use https, a network of your own or a tunnel."""
 
 
 class Batch(Target):
@@ -49,7 +61,11 @@ class Batch(Target):
     """Rows of the input in a file of answers: what is lost when a run is killed, and, times two for each worker, what
     memory holds at once."""
     workers: Annotated[int, Field(ge=1)] | None = None
-    """Processes that score, one thread each; one for each core unless given, and never more than that."""
+    """Processes that score, one thread each; one for each core unless given, and never more than that. On a
+    ``cluster``: actors, one for each CPU unless given."""
+    cluster: Cluster | None = None
+    """Where files are scored by Ray Data, as ``{address: "http://10.0.0.5:8265"}``; on this machine unless given. The
+    answers are the same."""
 
     @override
     def emit(self, spec: Spec) -> dict[str, str]:
@@ -57,7 +73,10 @@ class Batch(Target):
 
     @override
     def in_words(self, spec: Spec) -> str:
-        return f"A release scores the files of {self.input} into {self.output}, each row once; nothing is served."
+        where = f" by Ray Data on the cluster at {self.cluster.address}" if self.cluster is not None else ""
+        return (
+            f"A release scores the files of {self.input} into {self.output}{where}, each row once; nothing is served."
+        )
 
     @override
     def deploy(self, spec: Spec, project: Path, release: Release, say: Callable[[str], None]) -> Deployment:
@@ -69,7 +88,11 @@ class Batch(Target):
             write_atomic(record, canonical_json({"bundle": release.entry.bundle, "release": release.entry.number}))
             folder = self._folder(project, release.entry.bundle)
             try:
-                Scoring(self, spec, project, release, folder, say).run()
+                scoring = Scoring(self, spec, project, release, folder, say)
+                if self.cluster is None:
+                    scoring.run()
+                else:
+                    self._remote(self.cluster, project, say).run(scoring)
             except SpecmlError:
                 record.unlink() if before is None else write_atomic(record, before)
                 raise
@@ -87,8 +110,8 @@ class Batch(Target):
 
     @override
     def stop(self, spec: Spec, project: Path) -> bool:
-        """Nothing runs once a run has ended."""
-        return False
+        """Stop what still scores on a cluster; on this machine nothing runs once a run has ended."""
+        return self.cluster is not None and self._remote(self.cluster, project, lambda _: None).end()
 
     @override
     def disagreements(self, spec: Spec) -> Iterable[Disagreement]:
@@ -104,6 +127,11 @@ class Batch(Target):
         if Path(self.output) == Path(self.input) or Path(self.input) in Path(self.output).parents:
             what = f"lies in {self.input}, and would be scored itself."
             yield Disagreement(key=("output",), what=what, hint="Name a folder beside it.")
+
+    def _remote(self, cluster: Cluster, project: Path, say: Callable[[str], None]) -> Remote:
+        key = "deployment.target.cluster"
+        token = cluster.token.value(f"{key}.token") if cluster.token is not None else ""
+        return Remote(Dashboard(cluster.address, token, key), project, say)
 
     def _folder(self, project: Path, bundle: str) -> Path:
         return inside(project, self.output) / named(bundle)

@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import io
-import json
 import shlex
 import time
-import zipfile
 from collections.abc import Callable, Iterator
-from hashlib import sha256
-from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -19,27 +13,22 @@ from pydantic import Field
 from typing_extensions import override
 
 from specml import application, liveness
+from specml.cluster import nodes
+from specml.cluster.dashboard import Dashboard
 from specml.component import Disagreement
 from specml.errors import DeployFailed
 from specml.kinds import Deployment, Target
-from specml.targets.ray.dashboard import Dashboard
-from specml.targets.ray.survey import MARK
 from specml.values import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from specml.releases import Release
     from specml.spec import Spec
 
-SURVEY = Path(__file__).with_name("survey.py")
-PACKAGES = ("specml", "ray", "onnxruntime")
-"""What each node tells the version of. The first two must be those of here."""
-ONNXRUNTIMES = ("onnxruntime", "onnxruntime-gpu")
-
 MOST_BYTES = 100 * 2**20
 """What Ray's dashboard takes as one package."""
-SURVEYED_WITHIN = 120.0
 READY_WITHIN = 300.0
 """Seconds; nodes may have to fetch the bundle, and a cluster that grows to start one first."""
 PAUSE = 0.5
@@ -99,7 +88,7 @@ class Ray(Target):
     @override
     def deploy(self, spec: Spec, project: Path, release: Release, say: Callable[[str], None]) -> Deployment:
         cluster = self._dashboard()
-        self._refuse_version(cluster)
+        nodes.refuse_version(cluster)
         serve = cluster.serve()
         self._refuse_others(spec, serve)
         live = _ours(spec, serve)
@@ -107,7 +96,7 @@ class Ray(Target):
         if (found := self._staying(spec, cluster, serve, config, say)) is not None:
             return found
         release.open()
-        content = _packed(Path("/nowhere") if self.shared else release.bundle)
+        content = nodes.packed(None if self.shared else release.bundle)
         if len(content) > MOST_BYTES:
             raise DeployFailed(
                 f"the bundle packs to {len(content):,} bytes, Ray's dashboard takes {MOST_BYTES:,}.",
@@ -120,7 +109,7 @@ class Ray(Target):
             say(f"Giving the cluster the bundle ({len(content):,} bytes) …")
             cluster.upload(package, content)
         job = self._survey(spec, cluster, release, package, say)
-        before = cluster.jobs(spec.name)
+        before = cluster.jobs(specml=spec.name)
         try:
             say(f"Deploying release {release.entry.number} of {spec.name}, replica by replica …")
             cluster.apply(config | {"applications": [*_others(spec, serve), *config["applications"]]})
@@ -166,7 +155,7 @@ class Ray(Target):
                 if time.monotonic() > until:
                     raise DeployFailed(f"{spec.name} is still there after {READY_WITHIN:g} s.", where=self.address)
                 time.sleep(PAUSE)
-        for job in cluster.jobs(spec.name):
+        for job in cluster.jobs(specml=spec.name):
             cluster.end(job)
         return runs
 
@@ -217,7 +206,7 @@ class Ray(Target):
     def _settled(self, spec: Spec, project: Path, release: Release, live: dict[str, Any]) -> tuple[dict[str, Any], str]:
         """The config that is to be live, and the name of the package that brings the bundle to the nodes."""
         config = self._config(spec)
-        package = _named("" if self.shared else release.entry.bundle)
+        package = nodes.named("" if self.shared else release.entry.bundle)
         if not self.shared:
             config["applications"][0]["runtime_env"] = {"working_dir": f"gcs://{package}"}
         # Replicas are started in the folder that the package is unpacked to.
@@ -226,14 +215,6 @@ class Ray(Target):
         known = live["config"]["args"] if live else {}
         application.settle(spec, config, release, bundle=bundle, captures=captures, known=known)
         return config, package
-
-    def _refuse_version(self, cluster: Dashboard) -> None:
-        if (there := cluster.version()) != (here := version("ray")):
-            raise DeployFailed(
-                f"the cluster has Ray {there}, this specml is made for Ray {here}.",
-                where="deployment.target.address",
-                hint=f"Start the cluster with ray=={here}.",
-            )
 
     def _refuse_others(self, spec: Spec, serve: dict[str, Any]) -> None:
         """Make sure that nobody else has what the application needs: the path, and the port of HTTP."""
@@ -264,27 +245,14 @@ class Ray(Target):
             DeployFailed: nodes lack what replicas need.
         """
         say("Looking at the cluster's nodes …")
-        asked = {
-            "packages": [*PACKAGES, *ONNXRUNTIMES],
-            "settings": sorted(application.RAY_SETTINGS),
-            "folder": str(release.bundle) if self.shared else "bundle",
-            "stay": not self.shared,
-        }
-        job = cluster.submit(
-            {
-                "entrypoint": f"exec python {SURVEY.name} {shlex.quote(json.dumps(asked))}",
-                "runtime_env": {"working_dir": f"gcs://{package}"},
-                "metadata": {"specml": spec.name, "bundle": release.entry.bundle},
-            }
+        needs = nodes.Needs(
+            folder=str(release.bundle) if self.shared else "bundle",
+            bundle=release.entry.bundle if self.shared else "",
+            unseen="Say shared: false, or mount the project's disk there at the same path.",
+            settings=tuple(application.RAY_SETTINGS),
         )
-        try:
-            found = _surveyed(cluster, job)
-            for node in found["nodes"]:
-                _refuse_node(node, release.entry.bundle, self.shared)
-        except BaseException:
-            with contextlib.suppress(DeployFailed):
-                cluster.end(job)
-            raise
+        metadata = {"specml": spec.name, "bundle": release.entry.bundle}
+        job, found = nodes.look(cluster, package, needs, metadata, stay=not self.shared)
         for line in (*_unset(found["nodes"]), *_scarce(spec, found["resources"])):
             say(line)
         return job
@@ -347,35 +315,6 @@ def _others(spec: Spec, serve: dict[str, Any]) -> list[dict[str, Any]]:
     return [config for config in configs if config is not None]
 
 
-def _surveyed(cluster: Dashboard, job: str) -> dict[str, Any]:
-    until = time.monotonic() + SURVEYED_WITHIN
-    while time.monotonic() < until:
-        status, message = cluster.status(job)
-        logs = cluster.logs(job) if status != "PENDING" else ""
-        for line in logs.splitlines():
-            if line.startswith(MARK):
-                return dict(json.loads(line.removeprefix(MARK)))
-        if status in ("FAILED", "STOPPED"):
-            raise DeployFailed(f"its nodes can't be looked at: {liveness.reason([message, logs])}", where=job)
-        time.sleep(PAUSE)
-    raise DeployFailed(f"its nodes can't be looked at: no word within {SURVEYED_WITHIN:g} s.", where=job)
-
-
-def _refuse_node(node: dict[str, Any], bundle: str, shared: bool) -> None:
-    where, has = f"node {node['node']}", node["versions"]
-    here = {name: version(name) for name in ("specml", "ray")}
-    wrong = [f"{name} {has[name] or 'not at all'} (here {here[name]})" for name in here if has[name] != here[name]]
-    if wrong:
-        what = f"it has {' and '.join(wrong)}; a replica runs what is installed on its node."
-        hint = f"Install there: pip install specml=={here['specml']} ray[serve]=={here['ray']}"
-        raise DeployFailed(what, where=where, hint=hint)
-    if not any(has[name] for name in ONNXRUNTIMES):
-        raise DeployFailed("it has no onnxruntime.", where=where, hint="Install specml there, with what it needs.")
-    if shared and node["bundle"] != bundle:
-        hint = "Say shared: false, or mount the project's disk there at the same path."
-        raise DeployFailed(f"it sees the bundle {node['bundle']} in the project's folder.", where=where, hint=hint)
-
-
 def _unset(nodes: list[dict[str, Any]]) -> Iterator[str]:
     """What Ray on the nodes would have had to read before it was started, to answer as fast as it can."""
     wanted = application.RAY_SETTINGS
@@ -399,18 +338,3 @@ def _scarce(spec: Spec, resources: dict[str, float]) -> Iterator[str]:
     for name, wanted in (("CPU", replicas.cpus * replicas.min + explain), ("GPU", replicas.gpus * replicas.min)):
         if wanted > (there := resources.get(name, 0.0)):
             yield f"Replicas reserve {wanted:g} {name}s, the cluster has {there:g} now: they wait until it has more."
-
-
-def _named(bundle: str) -> str:
-    """A package's name, the same for the same content."""
-    return f"_ray_pkg_{sha256(f'{bundle} {sha256(SURVEY.read_bytes()).hexdigest()}'.encode()).hexdigest()[:40]}.zip"
-
-
-def _packed(bundle: Path) -> bytes:
-    raw = io.BytesIO()
-    with zipfile.ZipFile(raw, "w", zipfile.ZIP_DEFLATED) as packed:
-        packed.write(SURVEY, SURVEY.name)
-        for file in sorted(bundle.rglob("*")):
-            if file.is_file():
-                packed.write(file, f"bundle/{file.relative_to(bundle).as_posix()}")
-    return raw.getvalue()

@@ -24,6 +24,8 @@ class Dashboard:
 
     address: str
     token: str = ""
+    key: str = "deployment.target"
+    """Where ``address`` and ``token`` stand in the spec."""
 
     def version(self) -> str:
         """Ray's version there."""
@@ -41,13 +43,14 @@ class Dashboard:
         """Start a job; returns its name."""
         return str(self._json("POST", "/api/jobs/", job)["submission_id"])
 
-    def jobs(self, name: str) -> list[str]:
-        """The jobs that run for the application of this name, or have just begun to."""
-        return [
-            one["submission_id"]
-            for one in self._json("GET", "/api/jobs/")
-            if (one.get("metadata") or {}).get("specml") == name and one["status"] in ("PENDING", "RUNNING")
-        ]
+    def jobs(self, **metadata: str) -> dict[str, dict[str, str]]:
+        """The jobs with these ``metadata`` that run, or have just begun to; each with all that it has."""
+        found = {}
+        for one in self._json("GET", "/api/jobs/"):
+            has = one.get("metadata") or {}
+            if one["status"] in ("PENDING", "RUNNING") and metadata.items() <= has.items():
+                found[str(one["submission_id"])] = dict(has)
+        return found
 
     def status(self, job: str) -> tuple[str, str]:
         """How a job is (``RUNNING``, …), and what Ray says of it."""
@@ -91,7 +94,7 @@ class Dashboard:
             return None
         if answer.status in (401, 403):
             told = "asks for a token" if answer.status == 401 else "does not know this token"
-            hint = 'Say deployment.target.token: "${secret:RAY_TOKEN}", and set the variable to the cluster\'s token.'
+            hint = f'Say {self.key}.token: "${{secret:RAY_TOKEN}}", and set the variable to the cluster\'s token.'
             raise self._failed(f"{told}.", hint)
         if answer.status >= 300:
             lines = answer.data.decode("utf-8", "replace").strip().splitlines() or ["no reason"]
@@ -114,4 +117,4 @@ class Dashboard:
 
     def _failed(self, what: str, hint: str | None = None) -> DeployFailed:
         hint = hint or "It is the dashboard's address, as http://HEAD:8265, that a browser would open from here."
-        return DeployFailed(f"{self.address} {what}", where="deployment.target.address", hint=hint)
+        return DeployFailed(f"{self.address} {what}", where=f"{self.key}.address", hint=hint)
