@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,15 +17,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from specml import rollout
+from specml import releases, rollout
 from specml.bundle import open_bundle
 from specml.cli.predict import ByBundle
 from specml.errors import DataCheckFailed, NotEnoughData
 from specml.serving.request import named
-from specml.serving.scoring import Part, Scorer, Wanted, read
+from specml.serving.scoring import Part, Scored, Scorer, Wanted, read
 from specml.serving.table import to_rows, with_predictions
-from specml.targets.batch.journal import JOURNAL, Journal
-from specml.targets.batch.reading import parts
+from specml.targets.batch import events, pool
+from specml.targets.batch.journal import JOURNAL, Journal, Work, state_of
+from specml.targets.batch.parts import Scoring
+from specml.targets.batch.pool import Underway
+from specml.targets.batch.reading import Reading, parts
+from specml.targets.batch.remote import DRIVER
 from tests.bundles import binary_bundle, release
 from tests.conftest import spec_of
 
@@ -214,6 +219,126 @@ def test_a_journal_forgets_a_torn_line_a_lost_file_and_other_options(tmp_path: P
     assert (journal.folder / JOURNAL).read_bytes().count(b"\n") == 2
     assert Journal(tmp_path / "work", {"input": "a", "part_rows": 6}).done == {}
     assert not (journal.folder / "part-0").exists()
+
+
+# On a cluster; a real one of two nodes scores in tests/integration/test_batch_cluster.py
+
+
+def work(folder: Path, made: Path, name: str = "rows.parquet", **options: Any) -> Work:
+    told = {"input": name, "content": "sha256:0", "format": "parquet", "bad_rows": "refuse", **options}
+    reading = Reading.of(folder / name, made, (), part_rows=100)
+    return Work(folder / name, state_of(folder / name), folder / "home" / name, told, {}, reading)
+
+
+@pytest.mark.parametrize(
+    "name", ["a.csv", "a.csv.gz", "a.tsv", "a.parquet", "a.jsonl", "a.ndjson", "a.arrow", "a.xlsx"]
+)
+def test_another_machine_is_told_all_that_it_needs_to_read_a_file(made: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("")
+    known = spec_of(
+        data={
+            "sources": {
+                "x": {"type": "csv", "path": "x.csv", "separator": ";", "decimal": ",", "missing": ["-"]},
+                "y": {"type": "excel", "path": "x.xlsx"},
+            }
+        },
+    ).data.sources.values()
+    found = replace(work(tmp_path, made, name), reading=Reading.of(tmp_path / name, made, known, part_rows=7))
+    assert Work.told(json.loads(json.dumps(found.tell()))) == found
+
+
+def test_who_reads_on_a_cluster_skips_what_is_done_and_says_how_much_there_is(made: Path, tmp_path: Path) -> None:
+    people(250).write_parquet(tmp_path / "rows.parquet")
+    found = [json.loads(table["job"][0].as_py()) for table in pool._read(3, work(tmp_path, made), tmp_path, {1})]
+    assert [job.get("seen", {}).get("part") for job in found] == [0, 2, None]
+    assert [job["part"]["first"] for job in found[:2]] == [1, 201]
+    assert found[-1] == {"file": 3, "parts": 3}
+    (tmp_path / "rows.parquet").write_text("none")
+    ((last,),) = (
+        [json.loads(table["job"][0].as_py())] for table in pool._read(0, work(tmp_path, made), tmp_path, set())
+    )
+    assert (last["parts"], last["failed"]["status"]) == (0, 6)
+
+
+def underway(folder: Path, made: Path, name: str) -> Underway:
+    people(1).write_parquet(folder / name)
+    return Underway(work(folder, made, name), lambda _: None)
+
+
+def row(number: int, **told: Any) -> dict[str, str]:
+    names = {"file": f"part-{number}", "aside": f"quarantine-{number}"}
+    job = {"part": {"aside": ""}, "seen": {"part": number, "read": 1, **names}}
+    return {"job": json.dumps(job), "told": Scored(**{"rows": 1, **told}).model_dump_json(), "attempt": ".1"}
+
+
+def test_the_first_failure_is_told_once_all_before_it_is_done(made: Path, tmp_path: Path) -> None:
+    first, second = (underway(tmp_path, made, name) for name in ("a.parquet", "b.parquet"))
+    second.take(row(1, bad=1, row=102, why="age is missing."))
+    pool._settle([first, second], print)  # of the second, part 0 is not done
+    second.take(row(2, failed="age holds lists."))
+    second.take(row(0, digest="sha256:0"))
+    assert second.failure is not None
+    assert second.failure.what == "row 102: age is missing."
+    pool._settle([first, second], print)  # the first may yet fail
+    first.take({"job": '{"file": 0, "parts": 0}', "told": "{}", "attempt": ""})
+    with pytest.raises(DataCheckFailed, match="row 102") as refused:
+        pool._settle([first, second], print)
+    assert refused.value.where == "b.parquet"
+    assert (first.finished, first.work.done) == (True, True)
+
+
+def test_of_two_attempts_at_a_part_the_first_counts(made: Path, tmp_path: Path) -> None:
+    one = underway(tmp_path, made, "a.parquet")
+    for attempt, content in ((".1", "first"), (".2", "second"), (".3", "nobody's")):
+        (one.journal.folder / f"part-0{attempt}").write_text(content)
+    for attempt in (".1", ".2"):
+        one.take({**row(0, digest="sha256:0"), "attempt": attempt})
+    one.take({"job": '{"file": 0, "parts": 1}', "told": "{}", "attempt": ""})
+    pool._settle([one], print)
+    assert {path.name for path in one.work.home.iterdir()} == {"part-0", "manifest.json"}
+    assert (one.work.home / "part-0").read_text() == "first"
+
+
+def test_a_file_that_was_changed_meanwhile_is_told(made: Path, tmp_path: Path) -> None:
+    one = underway(tmp_path, made, "a.parquet")
+    people(2).write_parquet(one.work.path)
+    one.parts = 0
+    with pytest.raises(DataCheckFailed, match="changed while it was scored"):
+        pool._settle([one], print)
+
+
+def test_what_a_job_says_comes_whole_through_its_log() -> None:
+    error = NotEnoughData("there is no row.", where="a.csv", hint="Bring some.")
+    log = f"Ray says something\n{events.line({'said': 'a …'})}\n{events.line({'failed': events.told(error)})}\n"
+    said, failed = events.events(f"{log}{events.line({'done': True})[:-3]}")
+    assert said == {"said": "a …"}
+    found = events.error_of(failed["failed"])
+    assert (type(found), str(found), found.status) == (NotEnoughData, str(error), 7)
+
+
+@pytest.mark.slow
+def test_ray_data_makes_the_same_bytes(tmp_path: Path) -> None:
+    here, there = project(tmp_path / "here"), project(tmp_path / "there")
+    spec = scoring(part_rows=300, bad_rows="quarantine")
+    for folder in (here, there):
+        people().with_columns(hours=pl.lit("1_0")).write_csv(folder / "incoming/a.csv")
+        people(700, seed=1).write_parquet(folder / "incoming/b.parquet")
+        people(0).write_parquet(folder / "incoming/none.parquet")
+    wanted = sorted(deploy(spec, here))
+    release_ = releases.keep(there, releases.admitted(there))
+    target: Any = spec.deployment.target
+    found = Scoring(target, spec, there, release_, target._folder(there, release_.entry.bundle), print)
+    plan = {"project": str(there), "works": [one.tell() for one in found.left()], "wanted": found.wanted, "most": 1}
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    done = subprocess.run(
+        [sys.executable, "-m", DRIVER, str(tmp_path / "plan.json")],
+        env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0"},
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    *said, last = events.events(done.stdout)
+    assert last == {"done": True}
+    assert sorted(one["said"] for one in said) == wanted
+    assert tree(there / "scored") == tree(here / "scored")
 
 
 # The target
