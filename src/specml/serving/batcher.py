@@ -223,16 +223,15 @@ class Batcher:
         return Refused(429, f"{what} Try again in {seconds} s.", headers={"retry-after": str(seconds)})
 
     def offer(
-        self, rows: Rows, done: Done, seconds: float = math.inf, began: float | None = None, turn: int = 0
+        self, rows: Rows, done: Done, seconds: float = math.inf, began: float | None = None, requests: int = 1
     ) -> Waiting:
         """Run ``rows``; ``done`` is told the outputs in their order, or why there are none.
 
         It is told within ``seconds`` of ``began``, or of now: 504 when the model has not come to them by then; 422 when
         it can't be run on them.
 
-        ``turn``: of how many requests they are, where these are all that came in this turn of the event loop. An idle
-        model then runs them before this returns, and where it fails on several requests, ``done`` is told its error:
-        each may be offered by itself.
+        Where the model fails on the rows of several ``requests``, ``done`` is told its error: each may be offered by
+        itself.
 
         Raises:
             Refused: 429, when too many wait already.
@@ -241,7 +240,7 @@ class Batcher:
         if waits and waits + rows.n > self._easy and waits + rows.n > self.max_queue:
             raise self._later(f"{waits} rows wait already; at most {self.max_queue} may.", self.predicted())
         now = time.perf_counter()
-        waiting = Waiting(rows, done, now, (now if began is None else began) + seconds, seconds, requests=turn or 1)
+        waiting = Waiting(rows, done, now, (now if began is None else began) + seconds, seconds, requests=requests)
         self._queue.append(waiting)
         self._waiting_rows += rows.n
         loop = self._loop
@@ -250,11 +249,36 @@ class Batcher:
             self._loop, self._flushing, self._reaping = loop, None, None
         if seconds != math.inf:
             self._reap_at(loop, waiting.until)
-        if self._ahead or (turn and not self._running and not self._max_wait):
-            self._flush()
-        elif not self._running:
+        if not self._running:
             self._schedule(loop)
+        elif self._ahead:
+            self._flush()
         return waiting
+
+    def at_once(self, rows: Rows, done: Done, since: float, requests: int = 1) -> bool:
+        """As ``offer``, of all that was read in this turn of the event loop, where an idle model is brief about it.
+
+        ``done`` is told before this returns. False: nothing was done; the rows are to be offered.
+        ``since``: when the first of them was read.
+        """
+        n = rows.n
+        if self._queue or self._running or self._max_wait or n > self._most or not self._brief(n):
+            return False
+        began = time.perf_counter()
+        result: Outputs | Exception
+        try:
+            outputs = self._run(_whole(rows, self._packed))
+            result = Finite(outputs) if finite(outputs) else outputs
+        except Exception as error:
+            result = error
+        seconds = time.perf_counter() - began
+        self.pace.seen(n, seconds)
+        self._counters.batch(n, requests, seconds)
+        self._counters.waited(began - since, requests)
+        done(result)
+        self._learn(n, since)
+        self._turn.extend()
+        return True
 
     async def submit(self, rows: Rows, *, seconds: float = math.inf) -> Outputs:
         """As ``offer``, to be waited for."""
@@ -368,12 +392,17 @@ class Batcher:
             if part.start == 0:
                 self._counters.waited(began - part.of.since, part.of.requests)
             self._answer(part, result)
-        now = time.perf_counter()
         if seconds:
             # What it waited for on purpose is no work.
-            asked = min(batch[0].of.since + self._max_wait, began)
-            self.round.seen(rows, now - max(self._ended, asked))
-            self._ease()
+            self._learn(rows, min(batch[0].of.since + self._max_wait, began))
+        else:
+            self._ended = time.perf_counter()
+
+    def _learn(self, rows: int, since: float) -> None:
+        """A batch was answered, whose first request was there ``since``."""
+        now = time.perf_counter()
+        self.round.seen(rows, now - max(self._ended, since))
+        self._ease()
         self._ended = now
 
     def _ease(self) -> None:
@@ -531,10 +560,23 @@ def _columns(batch: list[_Part], packed: tuple[str, ...]) -> dict[str, np.ndarra
     if not names or any(part.of.rows.blocked != names for part in batch):
         return {name: np.concatenate([part.column(name) for part in batch]) for name in rows.columns}
     block = batch[0].block() if len(batch) == 1 else np.concatenate([part.block() for part in batch], axis=1)
-    columns = {BLOCK: np.ascontiguousarray(block.T)} if names == packed else dict(zip(names, block, strict=True))
+    columns = _blocks(block, names, packed)
     for name in rows.others:
         columns[name] = np.concatenate([part.other(name) for part in batch])
     return columns
+
+
+def _whole(rows: Rows, packed: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """The columns of a batch that is all of one request."""
+    if rows.block is None:
+        return rows.columns
+    columns = _blocks(rows.block, rows.blocked, packed)
+    columns.update(rows.others)
+    return columns
+
+
+def _blocks(block: np.ndarray, names: tuple[str, ...], packed: tuple[str, ...]) -> dict[str, np.ndarray]:
+    return {BLOCK: np.ascontiguousarray(block.T)} if names == packed else dict(zip(names, block, strict=True))
 
 
 def _stacked(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

@@ -78,8 +78,10 @@ class Together:
             self._one_by_one(group, rows, counts)
             return
         done = partial(self._answer, group, rows, counts)
+        if self._batcher.at_once(rows, done, first.began, several):
+            return
         try:
-            waiting = self._batcher.offer(rows, done, first.seconds, first.began, turn=several)
+            waiting = self._batcher.offer(rows, done, first.seconds, first.began, several)
         except Refused as refusal:
             self._answer(group, rows, counts, refusal)
             return
