@@ -26,6 +26,8 @@ FOLDER = Path(".specml/fuzz")
 MAX_ROWS = 20
 LONGEST = 4096
 """Bytes of an input."""
+BETWEEN = b"\xff"
+"""Stands between bodies, and in no JSON."""
 
 WORDS = [
     *('"inputs"', '"outputs"', '"name"', '"shape"', '"datatype"', '"data"', '"parameters"', '"id"', '"binary_data"'),
@@ -38,7 +40,7 @@ WORDS = [
 
 
 def contracts() -> dict[str, Any]:
-    """The contracts whose requests are read: all kinds of columns, and one that looks back."""
+    """The contracts whose requests are read: all kinds of columns, one that looks back, and one of numbers alone."""
     from specml.bundle import Contract
     from specml.data import Column, PastRows, past
     from tests.bundles import COLUMNS
@@ -54,6 +56,7 @@ def contracts() -> dict[str, Any]:
     return {
         "every kind": Contract.model_validate({**told, "inputs": kinds}),
         "history": Contract.model_validate({**told, "inputs": back, "history": looks}),
+        "numbers": Contract.model_validate({**told, "inputs": COLUMNS[:2]}),
     }
 
 
@@ -109,6 +112,8 @@ def readers() -> dict[str, tuple[Callable[[bytes], None], list[bytes]]]:
     full = {**malformed.GOOD, "at": "2024-01-01", "note": "a text"}
     rows.append(json.dumps({"rows": [full, full]}).encode())
     rows.append(json.dumps({"rows": [{**malformed.GOOD, "history": [{"hours": 1}, {"hours": None}]}]}).encode())
+    rows.append(b'{"columns": ["age", "hours"], "rows": [[50, 10.5], [1, null]]}')
+    rows.append(b'{"rows": [{"age": 50, "hours": 10.5}, {"age": 1}]}')
     found = {
         "rows": (quiet(lambda raw, contract: read_rows(raw, contract, MAX_ROWS)), rows),
         "infer": (quiet(infer), [length.to_bytes(2, "big") + body for body, length in bodies if length < 65536]),
@@ -116,6 +121,8 @@ def readers() -> dict[str, tuple[Callable[[bytes], None], list[bytes]]]:
     }
     found |= _tables(quiet)
     found |= {f"fast {name}": (one, found[name][1]) for name, one in _fast(known).items()}
+    found["together"] = _together(known), [BETWEEN.join(rows[place : place + 3]) for place in range(len(rows))]
+    found["together"][1].extend(BETWEEN.join([row] * 3) for row in rows)
     return found
 
 
@@ -144,6 +151,31 @@ def _fast(known: list[Any]) -> dict[str, Callable[[bytes], None]]:
         _same(one, other)
 
     return {"rows": rows, "infer": infer}
+
+
+def _together(known: list[Any]) -> Callable[[bytes], None]:
+    """The reader of several bodies: it gives what each is by itself, if anything."""
+    from specml.serving.lean import Reader, Unusual
+    from specml.serving.request import read_rows
+
+    fast = [Reader(contract, MAX_ROWS) for contract in known]
+
+    def together(raw: bytes) -> None:
+        place, bodies = raw[0] % len(known) if raw else 0, raw[1:].split(BETWEEN)
+        if not fast[place].joins:
+            return
+        try:
+            rows, counts = fast[place].together(bodies)
+        except Unusual:
+            return
+        assert sum(counts) == rows.n
+        start = 0
+        for body, n in zip(bodies, counts, strict=True):
+            part, start = rows.part(start, start + n), start + n
+            fits(part, known[place])
+            _same(part, read_rows(body, known[place], MAX_ROWS))
+
+    return together
 
 
 def _outcome(read: Callable[[], Any]) -> Any:
@@ -246,7 +278,7 @@ def _one(asked: argparse.Namespace) -> int:
         corpus, words = Path(folder, "corpus"), Path(folder, "words")
         corpus.mkdir()
         for index, seed in enumerate(seeds):
-            for contract in (b"\0", b"\1"):
+            for contract in (b"\0", b"\1", b"\2"):
                 (corpus / f"{index}-{contract[0]}").write_bytes(contract + seed[: LONGEST - 1])
         words.write_text("".join('"' + word.replace('"', '\\"') + '"\n' for word in WORDS))
         options = [f"-atheris_runs={asked.runs}", f"-seed={asked.seed}", f"-max_len={LONGEST}", f"-dict={words}"]
