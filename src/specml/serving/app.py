@@ -28,8 +28,9 @@ from specml.serving.explanation import Explainer
 from specml.serving.feedback import INBOX, Inbox
 from specml.serving.limits import Hosts, Limiter, Rate
 from specml.serving.refusal import Refused, without_detail
+from specml.serving.routes import REQUEST_ID, Reply, refused, too_large
 from specml.serving.scaling import Load
-from specml.serving.service import REQUEST_ID, Reply, Service, refused, too_large
+from specml.serving.service import Service
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, MutableMapping

@@ -26,12 +26,14 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from specml.serving.capture import ID, request_id
 from specml.serving.refusal import Refused
-from specml.serving.service import JSON, REQUEST_ID, too_large
+from specml.serving.routes import JSON, REQUEST_ID, too_large
 
 if TYPE_CHECKING:
     import asyncio
 
-    from specml.serving.service import Going, Reply, Route, Service
+    from specml.serving.answering import Going
+    from specml.serving.routes import Reply, Route
+    from specml.serving.service import Service
 
 STATUS = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
@@ -131,7 +133,7 @@ class HotProtocol(HttpToolsProtocol):
         if waiting is not None:
             waiting.disconnected = True
             if waiting.going is not None:
-                self.service.leave(waiting.going)
+                self.service.answering.leave(waiting.going)
         if isinstance(self.cycle, Cycle):
             self.cycle = None  # type: ignore[assignment]
         super().connection_lost(exc)
@@ -206,7 +208,8 @@ class HotProtocol(HttpToolsProtocol):
         except Refused as refusal:
             self._answer(cycle, self.service.refuse(refusal))
             return True
-        begin = self.service.begin_soon if known.joins else self.service.begin
+        answering = self.service.answering
+        begin = answering.begin_soon if known.joins else answering.begin
         cycle.going = begin(known.route, data[end:], cycle.headers, partial(self._answer, cycle))
         return True
 
@@ -222,7 +225,7 @@ class HotProtocol(HttpToolsProtocol):
         if identity and not ID.fullmatch(identity):
             return
         headers = {name: value for name, value in cycle.headers.items() if name != REQUEST_ID}
-        joins = self.service.joins(cycle.route, headers, cycle.length)
+        joins = self.service.answering.joins(cycle.route, headers, cycle.length)
         self.heads[head] = Head(cycle.route, self.paths[self.url], headers, cycle.keep_alive, cycle.length, joins)
         if len(self.heads) > HEADS:
             self.heads.popitem(last=False)
@@ -295,7 +298,7 @@ class HotProtocol(HttpToolsProtocol):
         self._read = cycle
         body = cycle.parts[0] if len(cycle.parts) == 1 else b"".join(cycle.parts)
         cycle.parts.clear()
-        cycle.going = self.service.begin(cycle.route, body, cycle.headers, partial(self._answer, cycle))
+        cycle.going = self.service.answering.begin(cycle.route, body, cycle.headers, partial(self._answer, cycle))
 
     # The answer
 

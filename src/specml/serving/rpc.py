@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     import grpc
 
     from specml.bundle import Contract
-    from specml.serving.service import Reply, Service
+    from specml.serving.routes import Reply
+    from specml.serving.service import Service
 
 GRACE = 5.0
 """Seconds that calls in flight have when the server stops."""
@@ -188,7 +189,7 @@ class Rpc:
         self, name: str, path: Callable[[Any], str], raw: bytes, headers: dict[str, str], **more: Any
     ) -> Reply:
         """The reply of a path over HTTP as the message of the call ``name``."""
-        from specml.serving.service import Reply
+        from specml.serving.routes import Reply
 
         asked = _parsed(f"{name}Request", raw)
         route = self._service.admit("GET", path(asked), headers)
@@ -202,7 +203,7 @@ class Rpc:
 
     async def _ready(self, name: str, path: Callable[[Any], str], raw: bytes, headers: dict[str, str]) -> Reply:
         """Whether it is: a replica that goes down is not, which is an answer and no error."""
-        from specml.serving.service import Reply
+        from specml.serving.routes import Reply
 
         try:
             return await self._told(name, path, raw, headers)

@@ -16,10 +16,10 @@ from specml.serving.lean import Unusual
 from specml.serving.refusal import Refused
 
 if TYPE_CHECKING:
+    from specml.serving.answering import Answering, Going
     from specml.serving.batcher import Batcher, Outputs
     from specml.serving.lean import Reader
     from specml.serving.request import Rows
-    from specml.serving.service import Going, Service
 
 SMALL = 8_192
 """Bytes of a body up to which what is the same for all requests counts for more than its rows."""
@@ -31,11 +31,11 @@ class Together:
     """The requests of one turn after another, of the route ``/predict`` with JSON in and out.
 
     Args:
-        service: answers each by itself, where that is better.
+        answering: answers each by itself, where that is better.
     """
 
-    def __init__(self, service: Service, reads: Reader, batcher: Batcher) -> None:
-        self._service, self._reads, self._batcher = service, reads, batcher
+    def __init__(self, answering: Answering, reads: Reader, batcher: Batcher) -> None:
+        self._answering, self._reads, self._batcher = answering, reads, batcher
         self._gathered: list[tuple[Going, bytes]] = []
 
     def gather(self, going: Going, body: bytes) -> None:
@@ -55,7 +55,7 @@ class Together:
             rows, counts = self._read([body for _, body in gathered])
         except (Unusual, Refused):  # each is told by itself, and why
             for going, body in gathered:
-                self._service.start(going, body)
+                self._answering.start(going, body)
             return
         self._offer([going for going, _ in gathered], rows, counts)
 
@@ -73,7 +73,7 @@ class Together:
 
     def _offer(self, group: list[Going], rows: Rows, counts: list[int]) -> None:
         first, several = group[0], len(group)
-        self._service.counters.parse_seconds.add((time.perf_counter() - first.began) / several, several)
+        self._answering.counters.parse_seconds.add((time.perf_counter() - first.began) / several, several)
         if rows.n > self._batcher.room:
             self._one_by_one(group, rows, counts)
             return
@@ -91,14 +91,14 @@ class Together:
     def _one_by_one(self, group: list[Going], rows: Rows, counts: list[int]) -> None:
         start = 0
         for going, n in zip(group, counts, strict=True):
-            self._service.offer_rows(going, rows.part(start, start + n))
+            self._answering.offer_rows(going, rows.part(start, start + n))
             start += n
 
     def _answer(self, group: list[Going], rows: Rows, counts: list[int], result: Outputs | Exception) -> None:
         if isinstance(result, Refused):
             for going in group:
-                self._service.end(going, result)
+                self._answering.end(going, result)
         elif type(result) is Finite:
-            self._service.end_all(group, rows, counts, result)
+            self._answering.end_all(group, rows, counts, result)
         else:  # one of them has no answer: the others have
             self._one_by_one(group, rows, counts)

@@ -15,7 +15,7 @@ from specml.bundle import open_bundle
 from specml.serving.app import Args
 from specml.serving.explanation import Explainer
 from specml.serving.refusal import Refused
-from specml.serving.service import Reply, refused
+from specml.serving.routes import Reply, refused
 from tests.bundles import probability, regression_bundle, trained_bundle
 from tests.malformed import GOOD, PREDICT, rows
 from tests.unit.serving.conftest import Asked, ask

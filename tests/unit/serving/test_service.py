@@ -13,9 +13,10 @@ import pytest
 from specml.bundle import open_bundle
 from specml.data import Pixels
 from specml.errors import DeployFailed
+from specml.serving.access import Access
+from specml.serving.answering import LARGE, Answering
 from specml.serving.app import Args, ExplainReplica
 from specml.serving.counters import Counters
-from specml.serving.service import LARGE
 from specml.serving.session import CPU, CUDA, Session, gpu_visible
 from tests.bundles import binary_bundle, probability, regression_bundle
 from tests.malformed import GOOD, infer, rows, tensors
@@ -361,10 +362,14 @@ def test_others_are_answered_while_a_large_body_is_read(bundle: Path) -> None:
 
 def test_no_image_is_unpacked_in_the_event_loop(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     service = Args(bundle=str(bundle)).service("r1")
-    names, read = [], service._reads.rows
-    monkeypatch.setattr(service._reads, "rows", lambda raw: names.append(threading.current_thread().name) or read(raw))
+    names, read = [], service._forms.reads.rows
+    monkeypatch.setattr(
+        service._forms.reads, "rows", lambda raw: names.append(threading.current_thread().name) or read(raw)
+    )
     asyncio.run(ask(service, "POST", "/predict", rows()))
-    service._contract = service._contract.model_copy(update={"image": Pixels(side=2)})
+    options: dict[str, Any] = {"timeout": 9.0, "access": Access(), "error_detail": True, "cache": None, "capture": None}
+    image = service.contract.model_copy(update={"image": Pixels(side=2)})
+    service.answering = Answering(image, service._forms, service._batcher, service.counters, **options)
     asyncio.run(ask(service, "POST", "/predict", rows()))
     assert names[0] == threading.current_thread().name
     assert names[1].startswith("reader")
@@ -424,7 +429,7 @@ def test_without_a_notice_none_is_told(service: Service) -> None:
 def test_who_would_wait_to_be_read_is_refused_and_small_bodies_go_on(bundle: Path) -> None:
     service, held = Args(bundle=str(bundle), slo=0.2).service("test"), threading.Event()
     large, kind = rows() + b" " * LARGE, {"content-type": "application/json"}
-    service._reader.submit(held.wait)
+    service.answering._reader.submit(held.wait)
 
     async def main() -> list[int]:
         first = asyncio.create_task(ask(service, "POST", "/predict", large, kind))

@@ -13,7 +13,7 @@ import pytest
 from specml.serving import together
 from specml.serving.app import Args
 from specml.serving.refusal import Refused
-from specml.serving.service import REQUEST_ID, Reply
+from specml.serving.routes import REQUEST_ID, Reply
 from specml.serving.session import Session
 from tests.bundles import probability
 from tests.malformed import GOOD, PREDICT, rows
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from specml.serving.service import Going, Service
+    from specml.serving.answering import Going
+    from specml.serving.service import Service
 
     Run = Callable[[Session, dict[str, np.ndarray]], dict[str, np.ndarray]]
 
@@ -36,11 +37,11 @@ class Turn:
         self.replies: list[Reply | None] = [None] * len(bodies)
         self.going: list[Going] = []
         self._all = asyncio.Event()
-        begin = service.begin_soon if soon else service.begin
+        begin = service.answering.begin_soon if soon else service.answering.begin
         for place, body in enumerate(bodies):
             headers = {**HEADERS, REQUEST_ID: f"request-{place}"}
             route = service.admit("POST", "/predict", headers)
-            assert service.joins(route, HEADERS, len(body)) or not soon
+            assert service.answering.joins(route, HEADERS, len(body)) or not soon
             self.going.append(begin(route, body, headers, lambda reply, place=place: self._take(place, reply)))
 
     def _take(self, place: int, reply: Reply) -> None:
@@ -84,7 +85,7 @@ def test_each_gets_its_own_answer_under_its_own_name_from_one_call(bundle: Path)
     assert told.requests == {("/predict", 200): 100}
     assert told.rows == 150
     assert [sum(one.counts) for one in (told.parse_seconds, told.wait_seconds, told.write_seconds)] == [100] * 3
-    assert service.ongoing == 0
+    assert service.answering.ongoing == 0
 
 
 @pytest.mark.parametrize("name", [*PREDICT, "unknown", "too many rows", "not small"])
@@ -159,7 +160,7 @@ def test_who_goes_is_not_answered_and_the_others_are(bundle: Path, monkeypatch: 
         turn = Turn(service, [rows(age=place) for place in range(3)])
         if when == "while it runs":
             await asyncio.sleep(0.01)
-        service.leave(turn.going[1])
+        service.answering.leave(turn.going[1])
         await asyncio.sleep(0)
         go.set()
         return await turn.answered(but=(1,))
@@ -167,7 +168,7 @@ def test_who_goes_is_not_answered_and_the_others_are(bundle: Path, monkeypatch: 
     answers = asyncio.run(main())
     service.close()
     assert [one and one.status for one in answers] == [200, None, 200]
-    assert (service.counters.gone, service.ongoing) == (1, 0)
+    assert (service.counters.gone, service.answering.ongoing) == (1, 0)
 
 
 def test_where_all_are_gone_the_model_is_not_asked(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,9 +192,9 @@ def test_where_all_are_gone_the_model_is_not_asked(bundle: Path, monkeypatch: py
         gone = Turn(service, [rows(), rows()])
         await asyncio.sleep(0.01)
         assert service._batcher.waiting_rows == 2
-        service.leave(gone.going[0])
+        service.answering.leave(gone.going[0])
         assert service._batcher.waiting_rows == 2
-        service.leave(gone.going[1])
+        service.answering.leave(gone.going[1])
         assert service._batcher.waiting_rows == 0
         go.set()
         await first.answered()

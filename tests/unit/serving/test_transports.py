@@ -158,9 +158,9 @@ class TestEach:
             with server.connect() as gone:
                 gone.sendall(raw[:cut])
         until = time.monotonic() + 5
-        while server.service.ongoing and time.monotonic() < until:
+        while server.service.answering.ongoing and time.monotonic() < until:
             time.sleep(0.01)
-        assert server.service.ongoing == 0
+        assert server.service.answering.ongoing == 0
         assert server.ask(raw)[0].status == 200
 
     def test_one_poisoned_row_of_many_fails_alone(self, transport: str, bundle: Path, gate: Gate) -> None:
@@ -173,7 +173,7 @@ class TestEach:
                 assert gate.entered.wait(10)
                 asked = [pool.submit(server.ask, one) for one in raw]
                 until = time.monotonic() + 10
-                while server.service.ongoing < 65 and time.monotonic() < until:
+                while server.service.answering.ongoing < 65 and time.monotonic() < until:
                     time.sleep(0.01)
                 gate.open()
                 found = [one.result()[0] for one in asked]
@@ -205,7 +205,7 @@ class TestEach:
                 assert first.result()[0].status == 504
                 gate.open()
                 assert server.ask(request("POST", "/predict", rows()))[0].status == 200
-            assert server.service.ongoing == 0
+            assert server.service.answering.ongoing == 0
 
     def test_a_body_that_does_not_come_is_told(self, transport: str, bundle: Path) -> None:
         with running(bundle, transport, timeout=1) as server, server.connect() as slow:
@@ -249,7 +249,7 @@ class TestEach:
             with contextlib.suppress(TimeoutError):
                 for _ in range(100):
                     deaf.sendall(raw)
-            _until(lambda: server.service.ongoing == 0)
+            _until(lambda: server.service.answering.ongoing == 0)
             assert 0 < server.service.counters.requests["/predict", 200] < 50
             assert server.ask(request("POST", "/predict", rows()))[0].status == 200
 
