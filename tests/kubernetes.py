@@ -18,6 +18,7 @@ CORE = "io.k8s.api"
 KINDS = {
     "NetworkPolicy": f"{CORE}.networking.v1.NetworkPolicy",
     "PodDisruptionBudget": f"{CORE}.policy.v1.PodDisruptionBudget",
+    "Service": f"{CORE}.core.v1.Service",
 }
 
 

@@ -126,12 +126,17 @@ def _key(key: Key) -> dict[str, Any]:
     return told
 
 
-def ray_options(spec: Spec, bundle: str = BUNDLE, captures: str = CAPTURES, *, host: str = "") -> dict[str, Any]:
-    """``options`` and what only servers on Ray do: GPUs, gRPC, explanations, captured rows (kept in ``captures``)."""
+def ray_options(
+    spec: Spec, bundle: str = BUNDLE, captures: str = CAPTURES, *, host: str = "", grpc_host: str = "127.0.0.1"
+) -> dict[str, Any]:
+    """``options`` and what only servers on Ray do: GPUs, gRPC, explanations, captured rows (kept in ``captures``).
+
+    ``grpc_host``: the address that replicas answer gRPC at themselves, each on its own machine.
+    """
     args = options(spec, bundle, host)
     args["gpus"] = spec.serving.replicas.gpus
     if (grpc := spec.serving.grpc) is not None:
-        args["grpc"] = {"port": grpc.port, "host": host}
+        args["grpc"] = {"port": grpc.port, "host": grpc_host}
     if (explain := spec.serving.explain) is not None:
         args["explain"] = {"max_rows": explain.max_rows, "seconds": float(explain.timeout)}
     if (capture := spec.monitoring.capture) is not None:
@@ -368,7 +373,8 @@ def in_words(spec: Spec) -> str:
     told = f"{many} replica{'s' if replicas.max > 1 else ''} of {replicas.cpus:g} CPU"
     told += f" and {replicas.gpus:g} GPU" if replicas.gpus else ""
     told += f", {explain.replicas} that explain{'s' if explain.replicas == 1 else ''}" if explain is not None else ""
-    return f"{told}, {'asked with a token' if spec.serving.auth is not None else 'open to who reaches it'},"
+    guard = "asked with a token" if spec.serving.auth is not None else "open to who reaches it"
+    return f"{told}, {guard}{' by HTTP and gRPC' if spec.serving.grpc is not None else ''},"
 
 
 def cpus(spec: Spec) -> float:

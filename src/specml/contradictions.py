@@ -13,8 +13,10 @@ from specml.kinds import Candidate, unprotected
 from specml.metrics import known
 from specml.plan import Plan, Stage
 from specml.tables import forecast, history, joins, labels, splits
+from specml.targets.batch import Batch
 from specml.targets.edge import Edge
 from specml.targets.local import Local
+from specml.targets.ray import Ray
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -552,12 +554,14 @@ def _access(serving: Serving) -> Iterator[Disagreement]:
 
 def _grpc(spec: Spec) -> Iterator[Disagreement]:
     grpc, target = spec.serving.grpc, spec.deployment.target
-    if grpc is None:
+    if grpc is None or isinstance(target, Batch):  # which says itself that nobody asks it
         return
-    if not isinstance(target, Local):
-        what = "has no effect: only the target local answers gRPC."
+    if not target.answers_grpc:
+        what = f"has no effect: the target {type(target).model_fields['type'].default} answers HTTP alone."
+        if isinstance(target, Edge):
+            what = "has no effect: an archive for the target edge answers HTTP alone, and brings no gRPC along."
         yield Disagreement(key=("serving", "grpc"), what=what, hint="Leave it out.")
-    elif grpc.port == target.port:
+    elif isinstance(target, Local | Ray) and grpc.port == target.port:
         yield Disagreement(key=("serving", "grpc", "port"), what=f"is {grpc.port}, where HTTP is answered.")
 
 

@@ -479,6 +479,9 @@ class Rule(Component):
 class Target(Component):
     """Where a bundle is served."""
 
+    answers_grpc: ClassVar[bool] = False
+    """Whether ``serving.grpc`` has an effect; a spec that names it for another target is refused."""
+
     @abstractmethod
     def emit(self, spec: Spec) -> dict[str, str]:
         """The target's configuration files: content by path relative to the project (serve.yaml, or in deploy/).
@@ -557,3 +560,5 @@ class Deployment:
     knobs: dict[str, str] = field(default_factory=dict)
     """What its replicas go by and take over as they run, by key of the spec and as a spec writes it; empty where they
     take over nothing."""
+    grpc: tuple[str, ...] = ()
+    """Where gRPC is answered, as ``host:port``; empty where it is not."""

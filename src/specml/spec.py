@@ -402,8 +402,10 @@ class Grpc(Block):
     """The Open Inference Protocol over gRPC, beside HTTP."""
 
     port: Annotated[int, Field(ge=1, le=65535)] = 8001
-    """Where it is answered, at 127.0.0.1 whatever the target's ``host`` is; 8001 is where clients of the protocol ask
-    unless they are told."""
+    """Where each replica answers it, on its own machine: the target ``local`` at 127.0.0.1 whatever its ``host`` is;
+    ``ray`` at its ``host``, on every node that has a replica, whatever its ``nodes`` say of HTTP; ``kubernetes`` in its
+    pods, behind the Service ``NAME-grpc``. Replicas on one machine, or in one pod, share the port. 8001 is where
+    clients of the protocol ask unless they are told."""
 
 
 class Cache(Block):
@@ -452,7 +454,8 @@ class Serving(Block):
     auth: BearerAuth | None = None
     """Without it anyone who can reach the port may ask: then only this machine can."""
     grpc: Grpc | None = None
-    """Unless it is named (``grpc: {}``), HTTP alone is answered. The target ``local`` knows it."""
+    """Unless it is named (``grpc: {}``), HTTP alone is answered. The targets ``local``, ``ray`` and ``kubernetes``
+    know it; the others have nobody who could be asked so, and refuse it."""
     rate_limit: RateLimit | None = None
     """Unless it is named, only ``slo`` and a full queue refuse."""
     hosts: tuple[Annotated[str, Field(pattern=r"^(\*|[A-Za-z0-9.-]+|[0-9A-Fa-f:.]+)$")], ...] = ()

@@ -34,7 +34,7 @@ pytestmark = [
 ]
 
 KINDS = {
-    ("", "v1"): [("pods", "Pod")],
+    ("", "v1"): [("pods", "Pod"), ("services", "Service")],
     ("ray.io", "v1"): [("rayservices", "RayService"), ("rayclusters", "RayCluster")],
     ("networking.k8s.io", "v1"): [("networkpolicies", "NetworkPolicy")],
     ("policy", "v1"): [("poddisruptionbudgets", "PodDisruptionBudget")],
@@ -217,7 +217,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 def test_releases_come_and_go(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = {"type": "kubernetes", "image": "registry.example/census", "context": "there", "namespace": "models"}
-    serving = {"auth": {"tokens": "${secret:TOKENS}"}, "replicas": {"min": 2, "max": 2}}
+    serving = {"auth": {"tokens": "${secret:TOKENS}"}, "replicas": {"min": 2, "max": 2}, "grpc": {}}
     spec = spec_of(name="census", serving=serving, deployment={"target": target})
     project, said = tmp_path / "project", list[str]()
 
@@ -231,6 +231,7 @@ def test_releases_come_and_go(server: Server, tmp_path: Path, monkeypatch: pytes
     live = rollout.go_live(spec, project, said.append)
     assert (live.deployment.bundle, live.deployment.replicas) == (first, 2)
     assert live.deployment.url == "http://census-serve-svc.models:8000"
+    assert live.deployment.grpc == ("census-grpc.models:8001",)
     assert any("docker build -t registry.example/census:" in line for line in said)
     assert {kind for kind, _ in server.objects} == {name for kinds in KINDS.values() for name, _ in kinds} - {"pods"}
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import socket
+import subprocess
 import sys
+import threading
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from ruamel.yaml import YAML
 
-from specml import rollout
+from specml import rollout, runtime
 from specml.errors import DeployFailed
 from specml.serving.app import Args
-from specml.targets.kubernetes import Kubernetes, manifests
+from specml.targets.kubernetes import OF_GRPC, Kubernetes, manifests
 from tests.bundles import binary_bundle, release
 from tests.conftest import spec_of
 from tests.kubernetes import documents, problems
@@ -47,11 +50,17 @@ EVERYTHING: dict[str, Any] = {
     "redis": "redis.models:6379",
     "memory": "3.5Gi",
 }
+GRPC: dict[str, Any] = {"grpc": {"port": 9001}}
 
 
 @pytest.mark.parametrize(
     "options",
-    [{}, EVERYTHING, {"serving": {"explain": None, "replicas": {"min": 1, "max": 3, "cpus": 0.5}}, "prometheus": None}],
+    [
+        {},
+        EVERYTHING,
+        {"serving": GRPC},
+        {"serving": {"explain": None, "replicas": {"min": 1, "max": 3, "cpus": 0.5}}, "prometheus": None},
+    ],
 )
 def test_kubernetes_and_kuberay_take_the_manifests(options: dict[str, Any]) -> None:
     spec = served(**options)
@@ -77,6 +86,71 @@ def test_the_schemas_refuse_what_is_wrong() -> None:
             inner = inner[name]
         inner[path[-1]] = value
         assert problems(bad), path
+
+
+def test_grpc_has_a_service_of_its_own() -> None:
+    found = emitted(served({**GRPC, "replicas": {"min": 2, "max": 2, "gpus": 0.5}}, base="cuda", namespace="models"))
+    config = YAML(typ="safe").load(found["RayService"]["spec"]["serveConfigV2"])
+    assert config["applications"][0]["args"]["grpc"] == {"port": 9001, "host": "0.0.0.0"}
+    cluster = found["RayService"]["spec"]["rayClusterConfig"]
+    templates = [cluster["headGroupSpec"]["template"], *(one["template"] for one in cluster["workerGroupSpecs"])]
+    service = found["Service"]
+    assert (service["metadata"]["name"], service["metadata"]["namespace"]) == ("census-grpc", "models")
+    assert [(one["port"], one["targetPort"]) for one in service["spec"]["ports"]] == [(9001, "grpc")]
+    chosen = service["spec"]["selector"].items()
+    for template in templates:
+        (container,) = template["spec"]["containers"]
+        ports = {one["name"]: one["containerPort"] for one in container["ports"]}
+        assert (chosen <= template["metadata"]["labels"].items()) == ("grpc" in ports)
+        assert ports.get("grpc", 9001) == 9001
+        assert len(set(ports.values())) == len(ports)
+    assert ["grpc" in one["spec"]["containers"][0]["ports"][-1]["name"] for one in templates] == [False, True, False]
+    bare = emitted(served())
+    assert "Service" not in bare
+    assert "lifecycle" not in str(bare)
+
+
+def test_a_head_names_the_port_of_http() -> None:
+    # KubeRay looks there for the port of the Service that it makes, and some versions make none without.
+    head = emitted(served())["RayService"]["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]["spec"]
+    assert {"name": "serve", "containerPort": 8000} in head["containers"][0]["ports"]
+
+
+@pytest.mark.parametrize(
+    ("http", "grpc", "ready"), [(200, True, True), (503, True, False), (200, False, False), (None, True, False)]
+)
+def test_a_pod_is_ready_when_it_answers_by_both(http: int | None, grpc: bool, ready: bool) -> None:
+    model = emitted(served(GRPC))["RayService"]["spec"]["rayClusterConfig"]["workerGroupSpecs"][0]["template"]["spec"]
+    *command, asks = model["containers"][0]["readinessProbe"]["exec"]["command"]
+    assert command == ["python3", "-IS", "-c"]
+    with socket.create_server(("127.0.0.1", 0)) as front, socket.create_server(("127.0.0.1", 0)) as replica:
+        ports = front.getsockname()[1], replica.getsockname()[1]
+        for closed, one in ((http is None, front), (not grpc, replica)):
+            if closed:
+                one.close()
+        answering = threading.Thread(target=_answer, args=(front, http))
+        answering.start()
+        asks = asks.replace("8000", str(ports[0])).replace("9001", str(ports[1]))
+        done = subprocess.run([sys.executable, "-IS", "-c", asks], capture_output=True, check=False)
+        answering.join()
+    assert (done.returncode == 0) == ready, done.stderr
+
+
+def _answer(front: socket.socket, status: int | None) -> None:
+    if status is not None:
+        asked, _ = front.accept()
+        with asked:
+            assert asked.recv(1024).startswith(b"GET /-/healthz HTTP/1.0\r\n")
+            asked.sendall(f"HTTP/1.0 {status} x\r\n\r\n".encode())
+
+
+def test_what_grpc_imports_is_in_the_image() -> None:
+    pins = {pin.partition("==")[0] for pin in runtime.pins(OF_GRPC)}
+    read = [file for file in runtime.modules("specml.serving.app") if file.name in ("rpc.py", "messages.py")]
+    assert len(read) == 2
+    for name, brings in (("grpc", "grpcio"), ("google.protobuf", "protobuf"), ("psutil", "psutil")):
+        assert any(f"import {name}" in file.read_text() or f"from {name}" in file.read_text() for file in read)
+        assert brings in pins
 
 
 @pytest.mark.filterwarnings("ignore:Using extra keyword arguments on `Field`")  # Ray's own
@@ -141,12 +215,12 @@ def test_pods_are_confined_and_hold_no_secret() -> None:
             assert "TOKENS" not in told
 
 
-@pytest.mark.parametrize("prometheus", ["monitoring", None])
-def test_only_http_is_open_to_everyone(prometheus: str | None) -> None:
-    policy = emitted(served(prometheus=prometheus))["NetworkPolicy"]["spec"]
+@pytest.mark.parametrize(("prometheus", "grpc"), [("monitoring", []), (None, []), (None, [9001])])
+def test_only_http_and_grpc_are_open_to_everyone(prometheus: str | None, grpc: list[int]) -> None:
+    policy = emitted(served(GRPC if grpc else {}, prometheus=prometheus))["NetworkPolicy"]["spec"]
     assert policy["podSelector"] == {"matchLabels": {"specml/name": "census"}}
     open_to_all = [one for one in policy["ingress"] if "from" not in one]
-    assert [[port["port"] for port in one["ports"]] for one in open_to_all] == [[8000]]
+    assert [[port["port"] for port in one["ports"]] for one in open_to_all] == [[8000, *grpc]]
     others = [port["port"] for one in policy["ingress"] if "from" in one for port in one.get("ports", [])]
     assert others == [8265, *([8080] if prometheus else [])]
     assert all(one.get("to") for one in policy["egress"])  # no autoscaler, no Redis: only their own and names
@@ -157,6 +231,8 @@ def test_only_http_is_open_to_everyone(prometheus: str | None) -> None:
     [
         ({"serving": {"auth": None}}, [("serving", "auth")]),
         ({"serving": {"replicas": {"gpus": 1}}}, [("base",)]),
+        ({"serving": {"grpc": {}}}, []),
+        *(({"serving": {"grpc": {"port": port}}}, [("serving", "grpc", "port")]) for port in (443, 8000, 8080, 30_500)),
         ({"name": "1census"}, [("name",)]),
         ({"name": "c" * 41}, [("name",)]),
     ],

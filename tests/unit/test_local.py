@@ -85,9 +85,13 @@ def test_a_grpc_port_that_somebody_listens_at_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("grpc", "target", "what"),
-    [({"port": 8000}, "local", "is 8000, where HTTP is answered."), ({}, "edge", "only the target local answers gRPC")],
+    [
+        ({"port": 8000}, "local", "is 8000, where HTTP is answered."),
+        ({"port": 8000}, {"type": "ray", "address": "http://10.0.0.5:8265"}, "is 8000, where HTTP is answered."),
+        ({}, "edge", "an archive for the target edge answers HTTP alone"),
+    ],
 )
-def test_grpc_where_it_can_t_be_answered_is_a_contradiction(grpc: dict[str, Any], target: str, what: str) -> None:
+def test_grpc_where_it_can_t_be_answered_is_a_contradiction(grpc: dict[str, Any], target: Any, what: str) -> None:
     (found,) = all_of(spec_of(serving={"grpc": grpc}, deployment={"target": target}))
     assert found.key[:2] == ("serving", "grpc")
     assert what in found.what

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import zipfile
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -82,7 +83,7 @@ def test_a_package_is_named_for_its_content_and_holds_the_bundle(tmp_path: Path)
 def node(**changes: Any) -> dict[str, Any]:
     """What the survey says of this very machine, but for ``changes``."""
     asked = {"packages": [*nodes.SAME, *nodes.ONNXRUNTIMES], "settings": ["PATH"], "folder": ""}
-    return {"node": "10.0.0.6", **survey.look(asked), **changes}
+    return {"node": "10.0.0.6", "cpus": 4.0, **survey.look(asked), **changes}
 
 
 def test_a_node_like_this_machine_will_do() -> None:
@@ -101,6 +102,56 @@ def test_another_specml_on_a_node_is_refused(changes: dict[str, Any], told: str)
         nodes.refuse(node(**changes), nodes.Needs(""))
     assert error.value.where == "node 10.0.0.6"
     assert "pip install specml==" in error.value.hint
+
+
+GRPC = {**AUTH, "grpc": {"port": 9001}}
+
+
+@pytest.mark.parametrize("nodes_with_http", ["every", "head"])
+def test_grpc_is_answered_by_each_replica_at_the_address_of_its_node(nodes_with_http: str) -> None:
+    spec = there(serving=GRPC, host="0.0.0.0", url="https://models.example", nodes=nodes_with_http)
+    config = YAML(typ="safe").load(spec.deployment.target.emit(spec)["serve.yaml"])["applications"][0]
+    assert config["args"]["grpc"] == {"port": 9001, "host": "0.0.0.0"}
+    assert list(spec.contradictions()) == []
+    live = {"config": config, "replicas": 3, "nodes": ["10.0.0.6", "10.0.0.7"]}
+    assert ray._answering_grpc(live) == ("10.0.0.6:9001", "10.0.0.7:9001")
+    config["args"]["grpc"]["host"] = "::1"
+    assert ray._answering_grpc(live) == ("[::1]:9001",)
+
+
+def test_a_port_is_looked_at_where_a_replica_could_run_and_none_of_ours_listens() -> None:
+    before = {"config": {"args": {"grpc": {"port": 9001}}}, "nodes": ["10.0.0.6"]}
+    spec = there(serving=GRPC)
+    target = spec.deployment.target
+    needs = nodes.Needs("", **target._port_of_grpc(spec, {}))  # type: ignore[attr-defined]
+    assert (needs.listen, needs.held) == (("0.0.0.0", 9001), frozenset())
+    for node_, wanted in (
+        (node(listens=""), needs),
+        (node(listens="EADDRINUSE", cpus=0.0), needs),  # a head that takes no replica
+        (node(listens="EADDRINUSE"), nodes.Needs("", **target._port_of_grpc(spec, before))),  # type: ignore[attr-defined]
+    ):
+        nodes.refuse(node_, wanted)
+    before["config"]["args"]["grpc"]["port"] = 9002  # type: ignore[index,call-overload]
+    other = nodes.Needs("", **target._port_of_grpc(spec, before))  # type: ignore[attr-defined]
+    for listens, told, hint in (
+        ("EADDRINUSE", r"on node 10\.0\.0\.6, port 9001 of 0\.0\.0\.0 is taken", "serving.grpc.port=9002"),
+        ("EACCES", "is not open to Ray's user", "serving.grpc.port=9002"),
+        ("EADDRNOTAVAIL", r"0\.0\.0\.0 is no address of it", "host: 0.0.0.0"),
+    ):
+        with pytest.raises(DeployFailed, match=told) as error:
+            nodes.refuse(node(listens=listens), other)
+        assert (error.value.where, hint in error.value.hint) == ("serving.grpc.port", True)
+
+
+def test_a_node_tells_why_it_could_not_listen() -> None:
+    asked = {"packages": [], "settings": [], "folder": ""}
+    with socket.create_server(("127.0.0.1", 0), reuse_port=True) as taken:
+        port = taken.getsockname()[1]
+        found = [survey.look({**asked, "listen": [host, port]})["listens"] for host in ("127.0.0.1", "0.0.0.0")]
+    assert found == ["EADDRINUSE", "EADDRINUSE"]
+    assert survey.look({**asked, "listen": ["127.0.0.1", port]})["listens"] == ""
+    assert survey.look({**asked, "listen": ["192.0.2.1", port]})["listens"] == "EADDRNOTAVAIL"
+    assert survey.look({**asked, "listen": None})["listens"] == ""
 
 
 def test_a_node_without_the_shared_disk_is_refused(tmp_path: Path) -> None:
@@ -133,7 +184,7 @@ def test_others_on_the_cluster_are_left_as_they_are() -> None:
     }
     spec = there()
     assert ray._others(spec, serve) == [{"name": "declared"}]
-    assert ray._ours(spec, serve) == {"config": mine, "replicas": 1}
+    assert ray._ours(spec, serve) == {"config": mine, "replicas": 1, "nodes": []}
     with pytest.raises(DeployFailed, match="'by_code' answers at / there"):
         spec.deployment.target._refuse_others(spec, serve)  # type: ignore[attr-defined]
 

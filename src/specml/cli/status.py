@@ -69,6 +69,8 @@ def _show(name: str, live: Deployment, release: dict[str, Any] | None) -> None:
         return
     devices = ", ".join(sorted({device.removesuffix("ExecutionProvider") for device in live.devices}))
     print(f"  replicas  {live.replicas}{f' on {devices}' if devices else ''}")
+    for address in live.grpc:
+        print(f"  gRPC      {address}")
     for socket in live.unguarded:
         print(f"  open      {socket}")
 

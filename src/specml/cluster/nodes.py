@@ -47,6 +47,12 @@ class Needs:
     """Of specml, which brings them."""
     settings: tuple[str, ...] = ()
     """Variables whose values are to be told."""
+    listen: tuple[str, int] | None = None
+    """Address and port that each node must be able to listen at, by ``key``, where it has ``cpus`` for what would."""
+    key: str = ""
+    cpus: float = 0.0
+    held: frozenset[str] = frozenset()
+    """Addresses of nodes where what is replaced listens there already, and shares."""
 
 
 def refuse_version(cluster: Dashboard) -> None:
@@ -78,6 +84,7 @@ def look(
         "packages": [*SAME, *ONNXRUNTIMES, *needs.packages],
         "settings": sorted(needs.settings),
         "folder": needs.folder,
+        "listen": needs.listen,
         "stay": stay,
     }
     job = cluster.submit(
@@ -119,6 +126,15 @@ def refuse(node: dict[str, Any], needs: Needs) -> None:
     if needs.bundle and node["bundle"] != needs.bundle:
         what = f"it sees the bundle {node['bundle']} in the project's folder."
         raise DeployFailed(what, where=where, hint=needs.unseen)
+    if needs.listen is not None and node["listens"] and node["node"] not in needs.held and node["cpus"] >= needs.cpus:
+        host, port = needs.listen
+        other = f"Choose another: specml deploy {needs.key}={port + 1 if port < 65535 else port - 1}"
+        why, hint = {
+            "EADDRINUSE": (f"port {port} of {host} is taken by another process", other),
+            "EACCES": (f"port {port} is not open to Ray's user", other),
+            "EADDRNOTAVAIL": (f"{host} is no address of it", "Say deployment.target.host: 0.0.0.0, for all of each."),
+        }.get(node["listens"], (f"{host}:{port} can't be listened at ({node['listens']})", other))
+        raise DeployFailed(f"on {where}, {why}.", where=needs.key, hint=hint)
 
 
 def named(bundle: str) -> str:

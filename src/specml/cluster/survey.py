@@ -2,15 +2,18 @@
 
 It travels without specml, for it tells whether that is there. Its argument is JSON: ``packages`` whose versions each
 node tells, ``settings`` whose values in its environment, ``folder`` of which it tells the digest of the manifest
-(empty: of none), ``stay``. It prints one line, ``MARK`` and JSON.
+(empty: of none), ``listen`` (an address and a port, of which each node tells why it could not listen there), ``stay``.
+It prints one line, ``MARK`` and JSON.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import shutil
+import socket
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -37,7 +40,22 @@ def look(asked: dict[str, Any]) -> dict[str, Any]:
         "settings": {name: os.environ.get(name, "") for name in asked["settings"]},
         "haproxy": _haproxy(),
         "bundle": bundle,
+        "listens": _listens(*asked["listen"]) if asked.get("listen") else "",
     }
+
+
+def _listens(host: str, port: int) -> str:
+    """Why nobody could listen there, by the name of the error; empty: one could."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except socket.gaierror:
+        return "EADDRNOTAVAIL"
+    except OSError as error:
+        return errno.errorcode.get(error.errno or 0, "EIO")
+    return ""
 
 
 def _haproxy() -> bool:
@@ -61,8 +79,8 @@ def main(asked: dict[str, Any]) -> None:
         if node["Alive"]
     }
     told = ray.get([one.remote(asked) for one in waiting.values()], timeout=60)
-    where = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes()}
-    nodes = [{"node": where[name], **one} for name, one in zip(waiting, told, strict=True)]
+    known = {node["NodeID"]: (node["NodeManagerAddress"], node["Resources"].get("CPU", 0.0)) for node in ray.nodes()}
+    nodes = [{"node": known[name][0], "cpus": known[name][1], **one} for name, one in zip(waiting, told, strict=True)]
     print(MARK + json.dumps({"nodes": nodes, "resources": ray.cluster_resources()}), flush=True)  # noqa: T201
     ray.shutdown()
     if asked["stay"]:

@@ -89,7 +89,8 @@ def announcement(
     ask = curl_line(live.url, contract, token_variable=token_variable)
     if live.commands:
         lines = [f"{contract.name} is packed: {live.archive} (release {release}, bundle {live.bundle[7:19]})", ""]
-        return "\n".join([*lines, "To serve it:", *(f"  {one}" for one in live.commands), "Ask it there:", f"  {ask}"])
+        lines += ["To serve it:", *(f"  {one}" for one in live.commands), "Ask it there:", f"  {ask}"]
+        return "\n".join([*lines, *([f"  By gRPC: {', '.join(live.grpc)}"] if live.grpc else [])])
     if live.archive:
         path = Path(live.archive)
         return "\n".join(
@@ -113,6 +114,7 @@ def announcement(
         "Ask it:",
         f"  {ask}",
         f"  Its columns and limits: {live.url}/openapi.json",
+        *([f"  By gRPC: {', '.join(live.grpc)}"] if live.grpc else []),
         f"Stop it:  {stop}",
     ]
     if live.unguarded:

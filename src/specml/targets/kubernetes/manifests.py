@@ -20,6 +20,10 @@ NAME, COMPONENT = f"{OURS}/name", f"{OURS}/part"
 
 PORT, DASHBOARD, GCS, METRICS, AGENT = 8000, 8265, 6379, 8080, 52365
 """Of HTTP; of Ray's dashboard, which the operator asks; of Ray's state; its counters; its agent, asked by probes."""
+OTHERS = (8404, 8500, 9101, 9500)
+"""Ports of pods that HAProxy and Ray's own proxy take."""
+RANGES = (range(10_002, 20_000), range(30_000, 31_001), range(40_000, 41_001))
+"""Of Ray's workers, and of replicas, which Ray hands out."""
 BUNDLE = "/srv/bundle"
 USER = 10001
 OBJECT_STORE = 80_000_000
@@ -27,6 +31,19 @@ OBJECT_STORE = 80_000_000
 OPERATOR = {"app.kubernetes.io/name": "kuberay-operator"}
 HEAD_CPUS = "500m"
 EXPLAIN_CPUS = 1
+READY = """\
+import socket
+with socket.create_connection(("127.0.0.1", {http}), 2) as http:
+    http.sendall(b"GET /-/healthz HTTP/1.0\\r\\n\\r\\n")
+    assert b" 200 " in http.recv(64)
+socket.create_connection(("127.0.0.1", {grpc}), 2).close()
+"""
+"""Whether a pod answers HTTP, which its HAProxy may pass on to other pods, and gRPC, which a replica in it must."""
+H2C = "kubernetes.io/h2c"
+"""How an ingress is told of HTTP/2 without TLS, which gRPC is here."""
+LEAVING = 15
+"""Seconds between the end of a pod in the Service of gRPC and that of its processes: some until every node knows of it,
+and ``serving.rpc.LEAVING`` until connections have gone to others."""
 IDLE = 120
 """Seconds after which a pod without a replica goes."""
 
@@ -52,6 +69,21 @@ def pods(spec: Spec) -> Pods:
     return Pods(each, wanted.cpus * each, gpus, math.ceil(wanted.min / each), math.ceil(wanted.max / each))
 
 
+def taken(port: int) -> str:
+    """What a port of a pod is for, when it can't be gRPC's; else empty."""
+    if port < 1024:
+        return "which pods without privileges may not listen at"
+    if port == PORT:
+        return "where HTTP is answered"
+    fixed = (DASHBOARD, GCS, METRICS, AGENT, *OTHERS)
+    return "which Ray takes in every pod" if port in fixed or any(port in one for one in RANGES) else ""
+
+
+def grpc_service(spec: Spec) -> str:
+    """The name of the Service for gRPC."""
+    return f"{spec.name}-grpc"
+
+
 def secret(spec: Spec, target: Kubernetes) -> str:
     """The name of the Secret that holds the tokens."""
     return target.secret or f"{spec.name}-secrets"
@@ -72,6 +104,8 @@ def written(
         "network.yaml": [_policy(spec, target)],
         "disruption.yaml": [_disruption(spec, target)],
     }
+    if spec.serving.grpc is not None:
+        files["grpc.yaml"] = [_grpc(spec, target, spec.serving.grpc.port)]
     if target.prometheus is not None:
         files["monitoring.yaml"] = [_monitor(spec, target), _rules(spec, target)]
     return {name: _text(documents) for name, documents in files.items()}
@@ -213,7 +247,17 @@ def _pod(spec: Spec, target: Kubernetes, part: str, image: str, told: dict[str, 
 
 
 def _container(spec: Spec, target: Kubernetes, part: str, image: str) -> dict[str, Any]:
-    ports = {"metrics": METRICS} | ({"gcs": GCS, "dashboard": DASHBOARD} if part == "head" else {"serve": PORT})
+    from ruamel.yaml.scalarstring import LiteralScalarString
+
+    # Not every KubeRay makes the Service for HTTP where the head's container does not name its port.
+    ports = {"metrics": METRICS, "serve": PORT} | ({"gcs": GCS, "dashboard": DASHBOARD} if part == "head" else {})
+    ready = _probe(DASHBOARD, "/api/gcs_healthz") if part == "head" else _probe(PORT, "/-/healthz")
+    more: dict[str, Any] = {}
+    if part == "model" and (grpc := spec.serving.grpc) is not None:
+        ports["grpc"] = grpc.port
+        asks = LiteralScalarString(READY.format(http=PORT, grpc=grpc.port))
+        ready = {"exec": {"command": ["python3", "-IS", "-c", asks]}, **_timeout()}
+        more["lifecycle"] = {"preStop": {"exec": {"command": ["sleep", str(LEAVING)]}}}
     return {
         "name": f"ray-{part}",
         "image": image,
@@ -226,11 +270,8 @@ def _container(spec: Spec, target: Kubernetes, part: str, image: str) -> dict[st
         # KubeRay's own probes want wget in the image.
         "startupProbe": {**_probe(AGENT, "/api/local_raylet_healthz"), "periodSeconds": 5, "failureThreshold": 60},
         "livenessProbe": {**_probe(AGENT, "/api/local_raylet_healthz"), "periodSeconds": 10, "failureThreshold": 12},
-        "readinessProbe": {
-            **(_probe(DASHBOARD, "/api/gcs_healthz") if part == "head" else _probe(PORT, "/-/healthz")),
-            "periodSeconds": 5,
-            "failureThreshold": 2,
-        },
+        "readinessProbe": {**ready, "periodSeconds": 5, "failureThreshold": 2},
+        **more,
     }
 
 
@@ -260,16 +301,21 @@ def _confined() -> dict[str, Any]:
 
 
 def _probe(port: int, path: str) -> dict[str, Any]:
-    return {"httpGet": {"port": port, "path": path}, "timeoutSeconds": 5}
+    return {"httpGet": {"port": port, "path": path}, **_timeout()}
+
+
+def _timeout() -> dict[str, int]:
+    return {"timeoutSeconds": 5}
 
 
 def _policy(spec: Spec, target: Kubernetes) -> dict[str, Any]:
-    """What Ray binds to every interface is open to the service's own pods only; to others, HTTP."""
+    """What Ray binds to every interface is open to the service's own pods only; to others, HTTP, and gRPC if any."""
+    grpc = [spec.serving.grpc.port] if spec.serving.grpc is not None else []
     ours = {"podSelector": {"matchLabels": {NAME: spec.name}}}
     everywhere: dict[str, Any] = {"namespaceSelector": {}}
     arriving: list[dict[str, Any]] = [
         {"from": [ours]},
-        {"ports": _ports(PORT)},
+        {"ports": _ports(PORT, *grpc)},
         {"from": [{**everywhere, "podSelector": {"matchLabels": OPERATOR}}], "ports": _ports(DASHBOARD)},
     ]
     if target.prometheus is not None:
@@ -300,6 +346,19 @@ def _disruption(spec: Spec, target: Kubernetes) -> dict[str, Any]:
     """A node that is drained takes one replica's pod after the other."""
     selector = {"matchLabels": {NAME: spec.name, COMPONENT: "model"}}
     return _object("PodDisruptionBudget", "policy/v1", spec, target, {"maxUnavailable": 1, "selector": selector})
+
+
+def _grpc(spec: Spec, target: Kubernetes, port: int) -> dict[str, Any]:
+    """A Service beside KubeRay's own, which has one port, that of HTTP.
+
+    It takes every pod that is ready: while a release is exchanged for another, both answer.
+    """
+    content = {
+        "selector": {NAME: spec.name, COMPONENT: "model"},
+        "ports": [{"name": "grpc", "port": port, "targetPort": "grpc", "appProtocol": H2C}],
+    }
+    made = _object("Service", "v1", spec, target, content)
+    return {**made, "metadata": {**made["metadata"], "name": grpc_service(spec)}}
 
 
 def _monitor(spec: Spec, target: Kubernetes) -> dict[str, Any]:

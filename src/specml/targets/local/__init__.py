@@ -6,7 +6,7 @@ import ipaddress
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
@@ -44,6 +44,8 @@ class Tls(Block):
 
 class Local(Target):
     """A Ray Serve cluster of this machine's own, bound to loopback."""
+
+    answers_grpc: ClassVar[bool] = True
 
     type: Literal["local"] = "local"
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
@@ -161,22 +163,18 @@ class Local(Target):
     def _bring_up(
         self, cluster: Cluster, spec: Spec, project: Path, config: dict[str, Any], say: Callable[[str], None]
     ) -> Deployment:
-        state, knobs_alone = project / STATE, application.in_place(cluster.config, config)
+        state = project / STATE
         if cluster.config:
             cluster.wanted = config
             cluster.write(state)
         cluster.launch(config, state, say, secrets={secret.name for _, secret in values.secrets(spec)})
         cluster.wanted = {}
         cluster.write(state)
-        if spec.serving.grpc is not None and not knobs_alone:
-            say(f"gRPC is answered at 127.0.0.1:{spec.serving.grpc.port}.")
         return cluster.answering()
 
     def _config(self, spec: Spec) -> dict[str, Any]:
-        args = application.ray_options(spec, host=self.host)
         # HAProxy listens at `host`; what the replicas listen at themselves, gRPC too, never leaves this machine.
-        if "grpc" in args:
-            args["grpc"]["host"] = LOOPBACK
+        args = application.ray_options(spec, host=self.host, grpc_host=LOOPBACK)
         return application.serve_config(spec, args, host=LOOPBACK, port=self.port, proxies="HeadOnly")
 
     def _front(self, project: Path) -> tuple[str, int, str]:

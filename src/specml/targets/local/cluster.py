@@ -267,6 +267,7 @@ class Cluster:
         if found is None:
             return None
         bundle, devices = found
+        grpc = self.args.get("grpc")
         return Deployment(
             url=url,
             bundle=bundle,
@@ -274,6 +275,7 @@ class Cluster:
             devices=tuple(devices.values()),
             unguarded=self.beyond_loopback(),
             knobs=application.knobs(self.config),
+            grpc=(f"{grpc['host']}:{grpc['port']}",) if grpc else (),
         )
 
     def answering(self) -> Deployment:

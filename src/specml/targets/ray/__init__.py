@@ -6,7 +6,7 @@ import contextlib
 import shlex
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field
@@ -37,6 +37,8 @@ PAUSE = 0.5
 class Ray(Target):
     """A Ray cluster that runs already, for which others answer."""
 
+    answers_grpc: ClassVar[bool] = True
+
     type: Literal["ray"] = "ray"
     address: Annotated[str, Field(pattern=r"^https?://[^\s/]+/?$")]
     """Of the cluster's dashboard, as ``http://10.0.0.5:8265``: all goes through its HTTP API."""
@@ -44,12 +46,13 @@ class Ray(Target):
     """The cluster's token, as ``${secret:RAY_TOKEN}``, where it was started with ``RAY_AUTH_MODE=token``. It is sent as
     it is: use https, a network of your own or a tunnel."""
     host: str = "0.0.0.0"  # noqa: S104
-    """The address that nodes answer HTTP at; any but 127.0.0.1 needs ``serving.auth``. Ray Serve takes it when it
-    starts first on the cluster; where it runs already, its own stays."""
+    """The address that nodes answer HTTP and gRPC at; any but 127.0.0.1 needs ``serving.auth``. Ray Serve takes it when
+    it starts first on the cluster; where it runs already, its own stays."""
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
-    """Of that address."""
+    """Of that address, for HTTP."""
     nodes: Literal["every", "head"] = "every"
-    """Which nodes answer HTTP: ``every`` one that has a replica, behind a load balancer of yours; or the ``head``."""
+    """Which nodes answer HTTP: ``every`` one that has a replica, behind a load balancer of yours; or the ``head``. gRPC
+    has nobody in front of the replicas: it is answered where they run, in either case."""
     url: Annotated[str, Field(pattern=r"^https?://[^\s/]+/?$")] | None = None
     """Where requests reach them from here (the load balancer); the dashboard's host and ``port`` unless given."""
     shared: bool = False
@@ -108,7 +111,7 @@ class Ray(Target):
         if not cluster.has(package):
             say(f"Giving the cluster the bundle ({len(content):,} bytes) …")
             cluster.upload(package, content)
-        job = self._survey(spec, cluster, release, package, say)
+        job = self._survey(spec, cluster, release, package, live, say)
         before = cluster.jobs(specml=spec.name)
         try:
             say(f"Deploying release {release.entry.number} of {spec.name}, replica by replica …")
@@ -169,7 +172,7 @@ class Ray(Target):
 
     def _config(self, spec: Spec) -> dict[str, Any]:
         proxies = {"every": "EveryNode", "head": "HeadOnly"}[self.nodes]
-        args = application.ray_options(spec, host=urlsplit(self._url).hostname or "")
+        args = application.ray_options(spec, host=urlsplit(self._url).hostname or "", grpc_host=self.host)
         return application.serve_config(spec, args, host=self.host, port=self.port, proxies=proxies)
 
     def _staying(
@@ -236,8 +239,14 @@ class Ray(Target):
                 hint=f"Say deployment.target.host={host} deployment.target.port={port}.",
             )
 
-    def _survey(
-        self, spec: Spec, cluster: Dashboard, release: Release, package: str, say: Callable[[str], None]
+    def _survey(  # noqa: PLR0917 -- as deploy has them
+        self,
+        spec: Spec,
+        cluster: Dashboard,
+        release: Release,
+        package: str,
+        live: dict[str, Any],
+        say: Callable[[str], None],
     ) -> str:
         """Look at every node; returns the name of the job that did, and that keeps the package where there is one.
 
@@ -250,12 +259,22 @@ class Ray(Target):
             bundle=release.entry.bundle if self.shared else "",
             unseen="Say shared: false, or mount the project's disk there at the same path.",
             settings=tuple(application.RAY_SETTINGS),
+            **self._port_of_grpc(spec, live),
         )
         metadata = {"specml": spec.name, "bundle": release.entry.bundle}
         job, found = nodes.look(cluster, package, needs, metadata, stay=not self.shared)
         for line in (*_unset(found["nodes"]), *_scarce(spec, found["resources"])):
             say(line)
         return job
+
+    def _port_of_grpc(self, spec: Spec, live: dict[str, Any]) -> dict[str, Any]:
+        """What ``Needs`` of it: replicas share a port among them; that another server has it, they would not notice."""
+        if (grpc := spec.serving.grpc) is None:
+            return {}
+        before = live["config"]["args"].get("grpc") if live else None
+        held = live["nodes"] if before is not None and before["port"] == grpc.port else ()
+        key, cpus = "serving.grpc.port", spec.serving.replicas.cpus
+        return {"listen": (self.host, grpc.port), "key": key, "cpus": cpus, "held": frozenset(held)}
 
     def _ready(self, spec: Spec, cluster: Dashboard, config: dict[str, Any]) -> Deployment:
         """Wait until no answer comes from another revision."""
@@ -290,23 +309,52 @@ class Ray(Target):
             return None
         bundle, devices = found
         guard = "its tokens" if spec.serving.auth is not None else "nothing"
-        where = f"{self.host}:{self.port} of the nodes: HTTP, guarded by {guard}"
-        unguarded = (where,) if self.host not in ("127.0.0.1", "::1") else ()
+        sockets = {"HTTP": self.port}
+        if (grpc := live["config"]["args"].get("grpc")) is not None:
+            sockets["gRPC in clear"] = grpc["port"]
+        open_to_others = self.host not in ("127.0.0.1", "::1")
+        unguarded = tuple(
+            f"{_joined(self.host, port)} of the nodes: {speaks}, guarded by {guard}"
+            for speaks, port in sockets.items()
+            if open_to_others
+        )
         # With Ray's own proxy, which does not go round, a replica may not have answered yet.
         replicas = max(live["replicas"], len(devices))
         knobs = application.knobs(config)
-        return Deployment(self._url, bundle, replicas, tuple(devices.values()), unguarded, knobs=knobs)
+        return Deployment(
+            self._url,
+            bundle,
+            replicas,
+            tuple(devices.values()),
+            unguarded,
+            knobs=knobs,
+            grpc=_answering_grpc(live),
+        )
 
 
 def _ours(spec: Spec, serve: dict[str, Any]) -> dict[str, Any]:
-    """The application's config there and how many replicas run; empty when there is none of specml's."""
+    """The application's config there, how many replicas run, and their nodes' addresses; empty: none is specml's."""
     one = serve["applications"].get(spec.name, {})
     config = one.get("deployed_app_config")
     if config is None or config.get("import_path") != application.IMPORT_PATH:
         return {}
     model = one["deployments"].get("model", {})
-    running = sum(each["state"] == "RUNNING" for each in model.get("replicas", ()))
-    return {"config": config, "replicas": running}
+    replicas = model.get("replicas", ())
+    running = sum(each["state"] == "RUNNING" for each in replicas)
+    nodes = sorted({each["node_ip"] for each in replicas if each.get("node_ip")})
+    return {"config": config, "replicas": running, "nodes": nodes}
+
+
+def _answering_grpc(live: dict[str, Any]) -> tuple[str, ...]:
+    """Where replicas answer gRPC: on each node that has one."""
+    if (grpc := live["config"]["args"].get("grpc")) is None:
+        return ()
+    hosts = live["nodes"] if grpc["host"] in ("0.0.0.0", "::") else [grpc["host"]]  # noqa: S104
+    return tuple(_joined(host, grpc["port"]) for host in hosts)
+
+
+def _joined(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _others(spec: Spec, serve: dict[str, Any]) -> list[dict[str, Any]]:
