@@ -223,7 +223,6 @@ def test_a_release_on_two_nodes(there: There) -> None:
     assert newer != version
     assert found == pytest.approx(probability(ROW, weight=0.07), abs=1e-6)
     assert set(answers) == {first, second, version, newer}  # and no error
-    print({told: answers.count(told) for told in set(answers)})
     assert len(there.cluster.jobs(specml="census")) == 1  # the package of the first is let go
 
     told = there.run("rollback", "--reason", "a test")
