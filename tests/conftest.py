@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 from specml.data import Column, Design
 
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # of a background job, whose children could not be interrupted
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How long an example takes says more about who else wants the machine than about the code.
+settings.register_profile("specml", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("specml")
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"

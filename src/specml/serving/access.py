@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from specml.serving.auth import OPEN, Keys, allow
+from specml.serving.auth import OPEN, allow
 from specml.serving.limits import Limiter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from specml.serving.auth import Key, Keys
     from specml.serving.limits import Hosts, Rate
 
 EVERYBODY = ""
@@ -36,30 +37,29 @@ class Access:
         if rate != (self._limiter.rate if self._limiter is not None else None):
             self._limiter = Limiter(rate) if rate is not None else None
 
-    def enter(self, path: str, headers: Mapping[str, str]) -> None:
-        """Before anything of the server is told, even that there is no such path.
+    def enter(self, path: str, headers: Mapping[str, str]) -> Key | None:
+        """The key that a request carries, before anything of the server is told, even that there is no such path.
 
         Raises:
             Refused: 401 or 421.
         """
         if path in OPEN:
-            return
+            return None
         if self._hosts is not None:
             self._hosts.check(headers.get("host"))
-        if self.keys is not None:
-            self.keys.named(headers.get("authorization"))
+        return self.keys.named(headers.get("authorization")) if self.keys is not None else None
 
-    def use(self, route: str, method: str, headers: Mapping[str, str]) -> None:
+    def use(self, route: str, method: str, key: Key | None) -> None:
         """Once it is known what answers; requests that take no work (``GET``) are not counted by the limits.
 
         Raises:
-            Refused: 403 or 429.
+            Refused: 401, 403 or 429.
         """
         if route in OPEN:
             return
         name = EVERYBODY
         if self.keys is not None:
-            key = self.keys.named(headers.get("authorization"))
+            key = key or self.keys.named(None)
             allow(key, route)
             name = key.name
             self.asked[name] += 1

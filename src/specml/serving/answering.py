@@ -106,13 +106,15 @@ class Answering:
 
         Never raises for what a client sent; ``leave`` says that the client is gone.
         """
-        going = self._going(route, headers, done)
+        self.ongoing += 1
+        going = Going(route, headers, _shorter(self.timeout, headers.get(TIMEOUT)), done)
         self.start(going, body)
         return going
 
     def begin_soon(self, route: Route, body: bytes, headers: Mapping[str, str], done: Callable[[Reply], None]) -> Going:
         """As ``begin``, of a request that ``joins``: with the others that are read in this turn of the event loop."""
-        going = self._going(route, headers, done)
+        self.ongoing += 1
+        going = Going(route, headers, self.timeout, done)
         self._together.gather(going, body)
         return going
 
@@ -142,10 +144,6 @@ class Answering:
                 self.offer(going, read(body, headers))
         except Exception as error:
             self.end(going, error)
-
-    def _going(self, route: Route, headers: Mapping[str, str], done: Callable[[Reply], None]) -> Going:
-        self.ongoing += 1
-        return Going(route, headers, _shorter(self.timeout, headers.get(TIMEOUT)), done)
 
     def leave(self, going: Going) -> None:
         """The client is gone: the model need not come to what no batch has taken."""

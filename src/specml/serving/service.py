@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from specml.bundle import Bundle, Contract
+    from specml.serving.auth import Key
     from specml.serving.device import Asked as Device
     from specml.serving.device import Costs
     from specml.serving.forms import ReadInfer, WriteInfer
@@ -253,23 +254,22 @@ class Service:
         Raises:
             Refused: 401, 403, 404, 405, 413, 415, 421, 429 or 503.
         """
-        self._access.enter(path, headers)
+        key = self._access.enter(path, headers)
         route = self.route(path)
         if method != route.method and (method, route.method) != ("HEAD", "GET"):
             allowed = route.method
             raise Refused(405, f"{method[:20]} is not answered here; {allowed} is.", headers={"allow": allowed})
-        self._use(route, method, headers)
+        self._use(route, method, key)
         if route.method == "POST":
             check_body(route, headers)
         return route
 
     def admit_again(self, route: Route, path: str, headers: Mapping[str, str]) -> None:
         """Admit a request for the model with a head that was admitted before; raises as ``admit``."""
-        self._access.enter(path, headers)
-        self._use(route, "POST", headers)
+        self._use(route, "POST", self._access.enter(path, headers))
 
-    def _use(self, route: Route, method: str, headers: Mapping[str, str]) -> None:
-        self._access.use(route.name, method, headers)
+    def _use(self, route: Route, method: str, key: Key | None) -> None:
+        self._access.use(route.name, method, key)
         if self.draining and route.name != "/v2/health/live":
             going = {"retry-after": "1", "connection": "close"}
             raise Refused(503, "this replica is going down; try again.", headers=going)
