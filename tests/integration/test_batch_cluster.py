@@ -187,8 +187,15 @@ def test_stop_ends_what_scores(there: There) -> None:
     assert run.returncode == 9
     assert "it was stopped" in out
     assert "nothing was running" in there.run("stop")
-    # Other options are another run: what was begun under the first is not taken for theirs.
-    assert there.run("deploy", "deployment.target.keep=[customer]")
+
+
+def test_other_options_stop_the_job_that_runs_and_nothing_of_it_is_taken_for_theirs(there: There) -> None:
+    with there.deploying() as run:
+        run.kill()
+        run.wait()
+    told = there.run("deploy", "deployment.target.keep=[customer]")
+    assert "What scored with another bundle or other options is stopped." in told
+    assert "going on" not in told
     answered = pl.read_parquet(there.folder / "scored/live/rows.csv-*/part-*.parquet")
     assert answered.columns == ["customer", "predicted", "probability_0", "probability_1"]
     assert answered.height == ROWS - 15

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,11 +21,11 @@ from hypothesis import strategies as st
 from specml import releases, rollout
 from specml.bundle import open_bundle
 from specml.cli.predict import ByBundle
-from specml.errors import DataCheckFailed, NotEnoughData
+from specml.errors import DataCheckFailed, DeployFailed, NotEnoughData
 from specml.serving.request import named
 from specml.serving.scoring import Part, Scored, Scorer, Wanted, read
 from specml.serving.table import to_rows, with_predictions
-from specml.targets.batch import events, pool
+from specml.targets.batch import events, pool, remote
 from specml.targets.batch.journal import JOURNAL, Journal, Work, state_of
 from specml.targets.batch.parts import Scoring
 from specml.targets.batch.pool import Underway
@@ -34,8 +35,6 @@ from tests.bundles import binary_bundle, release
 from tests.conftest import spec_of
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from specml.bundle import Bundle
     from specml.spec import Spec
 
@@ -316,6 +315,43 @@ def test_what_a_job_says_comes_whole_through_its_log() -> None:
     assert (type(found), str(found), found.status) == (NotEnoughData, str(error), 7)
 
 
+# The job's process on a Ray of its own; without a dashboard, which takes seconds to start.
+DRIVE = f"""\
+import functools, importlib, pathlib, sys, ray
+ray.init = functools.partial(ray.init, include_dashboard=False, num_cpus=2)
+sys.exit(importlib.import_module("{DRIVER}").main(pathlib.Path(sys.argv[1])))
+"""
+
+
+class Outage:
+    """A job that said something and ended well, but of whose cluster's answers every second one is lost."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def status(self, job: str) -> tuple[str, str]:
+        self.asked += 1
+        if self.asked % 2:
+            raise DeployFailed("no Ray dashboard answers.")
+        return "RUNNING" if self.asked < 5 else "SUCCEEDED", ""
+
+    def logs(self, job: str) -> str:
+        said = [{"said": "a …"}, {"said": "a: 1 rows scored."}, {"done": True}]
+        return "".join(f"{events.line(one)}\n" for one in said[: self.asked // 2])
+
+
+def test_what_a_job_says_is_told_once_though_its_cluster_is_silent_at_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "PAUSE", 0)
+    said: list[str] = []
+    cluster: Any = Outage()
+    remote.Remote(cluster, Path(), said.append)._follow("job")
+    assert said == ["a …", "a: 1 rows scored."]
+    monkeypatch.setattr(remote, "SILENT", 0)
+    cluster.asked = 0
+    with pytest.raises(DeployFailed, match="no Ray dashboard answers"):
+        remote.Remote(cluster, Path(), said.append)._follow("job")
+
+
 @pytest.mark.slow
 def test_ray_data_makes_the_same_bytes(tmp_path: Path) -> None:
     here, there = project(tmp_path / "here"), project(tmp_path / "there")
@@ -331,7 +367,7 @@ def test_ray_data_makes_the_same_bytes(tmp_path: Path) -> None:
     plan = {"project": str(there), "works": [one.tell() for one in found.left()], "wanted": found.wanted, "most": 1}
     (tmp_path / "plan.json").write_text(json.dumps(plan))
     done = subprocess.run(
-        [sys.executable, "-m", DRIVER, str(tmp_path / "plan.json")],
+        [sys.executable, "-c", DRIVE, str(tmp_path / "plan.json")],
         env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0"},
         check=True, capture_output=True, text=True,
     )  # fmt: skip

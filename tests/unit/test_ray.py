@@ -154,6 +154,15 @@ def test_a_node_tells_why_it_could_not_listen() -> None:
     assert survey.look({**asked, "listen": None})["listens"] == ""
 
 
+def test_a_node_that_lacks_a_package_is_refused_with_what_brings_it() -> None:
+    needs = nodes.Needs("", packages=("pyarrow",), extra="cluster")
+    found = node()
+    nodes.refuse({**found, "versions": {**found["versions"], "pyarrow": "1"}}, needs)
+    with pytest.raises(DeployFailed, match="it has no pyarrow") as error:
+        nodes.refuse({**found, "versions": {**found["versions"], "pyarrow": ""}}, needs)
+    assert "pip install 'specml[cluster]==" in error.value.hint
+
+
 def test_a_node_without_the_shared_disk_is_refused(tmp_path: Path) -> None:
     found = survey.look({"packages": [], "settings": [], "folder": str(tmp_path)})["bundle"]
     with pytest.raises(DeployFailed, match="sees the bundle none"):

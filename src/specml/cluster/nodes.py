@@ -115,7 +115,7 @@ def refuse(node: dict[str, Any], needs: Needs) -> None:
     here = {name: version(name) for name in SAME}
     wrong = [f"{name} {has[name] or 'not at all'} (here {here[name]})" for name in here if has[name] != here[name]]
     if wrong:
-        what = f"it has {' and '.join(wrong)}; a replica runs what is installed on its node."
+        what = f"it has {' and '.join(wrong)}; what runs there is what is installed there."
         hint = f"Install there: pip install specml=={here['specml']} ray[serve]=={here['ray']}"
         raise DeployFailed(what, where=where, hint=hint)
     if not any(has[name] for name in ONNXRUNTIMES):

@@ -32,7 +32,7 @@ nothing, so that a node without CPUs for others reads nothing either."""
 TRIES = 3
 """How often all is begun again after something that Ray could not mend, with not a part done in between."""
 RETRIES = 3
-"""How often a part is scored again that has ended the actor, or its node, before that is told."""
+"""How often Ray has a part scored again that has ended its actor, or was lost with a node."""
 TELL_EVERY = 10.0
 """Seconds between two lines of progress."""
 

@@ -64,7 +64,8 @@ class Remote:
                 self.say(f"It is being scored by the job {job} of the cluster already; following that …")
                 self._follow(job)  # files may have come since
                 continue
-            self.end()
+            if self.end():
+                self.say("What scored with another bundle or other options is stopped.")
             self._look(scoring)
             write_atomic(self.project / PLAN, canonical_json(plan))
             entry = shlex.join(["python", "-m", DRIVER, str((self.project / PLAN).resolve())])
