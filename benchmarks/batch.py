@@ -1,11 +1,12 @@
 """A table scored on this machine and by Ray Data, on the same cores: rows a second, and that the answers are the same.
 
-    python benchmarks/batch.py [--rows 5000000] [--cpus 2]
+    python benchmarks/batch.py [--rows 3000000] [--cpus 2] [--rounds 3]
 
 A project trains a boosted tree on 20,000 rows of the table of ``scale.py``. Its target ``batch`` then scores a Parquet
 file of so many rows by processes of this machine, and again by Ray Data on a cluster of one node that is started here
-with as many CPUs. Told are the wall time of the whole ``specml deploy``, and rows a second from the first file of
-answers to the last, which leaves starting out. The disk must hold about four times the table.
+with as many CPUs; both in turn, so many rounds. Told are medians and ranges of the wall time of the whole ``specml
+deploy``, and of rows a second from the first file of answers to the last, which leaves starting out. The disk must
+hold about four times the table.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import argparse
 import hashlib
 import os
 import secrets
+import shutil
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -82,8 +85,9 @@ def digest(folder: Path) -> str:
 def main() -> None:
     """Measure, and print a table."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--rows", type=int, default=5_000_000)
+    arguments.add_argument("--rows", type=int, default=3_000_000)
     arguments.add_argument("--cpus", type=int, default=2)
+    arguments.add_argument("--rounds", type=int, default=3)
     told = arguments.parse_args()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -99,7 +103,6 @@ def main() -> None:
         (folder / "incoming").mkdir()
         written(folder / "incoming/rows.parquet", told.rows)
         same = ("deploy", "-q", f"deployment.target.workers={told.cpus}")
-        here = specml(folder, *same, "deployment.target.output=here")
         started = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "RAY_USAGE_STATS_ENABLED": "0"}
         started["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         with subprocess.Popen(
@@ -109,17 +112,34 @@ def main() -> None:
             assert cluster.stdout is not None
             cluster.stdout.readline()
             where = f'deployment.target.cluster={{address: "http://127.0.0.1:{port}", token: "${{secret:RAY_TOKEN}}"}}'
-            there = specml(folder, *same, "deployment.target.output=there", where, RAY_TOKEN=token)
+            walls: dict[str, list[float]] = {"here": [], "there": []}
+            rates: dict[str, list[float]] = {"here": [], "there": []}
+            digests = set()
+            for _ in range(told.rounds):
+                for side, more in (("here", ()), ("there", (where,))):
+                    walls[side].append(
+                        specml(folder, *same, f"deployment.target.output={side}", *more, RAY_TOKEN=token)
+                    )
+                    rates[side].append(rate(folder / side))
+                    digests.add(digest(folder / side))
+                    shutil.rmtree(folder / side)
             assert cluster.stdin is not None
             cluster.stdin.close()
             cluster.wait()
-        assert digest(folder / "here") == digest(folder / "there")
-        rates = {name: rate(folder / name) for name in ("here", "there")}
-        print(f"{told.rows:,} rows, {told.cpus} cores; the answers are the same bytes")
-        print(f"{'':22}{'deploy s':>10}{'rows/s':>12}")
-        print(f"{'on this machine':22}{here:10.1f}{rates['here']:12,.0f}")
-        print(f"{'by Ray Data':22}{there:10.1f}{rates['there']:12,.0f}")
-        print(f"{'ratio':22}{there / here:10.2f}{rates['there'] / rates['here']:12.2f}")
+        assert len(digests) == 1
+    print(f"{told.rows:,} rows, {told.cpus} cores, load {os.getloadavg()[0]:.1f}; the answers are the same bytes")
+    print(f"{'':18}{'deploy, s':>24}{'rows a second':>34}")
+    for side, named in (("here", "on this machine"), ("there", "by Ray Data")):
+        print(f"{named:18}{spread(walls[side], '.1f'):>24}{spread(rates[side], ',.0f'):>34}")
+    times, speeds = (
+        [there / here for here, there in zip(both["here"], both["there"], strict=True)] for both in (walls, rates)
+    )
+    print(f"{'ratio':18}{spread(times, '.2f'):>24}{spread(speeds, '.2f'):>34}")
+
+
+def spread(values: list[float], form: str) -> str:
+    """The median and the range."""
+    return f"{statistics.median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
 
 
 if __name__ == "__main__":
