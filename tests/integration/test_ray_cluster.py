@@ -165,12 +165,12 @@ def asked_all_the_while(port: int, grpc: int = 0) -> Iterator[list[Any]]:
             thread.join()
 
 
-def listening(processes: set[int]) -> Iterator[tuple[int, int]]:
-    """The processes' ports at which they listen, each as its process and its number."""
+def listening(processes: set[int]) -> Iterator[tuple[int, str, int]]:
+    """Where the processes listen: process, address and port."""
     for pid in processes:
         for one in psutil.Process(pid).net_connections("tcp"):
             if one.status == psutil.CONN_LISTEN:
-                yield pid, one.laddr.port
+                yield pid, one.laddr.ip, one.laddr.port
 
 
 def test_a_release_on_two_nodes(there: There) -> None:
@@ -195,7 +195,8 @@ def test_a_release_on_two_nodes(there: There) -> None:
     assert answer["probability_1"] == pytest.approx(probability(ROW), abs=1e-6)
     assert f"gRPC      127.0.0.1:{there.grpc}" in there.run("status")
     processes = {one["pid"] for one in model["replicas"]}
-    assert {pid for pid, port in listening(processes) if port == there.grpc} == processes  # on each node
+    found_at = {(pid, address) for pid, address, port in listening(processes) if port == there.grpc}
+    assert found_at == {(pid, "::ffff:127.0.0.1") for pid in processes}  # on each node, as gRPC says 127.0.0.1
     with Calls(there.grpc) as calls:
         version, found = calls.infer()
     assert found == pytest.approx(probability(ROW), abs=1e-6)
@@ -240,14 +241,40 @@ def test_a_bundle_that_is_another_on_the_way_takes_no_traffic(there: There, monk
     for name, value in there.environment.items():
         monkeypatch.setenv(name, value)
     loaded = load(there.folder)
-    with asked_all_the_while(there.port) as answers, pytest.raises(DeployFailed, match="deployed was sha256"):
+    with (
+        asked_all_the_while(there.port, there.grpc) as answers,
+        pytest.raises(DeployFailed, match="deployed was sha256"),
+    ):
         rollout.go_live(loaded.spec, loaded.folder, print)
-    assert set(answers) == {before["bundle"]}
+    assert set(answers) == {before["bundle"], before["bundle"][7:19]}
     until = time.monotonic() + 120  # a replica of the two had gone for the one that did not start
     while there.live != before and time.monotonic() < until:
         time.sleep(1)
     assert there.live == before
     assert len(there.cluster.jobs(specml="census")) == 1
+
+
+def test_a_port_that_is_taken_after_the_look_at_the_nodes_ends_the_deploy(
+    there: There, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = there.live
+    there.packs(0.11)
+    monkeypatch.setattr(nodes, "refuse", lambda *_: None)
+    for name, value in there.environment.items():
+        monkeypatch.setenv(name, value)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        loaded = load(there.folder, (f"serving.grpc.port={port}",))
+        with (
+            asked_all_the_while(there.port, there.grpc) as answers,
+            pytest.raises(DeployFailed, match=f"127.0.0.1:{port} can't be listened at"),
+        ):
+            rollout.go_live(loaded.spec, loaded.folder, print)
+    assert set(answers) == {before["bundle"], before["bundle"][7:19]}
+    until = time.monotonic() + 120
+    while there.live != before and time.monotonic() < until:
+        time.sleep(1)
+    assert there.live == before
 
 
 def test_stopped_the_cluster_goes_on(there: There) -> None:

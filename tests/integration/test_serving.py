@@ -185,6 +185,7 @@ def test_tritonclient_reads_the_metadata_and_infers(live: Live) -> None:
 
 
 def test_grpc_is_answered_by_every_replica(live: Live) -> None:
+    assert f"By gRPC: 127.0.0.1:{live.grpc}" in live.told
     before = {name: series["specml_rows_total"] for name, series in metrics(live).items()}
     for _ in range(64):  # a connection stays with the replica that took it
         with Calls(live) as calls:

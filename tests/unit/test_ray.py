@@ -113,14 +113,14 @@ def test_grpc_is_answered_by_each_replica_at_the_address_of_its_node(nodes_with_
     config = YAML(typ="safe").load(spec.deployment.target.emit(spec)["serve.yaml"])["applications"][0]
     assert config["args"]["grpc"] == {"port": 9001, "host": "0.0.0.0"}
     assert list(spec.contradictions()) == []
-    live = {"config": config, "replicas": 3, "nodes": ["10.0.0.6", "10.0.0.7"]}
+    live = {"config": config, "replicas": 3, "nodes": {"10.0.0.7": True, "10.0.0.6": True, "10.0.0.8": False}}
     assert ray._answering_grpc(live) == ("10.0.0.6:9001", "10.0.0.7:9001")
     config["args"]["grpc"]["host"] = "::1"
     assert ray._answering_grpc(live) == ("[::1]:9001",)
 
 
 def test_a_port_is_looked_at_where_a_replica_could_run_and_none_of_ours_listens() -> None:
-    before = {"config": {"args": {"grpc": {"port": 9001}}}, "nodes": ["10.0.0.6"]}
+    before = {"config": {"args": {"grpc": {"port": 9001}}}, "nodes": {"10.0.0.6": False}}
     spec = there(serving=GRPC)
     target = spec.deployment.target
     needs = nodes.Needs("", **target._port_of_grpc(spec, {}))  # type: ignore[attr-defined]
@@ -184,16 +184,22 @@ def test_too_few_cpus_are_told() -> None:
 
 def test_others_on_the_cluster_are_left_as_they_are() -> None:
     mine = {"import_path": "specml.serving.app:build", "args": {}}
+    replicas = [
+        {"state": "RUNNING", "node_ip": "10.0.0.6"},
+        {"state": "STOPPING", "node_ip": "10.0.0.6"},
+        {"state": "STOPPING", "node_ip": "10.0.0.7"},
+        {"state": "STARTING", "node_ip": None},
+    ]
     serve = {
         "applications": {
-            "census": {"deployed_app_config": mine, "deployments": {"model": {"replicas": [{"state": "RUNNING"}]}}},
+            "census": {"deployed_app_config": mine, "deployments": {"model": {"replicas": replicas}}},
             "declared": {"deployed_app_config": {"name": "declared"}, "route_prefix": "/other"},
             "by_code": {"deployed_app_config": None, "route_prefix": "/"},
         }
     }
     spec = there()
     assert ray._others(spec, serve) == [{"name": "declared"}]
-    assert ray._ours(spec, serve) == {"config": mine, "replicas": 1, "nodes": []}
+    assert ray._ours(spec, serve) == {"config": mine, "replicas": 1, "nodes": {"10.0.0.6": True, "10.0.0.7": False}}
     with pytest.raises(DeployFailed, match="'by_code' answers at / there"):
         spec.deployment.target._refuse_others(spec, serve)  # type: ignore[attr-defined]
 

@@ -341,7 +341,7 @@ class Kubernetes(Target):
         guards = [f"port {manifests.PORT} of its pods: HTTP, guarded by its tokens"]
         grpc = config["applications"][0]["args"].get("grpc") if config else None
         if grpc is not None:
-            guards.append(f"port {grpc['port']} of its pods: gRPC in clear, guarded by its tokens")
+            guards.append(f"port {grpc['port']} of its pods: gRPC, guarded by its tokens")
         replicas, knobs = ready * manifests.pods(spec).replicas, application.knobs(config)
         by_grpc = self._grpc(spec, grpc["port"]) if grpc is not None else ()
         return Deployment(self._url(spec), bundle, replicas, devices, tuple(guards), knobs=knobs, grpc=by_grpc)

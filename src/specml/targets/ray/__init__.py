@@ -311,7 +311,7 @@ class Ray(Target):
         guard = "its tokens" if spec.serving.auth is not None else "nothing"
         sockets = {"HTTP": self.port}
         if (grpc := live["config"]["args"].get("grpc")) is not None:
-            sockets["gRPC in clear"] = grpc["port"]
+            sockets["gRPC"] = grpc["port"]
         open_to_others = self.host not in ("127.0.0.1", "::1")
         unguarded = tuple(
             f"{_joined(self.host, port)} of the nodes: {speaks}, guarded by {guard}"
@@ -333,7 +333,10 @@ class Ray(Target):
 
 
 def _ours(spec: Spec, serve: dict[str, Any]) -> dict[str, Any]:
-    """The application's config there, how many replicas run, and their nodes' addresses; empty: none is specml's."""
+    """The application's config there, how many replicas run, and the addresses of their nodes; empty: none is specml's.
+
+    With each address stands whether a replica runs there, rather than comes or goes.
+    """
     one = serve["applications"].get(spec.name, {})
     config = one.get("deployed_app_config")
     if config is None or config.get("import_path") != application.IMPORT_PATH:
@@ -341,7 +344,10 @@ def _ours(spec: Spec, serve: dict[str, Any]) -> dict[str, Any]:
     model = one["deployments"].get("model", {})
     replicas = model.get("replicas", ())
     running = sum(each["state"] == "RUNNING" for each in replicas)
-    nodes = sorted({each["node_ip"] for each in replicas if each.get("node_ip")})
+    nodes: dict[str, bool] = {}
+    for each in replicas:
+        if address := each.get("node_ip"):
+            nodes[address] = nodes.get(address, False) or each["state"] == "RUNNING"
     return {"config": config, "replicas": running, "nodes": nodes}
 
 
@@ -349,8 +355,9 @@ def _answering_grpc(live: dict[str, Any]) -> tuple[str, ...]:
     """Where replicas answer gRPC: on each node that has one."""
     if (grpc := live["config"]["args"].get("grpc")) is None:
         return ()
-    hosts = live["nodes"] if grpc["host"] in ("0.0.0.0", "::") else [grpc["host"]]  # noqa: S104
-    return tuple(_joined(host, grpc["port"]) for host in hosts)
+    everywhere = grpc["host"] in ("0.0.0.0", "::")  # noqa: S104
+    hosts = [node for node, runs in sorted(live["nodes"].items()) if runs] if everywhere else []
+    return tuple(_joined(host, grpc["port"]) for host in hosts or [grpc["host"]])
 
 
 def _joined(host: str, port: int) -> str:
