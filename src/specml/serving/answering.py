@@ -233,14 +233,23 @@ class Answering:
         bodies = list(self._forms.bodies(requests, outputs))
         self._count_unseen(rows)
         self.counters.write_seconds.add((time.perf_counter() - began) / several, several)
-        start = 0
+        self._capture_all(group, requests, rows, outputs)
         for going, body, n in zip(group, bodies, counts, strict=True):
             if not going.over:
                 self._access.rows(going.headers, n)
-                if self._capture is not None:
-                    theirs = {name: array[start : start + n] for name, array in outputs.items()}
-                    self._capture.offer(going.headers[REQUEST_ID], rows.part(start, start + n), theirs)
                 self._reply(going, Reply(200, body, JSON, n))
+
+    def _capture_all(self, group: list[Going], requests: list[tuple[str, int]], rows: Rows, outputs: Outputs) -> None:
+        if self._capture is None:
+            return
+        if not any(going.over for going in group):
+            self._capture.offer_all(requests, rows, outputs)
+            return
+        start = 0
+        for going, (request, n) in zip(group, requests, strict=True):
+            if not going.over:
+                theirs = {name: array[start : start + n] for name, array in outputs.items()}
+                self._capture.offer(request, rows.part(start, start + n), theirs)
             start += n
 
     def _reply(self, going: Going, reply: Reply) -> None:

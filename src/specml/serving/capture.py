@@ -75,10 +75,20 @@ def row_ids(request: str, rows: int) -> list[str]:
 
 @dataclass(frozen=True)
 class _Taken:
-    request: str
+    requests: list[tuple[str, int]]
+    """What they are called, and how many of the rows each has."""
     at: datetime
     rows: Rows
     outputs: dict[str, np.ndarray]
+
+    def apart(self) -> list[_Taken]:
+        """The same, request by request."""
+        parts, start = [], 0
+        for request, n in self.requests:
+            outputs = {name: array[start : start + n] for name, array in self.outputs.items()}
+            parts.append(_Taken([(request, n)], self.at, self.rows.part(start, start + n), outputs))
+            start += n
+        return parts
 
 
 class Capture:
@@ -131,14 +141,25 @@ class Capture:
 
     def offer(self, request: str, rows: Rows, outputs: dict[str, np.ndarray]) -> None:
         """Keep the rows of an answered request, unless the share or a full queue says no; never waits."""
-        if self._share < 1 and _place(request) >= self._share:
+        self.offer_all([(request, rows.n)], rows, outputs)
+
+    def offer_all(self, requests: list[tuple[str, int]], rows: Rows, outputs: dict[str, np.ndarray]) -> None:
+        """The same of several requests: what they are called, and how many of the rows each has."""
+        taken = _Taken(requests, datetime.now(UTC), rows, outputs)
+        if self._share == 1:
+            self._keep(taken)
             return
+        for part in taken.apart() if len(requests) > 1 else [taken]:
+            if _place(part.requests[0][0]) < self._share:
+                self._keep(part)
+
+    def _keep(self, taken: _Taken) -> None:
         with self._lock:
-            if self._closing.is_set() or self._waiting_rows + rows.n > self._most:
-                self.dropped += rows.n
+            if self._closing.is_set() or self._waiting_rows + taken.rows.n > self._most:
+                self.dropped += taken.rows.n
                 return
-            self._waiting_rows += rows.n
-            self._waiting.append(_Taken(request, datetime.now(UTC), rows, outputs))
+            self._waiting_rows += taken.rows.n
+            self._waiting.append(taken)
 
     def close(self) -> None:
         """Write what waits, and take no more."""
@@ -219,8 +240,8 @@ class Capture:
         try:
             table = self._table(parts)
         except Exception as error:  # its text may quote a value
-            if len(parts) > 1:  # one request's fault is no other's
-                for part in parts:
+            if len(parts) > 1 or len(parts[0].requests) > 1:  # one request's fault is no other's
+                for part in parts if len(parts) > 1 else parts[0].apart():
                     self._grow([part])
                 return
             LOG.error("A request can't be captured (%s).", type(error).__name__)  # noqa: TRY400
@@ -278,7 +299,7 @@ class Capture:
         rows = [part.rows.n for part in parts]
         return pl.DataFrame(
             [
-                pl.Series("id", [name for part in parts for name in row_ids(part.request, part.rows.n)]),
+                pl.Series("id", [name for part in parts for request in part.requests for name in row_ids(*request)]),
                 pl.Series("time", np.repeat(stamps, rows)).dt.replace_time_zone("UTC"),
                 pl.Series("bundle", [self._bundle]).new_from_index(0, sum(rows)),
                 pl.DataFrame(inputs).to_struct("inputs"),

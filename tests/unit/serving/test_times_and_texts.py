@@ -176,7 +176,7 @@ def test_the_interface_says_what_is_taken(made: Trained) -> None:
 def test_captured_rows_are_watched_as_the_training_rows_are_described(made: Trained) -> None:
     taken = named(ROWS, made.bundle.contract)
     outputs = predict(made.bundle.session(), taken.columns)
-    part: Any = SimpleNamespace(rows=taken, outputs=outputs, at=datetime(2024, 1, 1), request="r")
+    part: Any = SimpleNamespace(rows=taken, outputs=outputs, at=datetime(2024, 1, 1), requests=[("r", taken.n)])
     capture: Any = SimpleNamespace(_contract=made.bundle.contract, _bundle="b")
     kept = Capture._table(capture, [part])["inputs"].struct.unnest()
     assert kept["at"].dt.year().to_list() == [2024, 2024, None]

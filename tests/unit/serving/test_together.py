@@ -12,6 +12,7 @@ import pytest
 
 from specml.serving import together
 from specml.serving.app import Args
+from specml.serving.capture import _place
 from specml.serving.refusal import Refused
 from specml.serving.routes import REQUEST_ID, Reply
 from specml.serving.session import Session
@@ -233,18 +234,53 @@ def test_who_would_wait_for_too_long_is_refused(bundle: Path) -> None:
     assert [(one[0], one[2]["retry-after"]) for one in answers] == [(429, "1")] * 2
 
 
-def test_rows_are_captured_by_the_names_of_their_requests(bundle: Path, tmp_path: Path) -> None:
+def kept(folder: Path) -> list[tuple[str, int]]:
+    """Ids and ages of the captured rows, whose answers are right."""
     import polars as pl
 
-    told = {"bundle": str(bundle), "capture": {"folder": str(tmp_path / "live" / "captures" / "b")}}
-    service = Args.model_validate(told).service("r1")
+    (file,) = folder.rglob("*.parquet")
+    found = pl.read_parquet(file).to_dicts()
+    for one in found:
+        wanted = probability({**GOOD, "age": one["inputs"]["age"]})
+        assert one["outputs"]["probabilities"][1] == pytest.approx(wanted, rel=1e-6)
+    return [(one["id"], one["inputs"]["age"]) for one in found]
+
+
+def capturing(bundle: Path, folder: Path, **more: Any) -> Service:
+    captures = {"folder": str(folder / "live" / "captures" / "b"), **more}
+    return Args.model_validate({"bundle": str(bundle), "capture": captures}).service("r1")
+
+
+def test_rows_are_captured_by_the_names_of_their_requests(bundle: Path, tmp_path: Path) -> None:
+    service = capturing(bundle, tmp_path)
     asyncio.run(answered(service, [several([1, 2]), rows(age=3)]))
     service.close()
-    (file,) = tmp_path.rglob("*.parquet")
-    kept = [(one["id"], one["inputs"]["age"], one["outputs"]) for one in pl.read_parquet(file).to_dicts()]
-    assert [(name, age) for name, age, _ in kept] == [("request-0-0", 1), ("request-0-1", 2), ("request-1-0", 3)]
-    for _, age, outputs in kept:
-        assert outputs["probabilities"][1] == pytest.approx(probability({**GOOD, "age": age}), rel=1e-6)
+    assert kept(tmp_path) == [("request-0-0", 1), ("request-0-1", 2), ("request-1-0", 3)]
+
+
+def test_who_is_gone_is_not_captured(bundle: Path, tmp_path: Path) -> None:
+    service = capturing(bundle, tmp_path)
+    service._batcher._inline = False
+
+    async def main() -> None:
+        turn = Turn(service, [rows(age=1), several([2, 3]), rows(age=4)])
+        while turn.going[0].waiting is None:
+            await asyncio.sleep(0)
+        service.answering.leave(turn.going[0])
+        await turn.answered(but=(0,))
+
+    asyncio.run(main())
+    service.close()
+    assert kept(tmp_path) == [("request-1-0", 2), ("request-1-1", 3), ("request-2-0", 4)]
+
+
+def test_a_share_of_the_requests_is_captured_whoever_they_came_with(bundle: Path, tmp_path: Path) -> None:
+    service = capturing(bundle, tmp_path, share=0.5)
+    asyncio.run(answered(service, [several([place, place]) for place in range(40)]))
+    service.close()
+    captured = {name.rpartition("-")[0] for name, _ in kept(tmp_path)}
+    assert captured == {f"request-{place}" for place in range(40) if _place(f"request-{place}") < 0.5}
+    assert len(kept(tmp_path)) == 2 * len(captured)
 
 
 def test_a_key_pays_for_its_rows(bundle: Path) -> None:
