@@ -114,6 +114,7 @@ def readers() -> dict[str, tuple[Callable[[bytes], None], list[bytes]]]:
     rows.append(json.dumps({"rows": [{**malformed.GOOD, "history": [{"hours": 1}, {"hours": None}]}]}).encode())
     rows.append(b'{"columns": ["age", "hours"], "rows": [[50, 10.5], [1, null]]}')
     rows.append(b'{"rows": [{"age": 50, "hours": 10.5}, {"age": 1}]}')
+    rows.append(b'{"rows": [[1]], "columns": [' + b"[" * 1000 + b"]" * 1000 + b"]}")
     found = {
         "rows": (quiet(lambda raw, contract: read_rows(raw, contract, MAX_ROWS)), rows),
         "infer": (quiet(infer), [length.to_bytes(2, "big") + body for body, length in bodies if length < 65536]),
@@ -282,7 +283,7 @@ def _one(asked: argparse.Namespace) -> int:
                 (corpus / f"{index}-{contract[0]}").write_bytes(contract + seed[: LONGEST - 1])
         words.write_text("".join('"' + word.replace('"', '\\"') + '"\n' for word in WORDS))
         options = [f"-atheris_runs={asked.runs}", f"-seed={asked.seed}", f"-max_len={LONGEST}", f"-dict={words}"]
-        options += ["-timeout=5", "-rss_limit_mb=2048", "-artifact_prefix=./", "-print_final_stats=0"]
+        options += ["-timeout=30", "-rss_limit_mb=2048", "-artifact_prefix=./", "-print_final_stats=0"]
         atheris.Setup([sys.argv[0], str(corpus), *options], read)
         try:
             atheris.Fuzz()

@@ -37,6 +37,11 @@ class Access:
         if rate != (self._limiter.rate if self._limiter is not None else None):
             self._limiter = Limiter(rate) if rate is not None else None
 
+    @property
+    def counts_rows(self) -> bool:
+        """Whether who may ask depends on how many rows were asked for before."""
+        return self._limiter is not None and self._limiter.rate.rows is not None
+
     def enter(self, path: str, headers: Mapping[str, str]) -> Key | None:
         """The key that a request carries, before anything of the server is told, even that there is no such path.
 

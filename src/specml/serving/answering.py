@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from specml.data import CATEGORIES_KEPT, MISSING
 from specml.serving import cache as caches
 from specml.serving import tabular
+from specml.serving.answer import Finite, finite
 from specml.serving.refusal import Refused, unshown, without_detail
 from specml.serving.routes import JSON, REQUEST_ID, Reply, media_type, refused
 from specml.serving.together import SMALL, Together
@@ -113,6 +114,8 @@ class Answering:
 
     def begin_soon(self, route: Route, body: bytes, headers: Mapping[str, str], done: Callable[[Reply], None]) -> Going:
         """As ``begin``, of a request that ``joins``: with the others that are read in this turn of the event loop."""
+        if self._access.counts_rows:  # those of the others count before this one is let in
+            return self.begin(route, body, headers, done)
         self.ongoing += 1
         going = Going(route, headers, self.timeout, done)
         self._together.gather(going, body)
@@ -153,6 +156,7 @@ class Answering:
             self.counters.gone += 1
             if going.waiting is not None:
                 self._batcher.leave(going.waiting)
+                going.waiting = None
 
     def _read_aside(self, going: Going, body: bytes, headers: Mapping[str, str]) -> None:
         """Read a large body, or images, while other requests go on."""
@@ -193,6 +197,19 @@ class Answering:
         if going.over:
             return
         self.counters.parse_seconds.add(time.perf_counter() - going.began)
+        self._offer(going, asked)
+
+    def offer_rows(self, going: Going, rows: Rows) -> None:
+        """Have the model answer a request for ``/predict`` whose rows were read with those of others."""
+        if going.over:
+            return
+        try:
+            self._batcher.refuse_late()
+            self._offer(going, self._forms.asked(rows, going.headers))
+        except Exception as error:
+            self.end(going, error)
+
+    def _offer(self, going: Going, asked: Asked) -> None:
         going.asked = asked
         self._access.rows(going.headers, asked.rows.n)
         if self._cache is not None:
@@ -201,15 +218,9 @@ class Answering:
                 going.key = None
                 self.end(going, known)
                 return
-        going.waiting = self._batcher.offer(asked.rows, partial(self.end, going), going.seconds, going.began)
-
-    def offer_rows(self, going: Going, rows: Rows) -> None:
-        """Have the model answer a request for ``/predict`` whose rows were read with those of others."""
-        try:
-            self._batcher.refuse_late()
-            self.offer(going, self._forms.asked(rows, going.headers))
-        except Exception as error:
-            self.end(going, error)
+        waiting = self._batcher.offer(asked.rows, partial(self.end, going), going.seconds, going.began)
+        if not going.over:
+            going.waiting = waiting
 
     def end(self, going: Going, result: Outputs | BaseException) -> None:
         """Answer: with the model's outputs, or with what went wrong."""
@@ -227,36 +238,36 @@ class Answering:
         self._reply(going, reply)
 
     def end_all(self, group: list[Going], rows: Rows, counts: list[int], outputs: Outputs) -> None:
-        """Answer requests for ``/predict`` of which each has so many of the ``rows``, and of the finite outputs."""
+        """Answer requests for ``/predict``, each of which has so many of the ``rows``, and of the outputs."""
+        if any(going.over for going in group) or not (type(outputs) is Finite or finite(outputs)):
+            self._end_each(group, rows, counts, outputs)
+            return
         began, several = time.perf_counter(), len(group)
         requests = [(going.headers[REQUEST_ID], n) for going, n in zip(group, counts, strict=True)]
         bodies = list(self._forms.bodies(requests, outputs))
         self._count_unseen(rows)
-        self.counters.write_seconds.add((time.perf_counter() - began) / several, several)
-        self._capture_all(group, requests, rows, outputs)
-        for going, body, n in zip(group, bodies, counts, strict=True):
-            if not going.over:
-                self._access.rows(going.headers, n)
-                self._reply(going, Reply(200, body, JSON, n))
-
-    def _capture_all(self, group: list[Going], requests: list[tuple[str, int]], rows: Rows, outputs: Outputs) -> None:
-        if self._capture is None:
-            return
-        if not any(going.over for going in group):
+        if self._capture is not None:
             self._capture.offer_all(requests, rows, outputs)
-            return
+        self.counters.write_seconds.add((time.perf_counter() - began) / several, several)
+        for going, body, n in zip(group, bodies, counts, strict=True):
+            self._reply(going, Reply(200, body, JSON, n))
+
+    def _end_each(self, group: list[Going], rows: Rows, counts: list[int], outputs: Outputs) -> None:
         start = 0
-        for going, (request, n) in zip(group, requests, strict=True):
+        for going, n in zip(group, counts, strict=True):
             if not going.over:
-                theirs = {name: array[start : start + n] for name, array in outputs.items()}
-                self._capture.offer(request, rows.part(start, start + n), theirs)
+                going.asked = self._forms.asked(rows.part(start, start + n), going.headers)
+                self.end(going, {name: array[start : start + n] for name, array in outputs.items()})
             start += n
 
     def _reply(self, going: Going, reply: Reply) -> None:
-        going.over = True
+        going.over, going.waiting, going.asked = True, None, None  # these may hold what is others', too
         self.ongoing -= 1
         self.counters.request(going.route.name, reply.status, time.perf_counter() - going.began, reply.rows)
-        going.done(reply)
+        try:
+            going.done(reply)
+        except Exception:  # others of the same batch wait for theirs
+            LOG.exception("An answer could not be sent.")
 
     def _written(self, going: Going, outputs: Outputs) -> Reply:
         asked = going.asked

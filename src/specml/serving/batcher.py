@@ -177,8 +177,8 @@ class Batcher:
 
     @property
     def room(self) -> int:
-        """Rows that the next batch still has room for."""
-        return self._most - self._waiting_rows
+        """Rows that may come yet without being looked at one by one: those of one call, within the queue."""
+        return self._easy - self._waiting_rows
 
     @property
     def max_queue(self) -> int:
@@ -259,9 +259,9 @@ class Batcher:
         """As ``offer``, of all that was read in this turn of the event loop, where an idle model is brief about it.
 
         ``done`` is told before this returns. False: nothing was done; the rows are to be offered.
-        ``since``: when the first of them was read.
+        ``since``: when it was begun to read them.
         """
-        n = rows.n
+        n, now = rows.n, time.perf_counter()
         if self._queue or self._running or self._max_wait or n > self._most or not self._brief(n):
             return False
         began = time.perf_counter()
@@ -274,7 +274,9 @@ class Batcher:
         seconds = time.perf_counter() - began
         self.pace.seen(n, seconds)
         self._counters.batch(n, requests, seconds)
-        self._counters.waited(began - since, requests)
+        self._counters.waited(began - now, requests)
+        if isinstance(result, Refused):
+            self._counters.failures += requests
         done(result)
         self._learn(n, since)
         self._turn.extend()
@@ -476,7 +478,7 @@ class Batcher:
                 self.forget(waiting)
                 waiting.done(result)
                 return
-            self._counters.failures += 1
+            self._counters.failures += waiting.requests
             if not isinstance(result, Refused):
                 LOG.error("The model failed on a request of %s rows.", waiting.rows.n, exc_info=unshown(result))
                 result = Refused(422, "the model can't be run on these rows.")

@@ -106,10 +106,15 @@ class Reader:
         if set(map(len, bodies)) != {1 + listed} or set(map(type, lists)) != {list}:
             raise Unusual
         counts = list(map(len, lists))
-        if min(counts) == 0 or max(counts) > self._max_rows or (listed and columns.count(columns[0]) != len(columns)):
+        if min(counts) == 0 or max(counts) > self._max_rows:
             raise Unusual
         rows = lists[0] if len(lists) == 1 else list(chain.from_iterable(lists))
-        return self._rows(rows, columns, raws), counts
+        values = self._listed(rows, columns) if listed else self._named(rows, raws)
+        if listed and all(map(self._plainly_numbers, raws)):
+            return self._numbers(values), counts
+        if listed and not keys_stand_once(b"".join(raws), 2 * len(raws)):
+            raise Unusual
+        return self._of_kinds(values), counts
 
     def infer(self, raw: bytes, headers: Mapping[str, str]) -> Infer:
         """As ``infer.read_infer``."""
@@ -121,23 +126,15 @@ class Reader:
                 pass
         return read_infer(raw, length, self._contract, self._max_rows)
 
-    def _rows(self, rows: list[Any], columns: list[Any], raws: list[bytes]) -> Rows:
-        """The rows of all the bodies ``raws``; ``columns``: what each of them says of these."""
-        if columns:
-            values = self._listed(rows, columns[0])
-            if all(map(self._plainly_numbers, raws)):
-                return self._numbers(values)
-            if not keys_stand_once(b"".join(raws), 2 * len(raws)):
-                raise Unusual
-        else:
-            values = self._named(rows, raws)
+    def _of_kinds(self, values: list[Any]) -> Rows:
+        """Rows of values in the order of ``_names``, of which some are no numbers."""
         width = self._width
         numbers = values if width == len(self._names) else [row[:width] for row in values]
         missing = self._kinds(numbers)
-        if missing or len(rows) == 1:
+        if missing or len(values) == 1:
             block = np.array(numbers, dtype=np.float64)
         else:
-            block = np.fromiter(chain.from_iterable(numbers), np.float64, len(rows) * width).reshape(len(rows), width)
+            block = np.fromiter(chain.from_iterable(numbers), np.float64, len(values) * width).reshape(-1, width)
         others: dict[str, np.ndarray] = {}
         for place, column in enumerate(self._others, start=width):
             try:
@@ -182,10 +179,15 @@ class Reader:
             raise Unusual
         return self._in_order(rows, said)
 
-    def _listed(self, rows: list[Any], columns: Any) -> list[Any]:
-        """The values of arrays, which stand in the order of ``columns``, in that of ``_names``."""
-        order = self._order(columns)
-        if set(map(type, rows)) != {list} or set(map(len, rows)) != {len(columns)}:
+    def _listed(self, rows: list[Any], columns: list[Any]) -> list[Any]:
+        """The values of arrays in the order of ``_names``; ``columns``: in which every body says that they stand."""
+        first = columns[0]
+        order = self._order(first)  # names, so that to compare it with another goes no deeper
+        if (
+            columns.count(first) != len(columns)
+            or set(map(type, rows)) != {list}
+            or set(map(len, rows)) != {len(first)}
+        ):
             raise Unusual
         return rows if order is None else list(map(order, rows))
 

@@ -11,7 +11,6 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from specml.serving.answer import Finite
 from specml.serving.lean import Unusual
 from specml.serving.refusal import Refused
 
@@ -24,7 +23,8 @@ if TYPE_CHECKING:
 SMALL = 8_192
 """Bytes of a body up to which what is the same for all requests counts for more than its rows."""
 MOST = 64
-"""Requests that are read together: a millisecond or two, in which nothing else is."""
+"""Requests that are read together, ``MOST_BYTES`` of them at most: some milliseconds, in which nothing else is."""
+MOST_BYTES = 65_536
 
 
 class Together:
@@ -47,13 +47,19 @@ class Together:
 
     def _start(self) -> None:
         gathered, self._gathered = self._gathered, []
-        for start in range(0, len(gathered), MOST):
-            self._begin([one for one in gathered[start : start + MOST] if not one[0].over])
+        while gathered:
+            some = gathered[: _together(gathered)]
+            del gathered[: len(some)]
+            try:
+                self._begin([one for one in some if not one[0].over])
+            except Exception as error:  # whatever it is, nobody waits for ever
+                for going, _ in some:
+                    self._answering.end(going, error)
 
     def _begin(self, gathered: list[tuple[Going, bytes]]) -> None:
         try:
             rows, counts = self._read([body for _, body in gathered])
-        except (Unusual, Refused):  # each is told by itself, and why
+        except Exception:  # each is told by itself, and why
             for going, body in gathered:
                 self._answering.start(going, body)
             return
@@ -80,13 +86,10 @@ class Together:
         done = partial(self._answer, group, rows, counts)
         if self._batcher.at_once(rows, done, first.began, several):
             return
-        try:
-            waiting = self._batcher.offer(rows, done, first.seconds, first.began, several)
-        except Refused as refusal:
-            self._answer(group, rows, counts, refusal)
-            return
+        waiting = self._batcher.offer(rows, done, first.seconds, first.began, several)
         for going in group:
-            going.waiting = waiting
+            if not going.over:
+                going.waiting = waiting
 
     def _one_by_one(self, group: list[Going], rows: Rows, counts: list[int]) -> None:
         start = 0
@@ -98,7 +101,21 @@ class Together:
         if isinstance(result, Refused):
             for going in group:
                 self._answering.end(going, result)
-        elif type(result) is Finite:
-            self._answering.end_all(group, rows, counts, result)
-        else:  # one of them has no answer: the others have
+        elif isinstance(result, Exception):  # the model may fail on one of them: the others have answers
             self._one_by_one(group, rows, counts)
+        else:
+            try:
+                self._answering.end_all(group, rows, counts, result)
+            except Exception as error:  # others of the same batch wait for theirs
+                for going in group:
+                    self._answering.end(going, error)
+
+
+def _together(gathered: list[tuple[Going, bytes]]) -> int:
+    """How many of the first are read together; at least one."""
+    room = MOST_BYTES
+    for place, (_, body) in enumerate(gathered[:MOST]):
+        room -= len(body)
+        if room < 0:
+            return max(1, place)
+    return min(MOST, len(gathered))

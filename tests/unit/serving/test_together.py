@@ -283,13 +283,178 @@ def test_a_share_of_the_requests_is_captured_whoever_they_came_with(bundle: Path
     assert len(kept(tmp_path)) == 2 * len(captured)
 
 
-def test_a_key_pays_for_its_rows(bundle: Path) -> None:
+def test_a_limit_of_rows_holds_within_a_turn(bundle: Path) -> None:
     service = Args.model_validate({"bundle": str(bundle), "rate_limit": {"rows": 3}}).service("r1")
 
     async def main() -> None:
-        await answered(service, [several([1, 2]), several([3, 4, 5])])
         with pytest.raises(Refused, match="3 rows a second"):
-            Turn(service, [rows()])
+            Turn(service, [several([1, 2]), several([3, 4, 5]), rows()])
 
     asyncio.run(main())
     service.close()
+
+
+DEEP = b'{"rows": [[1]], "columns": [' + b"[" * 1000 + b"]" * 1000 + b"]}"
+
+
+def test_what_is_nested_deep_keeps_nobody_waiting(bundle: Path) -> None:
+    service = Args(bundle=str(bundle)).service("r1")
+    for bodies in ([DEEP] * 2 + [rows()] * 30, [DEEP] * 64 + [rows()] * 30):
+        answers = asyncio.run(answered(service, bodies))
+        assert [one[0] for one in answers[-30:]] == [200] * 30
+        assert {one[0] for one in answers[:-30]} == {400}
+    assert service.answering.ongoing == 0
+    service.close()
+
+
+@pytest.mark.parametrize("where", ["_read", "_offer"])
+def test_whatever_goes_wrong_nobody_waits_for_ever(bundle: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    def wrong(*_: Any) -> None:
+        raise RecursionError
+
+    monkeypatch.setattr(together.Together, where, wrong)
+    service = Args(bundle=str(bundle)).service("r1")
+    answers = asyncio.run(answered(service, [rows()] * 70))
+    service.close()
+    assert {one[0] for one in answers} == {200 if where == "_read" else 500}
+    assert service.answering.ongoing == 0
+
+
+def test_where_an_answer_can_not_be_sent_the_others_are(bundle: Path) -> None:
+    service = Args(bundle=str(bundle)).service("r1")
+
+    async def main() -> list[Reply | None]:
+        turn = Turn(service, [rows(), rows(), rows()])
+
+        def broken(reply: Reply) -> None:
+            raise OSError(reply.status)
+
+        turn.going[1].done = broken
+        return await turn.answered(but=(1,))
+
+    answers = asyncio.run(main())
+    service.close()
+    assert [one and one.status for one in answers] == [200, None, 200]
+
+
+def calls(service: Service, monkeypatch: pytest.MonkeyPatch, far: int | None = None) -> list[int]:
+    """The rows of each call of the model from now on; of the age ``far`` it has no finite answer."""
+    found: list[int] = []
+    run = Session.run
+
+    def counted(self: Session, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        outputs = run(self, columns)
+        ages = columns["age"].ravel()
+        found.append(len(ages))
+        if far is not None:
+            outputs["probabilities"][ages == far] = np.nan
+        return outputs
+
+    monkeypatch.setattr(Session, "run", counted)
+    return found
+
+
+@pytest.mark.parametrize("inline", [True, False])
+def test_whose_answers_are_there_is_not_run_again(bundle: Path, monkeypatch: pytest.MonkeyPatch, inline: bool) -> None:
+    service = Args(bundle=str(bundle)).service("r1")
+    found = calls(service, monkeypatch, far=666)
+    service._batcher._inline = inline
+    answers = asyncio.run(answered(service, [rows(age=666 if place == 3 else place) for place in range(20)]))
+    service.close()
+    assert [place for place, one in enumerate(answers) if one[0] != 200] == [3]
+    assert found == [20]
+    assert sum(service.counters.parse_seconds.counts) == 20
+
+
+def test_who_is_cut_over_two_batches_is_run_once(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    service = Args(bundle=str(bundle)).service("r1")
+    found = calls(service, monkeypatch)
+    service._batcher._inline = False
+
+    async def main() -> list[Reply | None]:
+        turn = Turn(service, [rows(age=place) for place in range(60)])
+        while not service._batcher.waiting_rows:
+            await asyncio.sleep(0)
+        service._batcher._most = 40  # calls take longer now
+        return await turn.answered()
+
+    answers = asyncio.run(main())
+    service.close()
+    assert {one and one.status for one in answers} == {200}
+    assert found[0] == 40
+    assert sum(found) == 60
+
+
+def test_the_queue_takes_as_many_as_it_has_room_for(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    go, run = threading.Event(), Session.run
+
+    def slow(self: Session, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        assert go.wait(10)
+        return run(self, columns)
+
+    service = Args.model_validate({"bundle": str(bundle), "batching": {"max_queue": 20}}).service("r1")
+    monkeypatch.setattr(Session, "run", slow)
+    service._batcher._inline = False
+
+    async def main() -> list[Reply | None]:
+        first = Turn(service, [rows()])
+        while not service._batcher._running:
+            await asyncio.sleep(0)
+        turn = Turn(service, [rows()] * 40)
+        await asyncio.sleep(0.01)
+        assert service._batcher.waiting_rows == 20
+        go.set()
+        await first.answered()
+        return await turn.answered()
+
+    answers = asyncio.run(main())
+    service.close()
+    assert sorted(one.status for one in answers if one) == [200] * 20 + [429] * 20
+    assert sum(service.counters.parse_seconds.counts) == 41
+
+
+@pytest.mark.parametrize("inline", [True, False])
+def test_of_a_session_that_fails_every_request_is_counted(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, inline: bool
+) -> None:
+    def broken(self: Session, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        raise RuntimeError("out of memory")
+
+    service = Args(bundle=str(bundle)).service("r1")
+    monkeypatch.setattr(Session, "run", broken)
+    service._batcher._inline = inline
+    answers = asyncio.run(answered(service, [rows()] * 20))
+    service.close()
+    assert {one[0] for one in answers} == {503}
+    assert service.counters.failures == 20
+
+
+def test_large_ones_are_not_read_together_for_long(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    service = Args(bundle=str(bundle)).service("r1")
+    read: list[int] = []
+    reads = service._forms.reads
+    once = reads.together
+
+    def seen(raws: list[bytes]) -> Any:
+        read.append(sum(map(len, raws)))
+        return once(raws)
+
+    monkeypatch.setattr(reads, "together", seen)
+    body = rows() + b" " * (together.SMALL - len(rows()))
+    asyncio.run(answered(service, [body] * 20))
+    service.close()
+    assert read == [together.MOST_BYTES] * 2 + [4 * together.SMALL]
+
+
+def test_an_answered_request_holds_on_to_no_other(bundle: Path) -> None:
+    service = Args(bundle=str(bundle)).service("r1")
+    service._batcher._inline = False
+
+    async def main() -> list[Going]:
+        turn = Turn(service, [rows(), rows(age=1)])
+        await turn.answered()
+        return turn.going
+
+    going = asyncio.run(main())
+    service.close()
+    assert [(one.waiting, one.asked) for one in going] == [(None, None)] * 2
