@@ -152,7 +152,7 @@ def test_the_job_is_killed_and_the_next_deploy_goes_on(there: There) -> None:
     assert run.returncode == 9, out
     assert "it ended before all was scored" in out
     assert "`specml deploy` goes on after the last part" in out
-    assert "rows are done …" in there.run("deploy")
+    assert "rows are done …" in there.run("deploy", "deployment.target.cluster=null")  # here, as well as there
     assert tree(there.folder / "scored") == there.wanted
 
 
@@ -164,6 +164,15 @@ def test_the_command_is_killed_and_the_next_follows_the_same_job(there: There) -
     told = there.run("deploy")
     assert f"by the job {job} of the cluster already; following that" in told
     assert "Scoring on the cluster" not in told
+    assert tree(there.folder / "scored") == there.wanted
+
+
+def test_this_machine_waits_for_a_job_that_scores_the_same(there: There) -> None:
+    with there.deploying() as run:
+        run.kill()
+        run.wait()
+    told = there.run("deploy", "deployment.target.cluster=null")
+    assert "rows.csv" not in told
     assert tree(there.folder / "scored") == there.wanted
 
 
@@ -209,6 +218,34 @@ def test_a_row_is_refused_as_it_is_here(there: There, here: Path, tmp_path: Path
     assert "incoming/rows.csv:\n    row 6: age is" in wanted
     assert there.run("deploy", "-q", "deployment.target.bad_rows=refuse", status=6) == wanted
     assert not (there.folder / "scored/live").exists()
+
+
+def elsewhere(folder: Path, seen: Path, *command: str) -> list[str]:
+    """Runs a command where ``folder`` stands at the path ``seen``, which nobody else finds it at."""
+    return [
+        "unshare",
+        "--mount",
+        "sh",
+        "-c",
+        'mount --bind "$0" "$1" && cd "$1" && shift && "$@"',
+        str(folder),
+        str(seen),
+        *command,
+    ]
+
+
+def test_nodes_that_do_not_see_the_project_are_refused_before_a_row_is_scored(there: There, tmp_path: Path) -> None:
+    seen = tmp_path / "seen"
+    seen.mkdir()
+    if not shutil.which("unshare") or subprocess.run(elsewhere(there.folder, seen, "true"), check=False).returncode:
+        pytest.skip("may mount nothing")
+    command = elsewhere(there.folder, seen, sys.executable, "-m", "specml", "deploy")
+    environment = {**os.environ, "RAY_TOKEN": there.nodes.token}
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+    assert done.returncode == 9, done
+    assert "it sees the bundle none in the project's folder." in done.stderr
+    assert "Put the project on a disk that all nodes mount at the same path" in done.stderr
+    assert not list(there.folder.glob("scored/*/.*"))  # nothing was begun
 
 
 def test_another_token_is_told(there: There) -> None:

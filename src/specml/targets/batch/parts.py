@@ -71,6 +71,8 @@ class Scoring:
             return
         with locked(self.project / LOCK), workers(self.wanted, min(self.target.workers or cores(), cores())) as scorers:
             for one in works:
+                if one.done:  # by a job of a cluster, while it held the lock
+                    continue
                 journal = one.begin(self.say)
                 self._feed(one, journal, scorers)
                 if journal.refused:
