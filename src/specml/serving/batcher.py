@@ -49,12 +49,13 @@ REST = 0.0005
 """Seconds after which the event loop has had nothing to do."""
 QUEUE_MOST = 65_536
 """Most rows that wait where the pace is to tell how many: their columns are memory."""
-AIM = 0.75
-"""Share of the objective that a prediction may take: when more is asked than can be answered, all are near to it, and
-predictions are off by a tenth or two."""
+AIM = 0.6
+"""Share of the objective that a prediction may take: when more is asked than can be answered, all are near to it,
+predictions are off by a tenth or two, and what a request waits before it is read is not known here: in HAProxy, and for
+a processor that all want."""
 CARE = 1.5
 """How many times as long as predicted the calls ahead are held to take: others want the processor as well."""
-LATE = 0.9
+LATE = 0.8
 """Share of the objective beyond which who waits is held to be late: the call that answers may take longer, too."""
 FAIR = 0.25
 """Share of the objective that one call of the model may take: who comes meanwhile waits for all of it, and then for his

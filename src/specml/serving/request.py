@@ -14,7 +14,7 @@ from specml.serving.picture import pictured
 from specml.serving.refusal import Refused, did_you_mean, json_type, short
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from specml.bundle import Contract
     from specml.data import Column
@@ -48,6 +48,16 @@ class Rows:
         others = {name: array[start:stop].copy() for name, array in self.others.items()}
         block = self.block if self.block is None else self.block[:, start:stop].copy()
         return Rows(stop - start, others, block, self.blocked)
+
+
+def joined(parts: Sequence[Rows]) -> dict[str, np.ndarray]:
+    """The columns of all parts, one after the other."""
+    names = parts[0].blocked
+    if not names or any(part.blocked != names for part in parts):
+        return {name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns}
+    block = np.concatenate([part.block for part in parts if part.block is not None], axis=1)
+    others = {name: np.concatenate([part.others[name] for part in parts]) for name in parts[0].others}
+    return others | dict(zip(names, block, strict=True))
 
 
 def blocked(contract: Contract) -> tuple[str, ...]:

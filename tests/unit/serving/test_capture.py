@@ -119,6 +119,20 @@ def test_an_ill_formed_id_is_not_taken(wanted: str | None) -> None:
     assert request_id("order/17:a") == "order/17:a"
 
 
+def test_columns_may_be_called_as_they_like(opened: Bundle, tmp_path: Path) -> None:
+    odd = {"age": "^.*$", "hours": "*", "member": "0", "workclass": "^a"}
+    inputs = tuple(one.model_copy(update={"name": odd[one.name]}) for one in opened.contract.inputs)
+    contract = opened.contract.model_copy(update={"inputs": inputs})
+    capture = Capture(tmp_path, contract, opened.digest, flush=60)
+    capture.offer("r", named([{odd[name]: value for name, value in GOOD.items()}], contract), one_output())
+    capture.close()
+    assert kept(tmp_path)["inputs"].to_list() == [{odd[name]: value for name, value in GOOD.items()}]
+
+
+def one_output() -> dict[str, np.ndarray]:
+    return {name: array[:1] for name, array in OUTPUTS.items()}
+
+
 def test_a_full_queue_drops_rows_and_counts_them(opened: Bundle, tmp_path: Path) -> None:
     capture = Capture(tmp_path, opened.contract, opened.digest, flush=60, queue_rows=11)
     began = time.perf_counter()
