@@ -21,8 +21,8 @@ import numpy as np
 
 from specml.serving.answer import Finite, finite
 from specml.serving.pace import Pace
-from specml.serving.packed import BLOCK
 from specml.serving.refusal import Refused, unshown
+from specml.serving.request import joined
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,16 +90,9 @@ class _Part:
     def __init__(self, of: Waiting, start: int, stop: int) -> None:
         self.of, self.start, self.stop = of, start, stop
 
-    def block(self) -> np.ndarray:
-        block = self.of.rows.block
-        assert block is not None
-        return block if self.stop - self.start == self.of.rows.n else block[:, self.start : self.stop]
-
-    def column(self, name: str) -> np.ndarray:
-        return self.of.rows.columns[name][self.start : self.stop]
-
-    def other(self, name: str) -> np.ndarray:
-        return self.of.rows.others[name][self.start : self.stop]
+    @property
+    def rows(self) -> Rows:
+        return self.of.rows.part(self.start, self.stop)
 
 
 class Batcher:
@@ -262,20 +255,20 @@ class Batcher:
         ``done`` is told before this returns. False: nothing was done; the rows are to be offered.
         ``since``: when it was begun to read them.
         """
-        n, now = rows.n, time.perf_counter()
+        n = rows.n
         if self._queue or self._running or self._max_wait or n > self._most or not self._brief(n):
             return False
         began = time.perf_counter()
         result: Outputs | Exception
         try:
-            outputs = self._run(_whole(rows, self._packed))
+            outputs = self._run(joined([rows], self._packed))
             result = Finite(outputs) if finite(outputs) else outputs
         except Exception as error:
             result = error
         seconds = time.perf_counter() - began
         self.pace.seen(n, seconds)
         self._counters.batch(n, requests, seconds)
-        self._counters.waited(began - now, requests)
+        self._counters.waited(0.0, requests)
         if isinstance(result, Refused):
             self._counters.failures += requests
         done(result)
@@ -452,7 +445,7 @@ class Batcher:
     def _outputs(self, batch: list[_Part]) -> list[Outputs | Exception]:
         """What each part gets. Where the batch fails, each part is run by itself: one bad request fails alone."""
         try:
-            outputs = self._run(_columns(batch, self._packed))
+            outputs = self._run(joined([part.rows for part in batch], self._packed))
         except Refused as refusal:  # by the server, not for the sake of any row
             return [refusal] * len(batch)
         except Exception as error:
@@ -554,32 +547,6 @@ class _Turn:
     def unread(self) -> float:
         """For how long a request that is read now may have waited to be read."""
         return time.perf_counter() - self._began + self._before if self._reading else 0.0
-
-
-def _columns(batch: list[_Part], packed: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """The columns of a batch: one array of each, or ``BLOCK`` in the place of those that are ``packed``."""
-    rows = batch[0].of.rows
-    names = rows.blocked
-    if not names or any(part.of.rows.blocked != names for part in batch):
-        return {name: np.concatenate([part.column(name) for part in batch]) for name in rows.columns}
-    block = batch[0].block() if len(batch) == 1 else np.concatenate([part.block() for part in batch], axis=1)
-    columns = _blocks(block, names, packed)
-    for name in rows.others:
-        columns[name] = np.concatenate([part.other(name) for part in batch])
-    return columns
-
-
-def _whole(rows: Rows, packed: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """The columns of a batch that is all of one request."""
-    if rows.block is None:
-        return rows.columns
-    columns = _blocks(rows.block, rows.blocked, packed)
-    columns.update(rows.others)
-    return columns
-
-
-def _blocks(block: np.ndarray, names: tuple[str, ...], packed: tuple[str, ...]) -> dict[str, np.ndarray]:
-    return {BLOCK: np.ascontiguousarray(block.T)} if names == packed else dict(zip(names, block, strict=True))
 
 
 def _stacked(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

@@ -10,6 +10,7 @@ import orjson
 from specml.data import FIRST, LAST, MISSING, TEXT_READ, blank, category, looks_back, seconds
 from specml.serving import picture
 from specml.serving.history import KEY, only_told, unrolled
+from specml.serving.packed import BLOCK
 from specml.serving.picture import pictured
 from specml.serving.refusal import Refused, did_you_mean, json_type, short
 
@@ -44,20 +45,25 @@ class Rows:
         return self._apart
 
     def part(self, start: int, stop: int) -> Rows:
-        """Some of them, in memory of their own."""
+        """Some of them, in memory of their own; all of them as they are."""
+        if stop - start == self.n:
+            return self
         others = {name: array[start:stop].copy() for name, array in self.others.items()}
         block = self.block if self.block is None else self.block[:, start:stop].copy()
         return Rows(stop - start, others, block, self.blocked)
 
 
-def joined(parts: Sequence[Rows]) -> dict[str, np.ndarray]:
-    """The columns of all parts, one after the other."""
+def joined(parts: Sequence[Rows], packed: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
+    """The columns of all parts, one after the other; those that are ``packed`` as one ``BLOCK``, where it can be."""
     names = parts[0].blocked
     if not names or any(part.blocked != names for part in parts):
         return {name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns}
-    block = np.concatenate([part.block for part in parts if part.block is not None], axis=1)
-    others = {name: np.concatenate([part.others[name] for part in parts]) for name in parts[0].others}
-    return others | dict(zip(names, block, strict=True))
+    blocks = [part.block for part in parts if part.block is not None]
+    block = blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1)
+    columns = {BLOCK: np.ascontiguousarray(block.T)} if names == packed else dict(zip(names, block, strict=True))
+    for name in parts[0].others:
+        columns[name] = np.concatenate([part.others[name] for part in parts])
+    return columns
 
 
 def blocked(contract: Contract) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """Requests that are read in one turn of the event loop: their rows are read, run and answered together.
 
 Most of what a small request costs is the same for ten of them: so a busy replica answers more of them, and each gets
-what it would get by itself. Where something about one of them is unusual, all of the turn are read one by one.
+what it would get by itself. Where they are not alike, or something about one is unusual, each is read by itself.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 SMALL = 8_192
 """Bytes of a body up to which what is the same for all requests counts for more than its rows."""
 MOST = 64
-"""Requests that are read together, ``MOST_BYTES`` of them at most: some milliseconds, in which nothing else is."""
+"""Requests that are read together."""
 MOST_BYTES = 65_536
+"""Bytes of the bodies that are: to read them takes some milliseconds, in which nothing else is done."""
 
 
 class Together:
